@@ -1,0 +1,35 @@
+"""Runs the migrations one process at a time, and gives up rather than block the running service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from ignition_broker.storage.tables import metadata
+
+ADVISORY_LOCK = 0x69676E62
+
+
+def migrate(connection: Connection) -> None:
+    connection.execute(text("SET lock_timeout = '5s'"))
+    connection.execute(text("SET statement_timeout = '300s'"))
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True)
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        context.run_migrations()
+    connection.commit()
+
+
+async def connect_and_migrate() -> None:
+    url = context.config.get_main_option("sqlalchemy.url") or os.environ["DATABASE_URL"]
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+
+asyncio.run(connect_and_migrate())

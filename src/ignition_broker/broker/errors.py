@@ -1,0 +1,91 @@
+"""What a caller can be told; `web.errors` alone knows which status each one is.
+
+    BrokerError
+    ├── Unauthenticated             no key, or none that counts
+    ├── Forbidden                   the key does not cover it
+    ├── InvalidRequest              something malformed, named in the text
+    ├── UnknownTenant
+    ├── NotConnected                never connected, or disconnected
+    ├── ReauthorizationRequired     Ignition refused the refresh token for good
+    ├── ProviderFault               Ignition's answer is no token, or blames our client
+    ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
+    └── Unavailable                 Postgres is away; has retry_after_seconds
+"""
+
+from __future__ import annotations
+
+
+class BrokerError(Exception):
+    """``detail`` is for the caller to read; ``tenant`` where there is one."""
+
+    def __init__(self, detail: str, *, tenant: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.tenant = tenant
+
+
+class Unauthenticated(BrokerError):
+    pass
+
+
+class Forbidden(BrokerError):
+    pass
+
+
+class InvalidRequest(BrokerError):
+    pass
+
+
+class Conflict(BrokerError):
+    """Something of that name is there already."""
+
+
+class NotFound(BrokerError):
+    pass
+
+
+class UnknownTenant(BrokerError):
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"No tenant {tenant!r}; make it with a connect link.", tenant=tenant
+        )
+
+
+class NotConnected(BrokerError):
+    def __init__(self, tenant: str) -> None:
+        super().__init__(
+            f"Tenant {tenant!r} is not connected to Ignition; an admin has to connect it.",
+            tenant=tenant,
+        )
+
+
+class ReauthorizationRequired(BrokerError):
+    def __init__(self, tenant: str, last_error: str | None = None) -> None:
+        reason = f" ({last_error})" if last_error else ""
+        super().__init__(
+            f"Ignition refused to renew the grant of tenant {tenant!r}{reason}; "
+            "an admin has to connect it again.",
+            tenant=tenant,
+        )
+
+
+class ProviderFault(BrokerError):
+    pass
+
+
+class Passing(BrokerError):
+    """Worth trying again after ``retry_after_seconds``."""
+
+    def __init__(
+        self, detail: str, *, retry_after_seconds: float = 1.0, tenant: str | None = None
+    ) -> None:
+        super().__init__(detail, tenant=tenant)
+        self.retry_after_seconds = max(1.0, retry_after_seconds)
+
+
+class ProviderUnavailable(Passing):
+    pass
+
+
+class Unavailable(Passing):
+    pass

@@ -1,0 +1,224 @@
+"""The only sender of token requests: it alone knows sent from not sent.
+
+Every try ends in one of a closed set of outcomes, so that the refresh has nothing to guess.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import httpx
+
+from ignition_broker.clock import Clock
+from ignition_broker.oauth.answers import NotOAuth, OAuthError, Overloaded, judge_token_answer
+from ignition_broker.oauth.requests import (
+    BodyFormat,
+    ClientAuthentication,
+    OAuthRequest,
+    authorization_url,
+    code_exchange_request,
+    refresh_request,
+    revocation_request,
+)
+from ignition_broker.oauth.tokens import (
+    AuthorizationCode,
+    CodeVerifier,
+    RefreshToken,
+    TokenAnswer,
+)
+
+LARGEST_ANSWER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """``requested_at``: when the request went out, from which the lifetime counts."""
+
+    answer: TokenAnswer
+    requested_at: datetime
+
+    @property
+    def expires_at(self) -> datetime:
+        return self.requested_at + timedelta(seconds=self.answer.lifetime_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """``invalid_grant``: for good."""
+
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """Another OAuth error: the operator's fault, not the grant's."""
+
+    error: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No connection, so the provider has seen nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """429 or 5xx: the provider answered that it did not carry it out."""
+
+    status: int
+    retry_after_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """It went out and no usable answer came: the provider may have carried it out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoToken:
+    """It was answered, by something that is no token and no OAuth error."""
+
+    reason: str
+
+
+Outcome = Renewed | Refused | Misconfigured | NotSent | Throttled | AnswerLost | NoToken
+
+NOT_SENT_ERRORS = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.ProxyError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """How this service is known at the provider, and where the provider's endpoints are."""
+
+    client_id: str
+    redirect_uri: str
+    scope: str
+    authorize_url: str
+    token_url: str
+    revoke_url: str | None
+    authenticate: ClientAuthentication
+    body_format: BodyFormat
+
+
+class Provider:
+    """``timeout_seconds`` bounds the whole of one request, connecting included."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        registration: Registration,
+        clock: Clock,
+        *,
+        timeout_seconds: float,
+        observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
+    ) -> None:
+        self._http = http
+        self._registration = registration
+        self._clock = clock
+        self._observe = observe
+        self.timeout_seconds = timeout_seconds
+
+    def authorization_url(self, *, state: str, verifier: CodeVerifier) -> str:
+        registration = self._registration
+        return authorization_url(
+            registration.authorize_url,
+            client_id=registration.client_id,
+            redirect_uri=registration.redirect_uri,
+            scope=registration.scope,
+            state=state,
+            verifier=verifier,
+        )
+
+    async def exchange_code(self, code: AuthorizationCode, verifier: CodeVerifier) -> Outcome:
+        registration = self._registration
+        request = code_exchange_request(
+            registration.token_url,
+            code=code,
+            redirect_uri=registration.redirect_uri,
+            verifier=verifier,
+            authenticate=registration.authenticate,
+            body_format=registration.body_format,
+        )
+        return await self._ask("authorization_code", request)
+
+    async def refresh(self, refresh_token: RefreshToken) -> Outcome:
+        registration = self._registration
+        request = refresh_request(
+            registration.token_url,
+            refresh_token=refresh_token,
+            authenticate=registration.authenticate,
+            body_format=registration.body_format,
+        )
+        return await self._ask("refresh_token", request)
+
+    async def revoke(self, refresh_token: RefreshToken) -> bool | None:
+        """Whether the provider confirmed it (RFC 7009 section 2.2); None: it offers no way."""
+        registration = self._registration
+        if registration.revoke_url is None or not refresh_token.reveal():
+            return None
+        request = revocation_request(
+            registration.revoke_url,
+            refresh_token=refresh_token,
+            authenticate=registration.authenticate,
+        )
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                response = await self._http.post(
+                    request.url, content=request.body, headers=dict(request.headers)
+                )
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return response.is_success
+
+    async def _ask(self, kind: str, request: OAuthRequest) -> Outcome:
+        started = self._clock.monotonic()
+        outcome = await self._send(request)
+        self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
+        return outcome
+
+    async def _send(self, request: OAuthRequest) -> Outcome:
+        requested_at = self._clock.now()
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                async with self._http.stream(
+                    "POST", request.url, content=request.body, headers=dict(request.headers)
+                ) as response:
+                    body = b""
+                    async for chunk in response.aiter_bytes():
+                        body += chunk
+                        if len(body) > LARGEST_ANSWER_BYTES:
+                            return NoToken("the answer is larger than 1 MiB")
+        except NOT_SENT_ERRORS as error:
+            return NotSent(type(error).__name__)
+        except TimeoutError:
+            return AnswerLost(f"no answer within {self.timeout_seconds:g} s")
+        except httpx.HTTPError as error:
+            return AnswerLost(type(error).__name__)
+        verdict = judge_token_answer(
+            response.status_code, response.headers, body, now=self._clock.now()
+        )
+        match verdict:
+            case TokenAnswer():
+                return Renewed(verdict, requested_at)
+            case OAuthError(error="invalid_grant"):
+                return Refused(verdict.description)
+            case OAuthError():
+                return Misconfigured(verdict.error, verdict.description)
+            case Overloaded():
+                return Throttled(verdict.status, verdict.retry_after_seconds)
+            case NotOAuth():
+                return NoToken(verdict.reason)

@@ -1,0 +1,97 @@
+"""Puts the fake together."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ignition_broker.fake_ignition.api import Api, RequiresBearer
+from ignition_broker.fake_ignition.authorization import AuthorizationEndpoint, answer_untrusted
+from ignition_broker.fake_ignition.control import Control
+from ignition_broker.fake_ignition.echo import echo
+from ignition_broker.fake_ignition.errors import (
+    AuthorizationRefused,
+    MalformedRequest,
+    OAuthError,
+    UntrustedRequest,
+)
+from ignition_broker.fake_ignition.fault_injection import FaultInjection
+from ignition_broker.fake_ignition.journal import Journal
+from ignition_broker.fake_ignition.ledger import Ledger
+from ignition_broker.fake_ignition.options import FakeIgnitionOptions
+from ignition_broker.fake_ignition.pages import home, stylesheet
+from ignition_broker.fake_ignition.provider import Clock, Provider
+from ignition_broker.fake_ignition.token_endpoint import TokenEndpoint, answer_oauth_error
+
+
+def create_fake_ignition(
+    options: FakeIgnitionOptions | None = None, *, clock: Clock = time.time
+) -> Starlette:
+    """Make a fake Ignition to be served by uvicorn, in one process.
+
+    Parameters
+    ----------
+    options
+        Policy and the registered client; the defaults are those that `dev` uses.
+    clock
+        Seconds since the epoch; a test hands in its own.
+    """
+    options = options or FakeIgnitionOptions()
+    journal = None if options.state_path is None else Journal(options.state_path)
+    provider = Provider(options, Ledger(journal), clock)
+    authorization = AuthorizationEndpoint(provider)
+    tokens = TokenEndpoint(provider)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        provider.ledger.close()
+
+    app = Starlette(
+        routes=[
+            Route("/oauth/token", tokens.issue, methods=["POST"]),
+            Route("/oauth/authorize", authorization.ask),
+            Route("/oauth/authorize", authorization.decide, methods=["POST"]),
+            Route("/oauth/revoke", tokens.revoke, methods=["POST"]),
+            *protected_routes(provider),
+            *Control(provider).routes(),
+            Route("/", home),
+            Route("/ignition.css", stylesheet),
+            Route("/healthz", healthz),
+        ],
+        exception_handlers={
+            OAuthError: answer_oauth_error,
+            AuthorizationRefused: authorization.answer_refusal,
+            UntrustedRequest: answer_untrusted,
+            MalformedRequest: answer_malformed,
+        },
+        lifespan=lifespan,
+    )
+    # A slash added or taken away would be a redirect that the real API does not give.
+    app.router.redirect_slashes = False
+    app.middleware_stack = FaultInjection(app.build_middleware_stack(), provider)
+    return app
+
+
+def protected_routes(provider: Provider) -> list[Route]:
+    """List the endpoints of the API, each behind the Bearer check."""
+    routes = [*Api().routes(), Route("/echo", echo), Route("/echo/{anything:path}", echo)]
+    for route in routes:
+        route.app = RequiresBearer(route.app, provider)
+    return routes
+
+
+async def healthz(_request: Request) -> Response:
+    """Say that the fake is up."""
+    return JSONResponse({"status": "ok"})
+
+
+async def answer_malformed(_request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request."""
+    if not isinstance(error, MalformedRequest):
+        raise error
+    return JSONResponse({"error": error.description}, status_code=error.status)

@@ -1,0 +1,113 @@
+"""What happens to grants, as facts: the ledger is the sum of these, and its journal a list of them.
+
+Tokens and codes appear by fingerprint alone, so that no journal holds anything worth stealing.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+
+def fingerprint(secret: str) -> str:
+    """Return the SHA-256 of a token or code, in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CodeIssued:
+    """The user approved; the client may redeem this code once. RFC 6749 section 4.1.2."""
+
+    at: float
+    code_sha256: str
+    redirect_uri: str
+    scope: str
+    code_challenge: str | None
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class GrantOpened:
+    """A code was redeemed (or a test seeded a grant, with no code)."""
+
+    at: float
+    grant: str
+    scope: str
+    code_sha256: str | None
+
+
+@dataclass(frozen=True)
+class AccessTokenIssued:
+    """An access token was made out on a grant."""
+
+    at: float
+    grant: str
+    access_token_sha256: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class RefreshTokenIssued:
+    """A refresh token was made out on a grant."""
+
+    at: float
+    grant: str
+    refresh_token_sha256: str
+
+
+@dataclass(frozen=True)
+class RefreshTokenPresented:
+    """An authenticated client showed a known refresh token, whatever came of it.
+
+    ``answer_dropped`` and ``answer_delayed`` tell that a test provoked the trouble: the
+    presentation that follows such a one is no fault of the client's.
+    """
+
+    at: float
+    refresh_token_sha256: str
+    answer_dropped: bool
+    answer_delayed: bool
+
+
+@dataclass(frozen=True)
+class GrantRefreshed:
+    """New tokens were made out for a refresh token. RFC 6749 section 6."""
+
+    at: float
+    grant: str
+
+
+@dataclass(frozen=True)
+class RefreshTokenSpent:
+    """A refresh token was replaced; seen again, it is stolen or sent twice. RFC 9700 4.14.2."""
+
+    at: float
+    refresh_token_sha256: str
+
+
+@dataclass(frozen=True)
+class AccessTokenExpired:
+    """An access token stopped being accepted ahead of its time."""
+
+    at: float
+    access_token_sha256: str
+
+
+@dataclass(frozen=True)
+class GrantRevoked:
+    """A grant ended, and every token on it."""
+
+    at: float
+    grant: str
+    reason: str
+
+
+Event = (
+    CodeIssued
+    | GrantOpened
+    | AccessTokenIssued
+    | RefreshTokenIssued
+    | RefreshTokenPresented
+    | GrantRefreshed
+    | RefreshTokenSpent
+    | AccessTokenExpired
+    | GrantRevoked
+)

@@ -1,0 +1,209 @@
+"""Turns queued faults into behaviour: each is a function from an ASGI app to an ASGI app."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ignition_broker.fake_ignition.faults import FAULT_KEY, Endpoint, Fault
+from ignition_broker.fake_ignition.provider import Provider
+
+BODILESS = frozenset({204, 205, 304})
+
+
+class ConnectionCut(Exception):  # noqa: N818
+    """Raised in place of cutting the connection, where the server shows no transport."""
+
+
+@dataclass(frozen=True)
+class FaultInjection:
+    """Counts arrivals and lets each meet the fault that waits for it.
+
+    It stands outside of Starlette's own middleware, whose ``send`` would hide the transport.
+    """
+
+    app: ASGIApp
+    provider: Provider
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = endpoint_of(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None:
+            await self.app(scope, receive, send)
+            return
+        count_arrival(self.provider, endpoint)
+        fault = self.provider.faults.take(endpoint)
+        if fault is None:
+            await self.app(scope, receive, send)
+            return
+        self.provider.counters.faults_injected += 1
+        if fault.drop is not None:
+            self.provider.counters.answers_dropped += 1
+        scope[FAULT_KEY] = fault
+        await with_fault(self.app, fault)(scope, receive, send)
+
+
+def endpoint_of(path: str) -> Endpoint | None:
+    """Name the endpoint that a path belongs to, where faults can be asked for."""
+    match path:
+        case "/oauth/token":
+            return "token"
+        case "/oauth/revoke":
+            return "revoke"
+        case "/oauth/authorize":
+            return "authorize"
+        case "/echo":
+            return "api"
+    return "api" if path.startswith(("/v1/", "/echo/")) else None
+
+
+def count_arrival(provider: Provider, endpoint: Endpoint) -> None:
+    """Count a request, whatever is to become of it."""
+    match endpoint:
+        case "token":
+            provider.counters.token_requests += 1
+        case "revoke":
+            provider.counters.revoke_requests += 1
+        case "authorize":
+            provider.counters.authorize_requests += 1
+        case "api":
+            provider.counters.api_requests += 1
+
+
+def with_fault(app: ASGIApp, fault: Fault) -> ASGIApp:
+    """Compose what the fault asks for, innermost first."""
+    if fault.drop == "before":
+        app = doing_nothing
+    elif fault.replaces_answer:
+        app = answering(fault)
+    if fault.mutate is not None:
+        app = merging(app, fault.mutate)
+    if fault.headers:
+        app = adding_headers(app, fault.headers)
+    if fault.delay_seconds:
+        app = delaying(app, fault.delay_seconds)
+    if fault.drop == "during":
+        return cutting_during(app)
+    return app if fault.drop is None else cutting_after(app)
+
+
+async def doing_nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Neither carry the request out nor answer it."""
+
+
+def answering(fault: Fault) -> ASGIApp:
+    """Answer at once with what the fault says."""
+    status = 200 if fault.status is None else fault.status
+    body = "" if fault.body is None or status in BODILESS else fault.body
+    return Response(body, status, headers={"content-type": fault.content_type})
+
+
+def merging(app: ASGIApp, changes: dict[str, JsonValue]) -> ASGIApp:
+    """Change members of the answer's JSON object; leave any other answer alone."""
+
+    async def merged(scope: Scope, receive: Receive, send: Send) -> None:
+        start, body = await captured(app, scope, receive)
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            kept = {name: value for name, value in {**answer, **changes}.items()}
+            kept = {name: value for name, value in kept.items() if changes.get(name, 0) is not None}
+            body = json.dumps(kept).encode()
+            MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
+        await send_all(send, start, body)
+
+    return merged
+
+
+def adding_headers(app: ASGIApp, headers: tuple[tuple[str, str], ...]) -> ASGIApp:
+    """Set headers on the answer, over its own."""
+
+    async def added(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(raw=message["headers"]).update(dict(headers))
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return added
+
+
+def delaying(app: ASGIApp, seconds: float) -> ASGIApp:
+    """Carry the request out at once and hold its answer back."""
+
+    async def delayed(scope: Scope, receive: Receive, send: Send) -> None:
+        messages = await collected(app, scope, receive)
+        await asyncio.sleep(seconds)
+        for message in messages:
+            await send(message)
+
+    return delayed
+
+
+def cutting_after(app: ASGIApp) -> ASGIApp:
+    """Carry the request out and cut the connection with no byte of the answer sent."""
+
+    async def cut(scope: Scope, receive: Receive, send: Send) -> None:
+        await collected(app, scope, receive)
+        await cut_connection(receive, send)
+
+    return cut
+
+
+def cutting_during(app: ASGIApp) -> ASGIApp:
+    """Send the answer's head and half of its body, then cut the connection."""
+
+    async def cut(scope: Scope, receive: Receive, send: Send) -> None:
+        start, body = await captured(app, scope, receive)
+        await send(start)
+        await send(
+            {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
+        )
+        await cut_connection(receive, send, flush=True)
+
+    return cut
+
+
+async def cut_connection(receive: Receive, send: Send, *, flush: bool = False) -> None:
+    """Close the client's connection the hard way.
+
+    ASGI has no word for it; uvicorn's ``send`` is a method of an object that has the transport.
+    """
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if not isinstance(transport, asyncio.Transport):
+        raise ConnectionCut
+    if flush:
+        transport.close()
+    else:
+        transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def collected(app: ASGIApp, scope: Scope, receive: Receive) -> list[Message]:
+    """Run the app and keep its messages."""
+    messages: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope, receive, keep)
+    return messages
+
+
+async def captured(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """Run the app and return its answer's head and whole body."""
+    start, *chunks = await collected(app, scope, receive)
+    return start, b"".join(chunk.get("body", b"") for chunk in chunks)
+
+
+async def send_all(send: Send, start: Message, body: bytes) -> None:
+    """Send an answer in one piece."""
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,100 @@
+"""Trouble that a test asks for ahead of time: which, at which endpoint, how often.
+
+A fault is a value; `fault_injection` turns it into behaviour.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+from starlette.types import Scope
+
+Endpoint = Literal["token", "revoke", "authorize", "api"]
+Drop = Literal["before", "during", "after"]
+
+FAULT_KEY = "ignition_broker.fake_ignition.fault"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one request.
+
+    Attributes
+    ----------
+    status, body, content_type
+        With a status or a body, that is the answer and the request is not carried out.
+    headers
+        Added to the answer, made up or real.
+    delay_seconds
+        The request is carried out at once; its answer, or its end, comes that much later.
+    drop
+        Cut the connection: ``before`` the request is carried out, ``after`` it was and with no
+        byte of the answer sent, or ``during`` the answer's body.
+    mutate
+        Merged over the answer's JSON object; a null takes the key away.
+    """
+
+    status: int | None = None
+    body: str | None = None
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[str, str], ...] = ()
+    delay_seconds: float = 0.0
+    drop: Drop | None = None
+    mutate: dict[str, JsonValue] | None = None
+
+    @property
+    def replaces_answer(self) -> bool:
+        """Tell whether the request is answered without being carried out."""
+        return self.status is not None or self.body is not None
+
+    @property
+    def drops_answer(self) -> bool:
+        """Tell whether a request that was carried out loses its answer."""
+        return self.drop in ("during", "after")
+
+
+@dataclass
+class _Repeated:
+    fault: Fault
+    remaining: int
+
+
+@dataclass
+class FaultQueues:
+    """First in, first out, one queue an endpoint."""
+
+    _queues: dict[Endpoint, deque[_Repeated]] = field(default_factory=dict)
+
+    def add(self, endpoint: Endpoint, fault: Fault, count: int) -> None:
+        """Let the next ``count`` requests that no earlier fault claims meet this one."""
+        self._queues.setdefault(endpoint, deque()).append(_Repeated(fault, count))
+
+    def take(self, endpoint: Endpoint) -> Fault | None:
+        """Return the fault that the request at hand meets, if any."""
+        queue = self._queues.get(endpoint)
+        if not queue:
+            return None
+        first = queue[0]
+        first.remaining -= 1
+        if first.remaining <= 0:
+            queue.popleft()
+        return first.fault
+
+    def pending(self) -> dict[Endpoint, int]:
+        """Count the requests that are still to fail, by endpoint."""
+        return {
+            endpoint: sum(repeated.remaining for repeated in queue)
+            for endpoint, queue in self._queues.items()
+            if queue
+        }
+
+    def clear(self) -> None:
+        """Forget every fault that has not struck."""
+        self._queues.clear()
+
+
+def fault_of(scope: Scope) -> Fault | None:
+    """Return the fault that the request at hand met."""
+    fault: Fault | None = scope.get(FAULT_KEY)
+    return fault

@@ -1,0 +1,196 @@
+"""What the layers above the database speak of: frozen values, no I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Final
+
+from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+
+TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_TENANT_RULE = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
+
+
+class GrantStatus(StrEnum):
+    CONNECTED = "connected"
+    REAUTHORIZATION_REQUIRED = "reauthorization_required"
+    DISCONNECTED = "disconnected"
+
+
+class Scope(StrEnum):
+    """What an API key may be used for."""
+
+    TOKEN = "token"
+    PROXY = "proxy"
+    ADMIN = "admin"
+
+
+def is_tenant_id(text: str) -> bool:
+    return _TENANT.fullmatch(text) is not None
+
+
+def is_tenant_pattern(text: str) -> bool:
+    """A tenant id in which ``*`` and ``?`` stand for any characters, or any one."""
+    return _TENANT_RULE.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """An access token fit to be handed out, and how to tell it from its successors."""
+
+    tenant: str
+    access_token: AccessToken
+    token_type: str
+    scope: str
+    expires_at: datetime
+    issued_at: datetime
+    version: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """How callers name it when they saw it rejected."""
+        return self.access_token.sha256
+
+    def seconds_left(self, now: datetime) -> float:
+        return (self.expires_at - now).total_seconds()
+
+    @property
+    def lifetime_seconds(self) -> float:
+        """From the request that brought it to its expiry."""
+        return (self.expires_at - self.issued_at).total_seconds()
+
+    def lives_for(self, min_ttl_seconds: float, now: datetime) -> bool:
+        """Whether it can be served to a caller who asks for ``min_ttl_seconds``.
+
+        Where Ignition's tokens never live that long, the first half of one's life must do.
+        """
+        lifetime = self.lifetime_seconds
+        needed = min_ttl_seconds if min_ttl_seconds < lifetime else lifetime / 2
+        left = self.seconds_left(now)
+        return left > 0 and left >= needed
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A tenant's grant as it stands in the database, decrypted.
+
+    ``issued`` is None once the tokens are forgotten.
+    ``is_uncertain`` says that the refresh token went out once and no answer was stored.
+    """
+
+    tenant: str
+    status: GrantStatus
+    version: int
+    issued: IssuedToken | None
+    lease_is_held: bool
+    is_uncertain: bool
+    retry_in_seconds: float
+    failures: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to use one refresh token once, until the lease runs out.
+
+    ``use_before`` is on the monotonic clock: the last moment at which the request may go out.
+    ``was_uncertain`` tells that an earlier use of the same refresh token was never answered.
+    """
+
+    tenant: str
+    version: int
+    owner: str
+    refresh_token: RefreshToken
+    scope: str
+    use_before: float
+    was_uncertain: bool
+    failures: int
+    access_expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSummary:
+    """What an admin sees of a tenant."""
+
+    tenant: str
+    status: GrantStatus
+    scope: str | None
+    expires_at: datetime | None
+    connected_at: datetime | None
+    refreshed_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who holds an API key, and what it covers."""
+
+    name: str
+    scopes: frozenset[Scope]
+    tenants: tuple[str, ...]
+    expires_at: datetime | None = None
+    key_hash: bytes = field(default=b"", repr=False)
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    @cached_property
+    def _covers_all(self) -> bool:
+        return "*" in self.tenants or Scope.ADMIN in self.scopes
+
+    def covers(self, tenant: str) -> bool:
+        return self._covers_all or _matches_any(tenant, self.tenants)
+
+    def is_expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and self.expires_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as an admin sees it; the key itself is not kept."""
+
+    name: str
+    scopes: tuple[str, ...]
+    tenants: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that happened; ``detail`` never holds a secret."""
+
+    action: str
+    outcome: str
+    actor: str
+    tenant: str | None = None
+    request_id: str | None = None
+    detail: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedEvent:
+    id: int
+    at: datetime
+    event: AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who did something, and in which request: what an audit event names."""
+
+    name: str
+    request_id: str | None = None
+
+
+def _matches_any(tenant: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(tenant, pattern) for pattern in patterns)

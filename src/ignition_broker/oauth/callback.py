@@ -1,0 +1,62 @@
+"""The authorization response that a browser brings to the redirect URI."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ignition_broker.oauth.tokens import AuthorizationCode
+
+_LONGEST_SHOWN = 300
+
+
+class ExpectNoIssuer:
+    """The named way out of comparing ``iss``, for a provider that sends none."""
+
+
+EXPECT_NO_ISSUER: Final = ExpectNoIssuer()
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackError:
+    """The provider's ``error`` (RFC 6749 section 4.1.2.1), or one of ours about its answer."""
+
+    error: str
+    description: str
+
+
+def state_of(query: Sequence[tuple[str, str]]) -> str | None:
+    """``state``, if it was sent exactly once."""
+    return _single(query, "state")
+
+
+def judge_callback(
+    query: Sequence[tuple[str, str]], *, expected_issuer: str | ExpectNoIssuer
+) -> AuthorizationCode | CallbackError:
+    """The code, or why there is none (RFC 6749 section 4.1.2, RFC 9207 section 2.4).
+
+    ``iss`` is judged first: an answer of another server is not believed in anything it says.
+    A parameter sent twice counts as malformed (RFC 6749 section 3.1).
+    """
+    if not isinstance(expected_issuer, ExpectNoIssuer):
+        issuer = _single(query, "iss")
+        if issuer is None or not hmac.compare_digest(issuer.encode(), expected_issuer.encode()):
+            return CallbackError(
+                "issuer_mismatch",
+                "The answer did not come from the expected authorization server (iss).",
+            )
+    error = _single(query, "error")
+    if error is not None:
+        description = _single(query, "error_description") or ""
+        return CallbackError(error[:_LONGEST_SHOWN], description[:_LONGEST_SHOWN])
+    code = _single(query, "code")
+    if not code:
+        return CallbackError("missing_code", "The answer held no authorization code.")
+    return AuthorizationCode(code)
+
+
+def _single(query: Sequence[tuple[str, str]], name: str) -> str | None:
+    values = [value for key, value in query if key == name]
+    return values[0] if len(values) == 1 else None

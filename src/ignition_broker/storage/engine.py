@@ -1,0 +1,96 @@
+"""The connection pool, and the two ways in: a transaction, or one statement that is one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from ignition_broker.storage.errors import StorageUnavailable, translated
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+STATEMENT_TIMEOUT_SECONDS = 5.0
+
+
+class Database:
+    """A pool on one Postgres. Raises the errors of `storage.errors` alone.
+
+    ``url`` is an SQLAlchemy URL of the asyncpg driver.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self._url = url
+        self._engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=CONNECT_TIMEOUT_SECONDS,
+            pool_use_lifo=True,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_SECONDS,
+                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
+                "server_settings": {"application_name": "ignition-broker"},
+            },
+        )
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @property
+    def checked_out(self) -> int:
+        """How many connections are in use now."""
+        return self._engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return]
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed at the end of the block, rolled back by an exception."""
+        with translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    async def once(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """``work`` is one statement that may be carried out twice: a broken connection is tried
+        again on a new one, since after a restart of Postgres each pooled one fails once."""
+        try:
+            return await self.single(work)
+        except StorageUnavailable:
+            return await self.single(work)
+
+    async def single(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """``work`` is one statement, a transaction of its own, tried once."""
+        with translated():
+            async with self._autocommit.connect() as connection:
+                return await work(connection)
+
+    async def ping(self) -> None:
+        await self.once(lambda connection: connection.execute(text("SELECT 1")))
+
+    async def schema_version(self) -> str | None:
+        """The migration that the database stands at; None before the first."""
+        exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
+        if not await self.once(lambda connection: connection.scalar(exists)):
+            return None
+        statement = text("SELECT version_num FROM alembic_version")
+        return await self.once(lambda connection: connection.scalar(statement))
+
+    async def listening_connection(self) -> asyncpg.Connection[Any]:
+        """A connection of its own for LISTEN, outside the pool."""
+        url = make_url(self._url).set(drivername="postgresql")
+        with translated():
+            try:
+                return await asyncpg.connect(
+                    url.render_as_string(hide_password=False),
+                    timeout=CONNECT_TIMEOUT_SECONDS,
+                    command_timeout=STATEMENT_TIMEOUT_SECONDS,
+                    server_settings={"application_name": "ignition-broker listen"},
+                )
+            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise StorageUnavailable(type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        await self._engine.dispose()

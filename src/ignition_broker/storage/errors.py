@@ -1,0 +1,54 @@
+"""What can go wrong between us and Postgres, in our words.
+
+    StorageError
+    ├── StorageUnavailable    Postgres is away, or too busy: worth trying again
+    └── StorageFault          it answered, and the fault is ours or the schema's
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import exc
+
+
+class StorageError(Exception):
+    """A statement was not carried out, or nobody knows whether it was."""
+
+
+class StorageUnavailable(StorageError):
+    """No connection, a broken one, a server that starts or stops, a full pool."""
+
+
+class StorageFault(StorageError):
+    """A statement that Postgres refuses: a missing table, a broken constraint."""
+
+
+# SQLSTATE classes: connection, resources, operator intervention, system, transaction rollback.
+_PASSING_CLASSES = ("08", "53", "57", "58", "40")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turns what SQLAlchemy, asyncpg and the socket raise into the tree above."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if error.connection_invalidated or _is_passing(error):
+            raise StorageUnavailable(type(error.orig).__name__) from error
+        raise StorageFault(type(error.orig).__name__) from error
+    except exc.TimeoutError as error:
+        raise StorageUnavailable("no database connection became free in time") from error
+    except exc.SQLAlchemyError as error:
+        raise StorageFault(type(error).__name__) from error
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise StorageUnavailable(type(error).__name__) from error
+
+
+def _is_passing(error: exc.DBAPIError) -> bool:
+    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    if state is None:
+        return isinstance(error, exc.InterfaceError | exc.OperationalError)
+    return str(state).startswith(_PASSING_CLASSES) or state == "55P03"

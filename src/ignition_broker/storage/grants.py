@@ -1,0 +1,468 @@
+"""Grants: named transitions, each one statement, none that leaves a stale field behind.
+
+``version`` counts the tokens that a tenant has had. Whatever changes them raises it, so that a
+writer who knows an older version writes nothing. ``refresh_started_at`` outlives a lease that was
+not given back: it then says that the refresh token went out and no answer was stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ignition_broker.cipher import Cipher, CipherError
+from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease
+from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+from ignition_broker.storage.audit import audit_parameters
+
+log = structlog.get_logger(__name__)
+
+STORE_HEAD_START_SECONDS = 3.0
+"""After Postgres has started, how long those who hold Ignition's answers may store them before an
+abandoned refresh token is tried again."""
+
+USE_WINDOW_LIFETIMES = 3
+"""A grant is in use when it was asked for within so many lifetimes of its tokens."""
+
+_COLUMNS = """
+    tenant_id, status, version, access_token, refresh_token, token_type, scope, expires_at,
+    issued_at, failures, last_error,
+    coalesce(lease_until > now(), false) AS lease_is_held,
+    refresh_started_at IS NOT NULL AND coalesce(lease_until <= now(), true) AS is_uncertain,
+    greatest(0, extract(epoch FROM next_refresh_at - now()))::float8 AS retry_in_seconds
+"""
+
+READ = text(f"""
+    SELECT tenants.id AS known, grant_row.* FROM tenants
+    LEFT JOIN (SELECT {_COLUMNS} FROM grants) AS grant_row ON grant_row.tenant_id = tenants.id
+    WHERE tenants.id = :tenant
+""")  # noqa: S608  # constants of this module alone
+
+_LEASE_IS_FREE = f"""
+    (lease_until IS NULL OR lease_until < now())
+    AND (refresh_started_at IS NULL
+         OR pg_postmaster_start_time() < now() - interval '{STORE_HEAD_START_SECONDS} seconds')
+"""
+
+_CLAIMED = """
+    RETURNING grants.tenant_id, grants.version, grants.lease_owner, grants.refresh_token,
+        grants.scope, grants.failures, grants.expires_at,
+        before.refresh_started_at IS NOT NULL AS was_uncertain
+"""
+
+CLAIM = text(f"""
+    WITH before AS (
+        SELECT tenant_id, refresh_started_at FROM grants
+        WHERE tenant_id = :tenant AND version = :version AND status = 'connected'
+          AND {_LEASE_IS_FREE}
+        FOR UPDATE
+    )
+    UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
+        lease_until = now() + make_interval(secs => :lease)
+    FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
+""")  # noqa: S608
+
+CLAIM_DUE = text(f"""
+    WITH before AS (
+        SELECT tenant_id, refresh_started_at FROM grants
+        WHERE next_refresh_at < now() AND status = 'connected' AND {_LEASE_IS_FREE}
+          AND (refresh_started_at IS NULL OR expires_at < now())
+        ORDER BY next_refresh_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
+        lease_until = now() + make_interval(secs => :lease)
+    FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
+""")  # noqa: S608
+
+_AUDIT = """
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+    SELECT tenant_id, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM changed
+"""
+
+_NOTIFY = "pg_notify('grants', concat_ws(' ', tenant_id, version, status))"
+
+_WHEN_DUE = f"""
+    CASE WHEN used_at > now() - make_interval(secs => :lifetime) * {USE_WINDOW_LIFETIMES}
+         THEN now() + make_interval(secs => :renew_in)
+         WHEN :keepalive > 0 THEN now() + make_interval(secs => :keepalive)
+    END
+"""
+
+# The version alone decides. A lease taken over since does not matter, nor a refusal that the
+# other one met: Ignition's fresh answer is the newest that anybody knows.
+STORE_REFRESHED = text(f"""
+    WITH changed AS (
+        UPDATE grants SET status = 'connected', access_token = :access_token,
+            refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
+            issued_at = :issued_at, expires_at = :expires_at, refreshed_at = now(),
+            version = version + 1, lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = NULL, failures = :failures, last_error = :last_error,
+            next_refresh_at = {_WHEN_DUE}
+        WHERE tenant_id = :tenant AND version = :version
+        RETURNING tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+STORE_CONNECTED = text(f"""
+    WITH changed AS (
+        INSERT INTO grants (tenant_id, status, access_token, refresh_token, token_type, scope,
+            issued_at, expires_at, connected_at, used_at, version, next_refresh_at)
+        VALUES (:tenant, 'connected', :access_token, :refresh_token, :token_type, :scope,
+            :issued_at, :expires_at, now(), now(), 1, now() + make_interval(secs => :renew_in))
+        ON CONFLICT (tenant_id) DO UPDATE SET status = 'connected',
+            access_token = excluded.access_token, refresh_token = excluded.refresh_token,
+            token_type = excluded.token_type, scope = excluded.scope,
+            issued_at = excluded.issued_at, expires_at = excluded.expires_at,
+            connected_at = now(), used_at = now(), refreshed_at = NULL,
+            version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = NULL, next_refresh_at = excluded.next_refresh_at,
+            failures = 0, last_error = NULL
+        RETURNING tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+RECORD_REFUSAL = text(f"""
+    WITH changed AS (
+        UPDATE grants SET status = 'reauthorization_required', lease_owner = NULL,
+            lease_until = NULL, refresh_started_at = NULL, next_refresh_at = NULL,
+            last_error = :error
+        WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+          AND status = 'connected'
+        RETURNING tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+# The refresh token was not used: what was known of it before this try is still all that is known.
+RECORD_NOT_USED = text(f"""
+    WITH changed AS (
+        UPDATE grants SET lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = CASE WHEN :was_uncertain THEN refresh_started_at END,
+            failures = failures + 1, last_error = :error,
+            next_refresh_at = now() + make_interval(secs => :retry_in)
+        WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+        RETURNING tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+RECORD_ANSWER_LOST = text(f"""
+    WITH changed AS (
+        UPDATE grants SET lease_owner = NULL, lease_until = NULL,
+            failures = failures + 1, last_error = :error,
+            next_refresh_at = greatest(
+                CASE WHEN :was_uncertain THEN NULL ELSE expires_at END,
+                now() + make_interval(secs => :retry_in))
+        WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+        RETURNING tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+GIVE_BACK = text("""
+    UPDATE grants SET lease_owner = NULL, lease_until = NULL,
+        refresh_started_at = CASE WHEN :was_uncertain THEN refresh_started_at END
+    WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+""")
+
+DISCONNECT = text(f"""
+    WITH before AS (
+        SELECT tenant_id, refresh_token FROM grants WHERE tenant_id = :tenant FOR UPDATE
+    ), changed AS (
+        UPDATE grants SET status = 'disconnected', access_token = NULL, refresh_token = NULL,
+            token_type = NULL, scope = NULL, expires_at = NULL, issued_at = NULL,
+            version = version + 1, lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = NULL, next_refresh_at = NULL, failures = 0, last_error = NULL
+        FROM before WHERE grants.tenant_id = before.tenant_id
+        RETURNING grants.tenant_id, version, status
+    ), audited AS ({_AUDIT})
+    SELECT before.refresh_token, {_NOTIFY.replace("tenant_id", "changed.tenant_id")}
+    FROM changed JOIN before ON true
+""")  # noqa: S608
+
+# An idle grant's next renewal lies a keep-alive away; one that is used again is renewed ahead.
+NOTE_USE = text("""
+    UPDATE grants SET used_at = now(), next_refresh_at = CASE
+        WHEN failures > 0 OR refresh_started_at IS NOT NULL THEN next_refresh_at
+        ELSE least(next_refresh_at, expires_at - least(
+            make_interval(secs => :lead), (expires_at - issued_at) / 2))
+    END
+    WHERE tenant_id = ANY(:tenants) AND status = 'connected'
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedTokens:
+    """What goes into the row; the same bytes at every try, so that a store can be recognized."""
+
+    access_token: bytes
+    refresh_token: bytes
+    token_type: str
+    scope: str
+    issued_at: datetime
+    expires_at: datetime
+
+    @property
+    def lifetime_seconds(self) -> float:
+        return (self.expires_at - self.issued_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the next renewal falls due, seconds from now."""
+
+    renew_in_seconds: float
+    keepalive_seconds: float
+
+
+async def read(connection: AsyncConnection, cipher: Cipher, tenant: str) -> Grant | None:
+    """The grant; None for a tenant nobody knows, status disconnected for one never connected."""
+    row = (await connection.execute(READ, {"tenant": tenant})).one_or_none()
+    return None if row is None else _grant(cipher, row, tenant)
+
+
+async def claim(
+    connection: AsyncConnection,
+    cipher: Cipher,
+    *,
+    tenant: str,
+    version: int,
+    owner: str,
+    lease_seconds: float,
+    use_before: float,
+) -> Lease | None:
+    """The lease on this version's refresh token; None while somebody else has it."""
+    parameters = {"tenant": tenant, "version": version, "owner": owner, "lease": lease_seconds}
+    row = (await connection.execute(CLAIM, parameters)).one_or_none()
+    return None if row is None else _lease(cipher, row, use_before)
+
+
+async def claim_due(
+    connection: AsyncConnection,
+    cipher: Cipher,
+    *,
+    owner: str,
+    lease_seconds: float,
+    use_before: float,
+    limit: int,
+) -> list[Lease]:
+    """Leases on at most ``limit`` grants whose renewal is due, the longest due first."""
+    parameters = {"owner": owner, "lease": lease_seconds, "limit": limit}
+    rows = await connection.execute(CLAIM_DUE, parameters)
+    leases = []
+    for row in rows:
+        try:
+            leases.append(_lease(cipher, row, use_before))
+        except CipherError as error:
+            log.error("grant_unreadable", tenant=row.tenant_id, reason=str(error))
+    return leases
+
+
+async def store_refreshed(
+    connection: AsyncConnection,
+    lease: Lease,
+    sealed: SealedTokens,
+    schedule: Schedule,
+    event: AuditEvent,
+    *,
+    error: str | None = None,
+) -> int | None:
+    """The new version; None where the row has moved on from the lease's."""
+    parameters = {
+        "version": lease.version,
+        "failures": 0 if error is None else lease.failures + 1,
+        "last_error": error,
+        "lifetime": sealed.lifetime_seconds,
+        "keepalive": schedule.keepalive_seconds,
+        **_sealed_parameters(lease.tenant, sealed, schedule),
+        **audit_parameters(event),
+    }
+    return await _changed(connection, STORE_REFRESHED, parameters)
+
+
+async def store_connected(
+    connection: AsyncConnection,
+    tenant: str,
+    sealed: SealedTokens,
+    schedule: Schedule,
+    event: AuditEvent,
+) -> int:
+    """The version that the new grant has."""
+    parameters = {**_sealed_parameters(tenant, sealed, schedule), **audit_parameters(event)}
+    version = await _changed(connection, STORE_CONNECTED, parameters)
+    assert version is not None  # noqa: S101  # an upsert always returns its row
+    return version
+
+
+async def is_stored(connection: AsyncConnection, lease: Lease, sealed: SealedTokens) -> bool:
+    """Whether a store whose answer was lost had in fact been committed."""
+    statement = text("SELECT access_token FROM grants WHERE tenant_id = :tenant AND version = :v")
+    parameters = {"tenant": lease.tenant, "v": lease.version + 1}
+    stored: bytes | None = await connection.scalar(statement, parameters)
+    return stored == sealed.access_token
+
+
+async def record_refusal(
+    connection: AsyncConnection, lease: Lease, error: str, event: AuditEvent
+) -> bool:
+    """Refused for good. Whether it was recorded: not where the version or the lease moved on."""
+    return await _recorded(connection, RECORD_REFUSAL, lease, event, error=error)
+
+
+async def record_not_used(
+    connection: AsyncConnection,
+    lease: Lease,
+    error: str,
+    retry_in_seconds: float,
+    event: AuditEvent,
+) -> bool:
+    """The refresh token is as good as before; not to be tried again before ``retry_in_seconds``."""
+    return await _recorded(
+        connection,
+        RECORD_NOT_USED,
+        lease,
+        event,
+        error=error,
+        retry_in=retry_in_seconds,
+        was_uncertain=lease.was_uncertain,
+    )
+
+
+async def record_answer_lost(
+    connection: AsyncConnection,
+    lease: Lease,
+    error: str,
+    retry_in_seconds: float,
+    event: AuditEvent,
+) -> bool:
+    """The refresh token may be spent. The first time it is next tried when its access token has
+    ended, after that by back-off."""
+    return await _recorded(
+        connection,
+        RECORD_ANSWER_LOST,
+        lease,
+        event,
+        error=error,
+        retry_in=retry_in_seconds,
+        was_uncertain=lease.was_uncertain,
+    )
+
+
+async def give_back(connection: AsyncConnection, lease: Lease) -> None:
+    """The lease was not made use of."""
+    parameters = {
+        "tenant": lease.tenant,
+        "version": lease.version,
+        "owner": lease.owner,
+        "was_uncertain": lease.was_uncertain,
+    }
+    await connection.execute(GIVE_BACK, parameters)
+
+
+async def disconnect(
+    connection: AsyncConnection, cipher: Cipher, tenant: str, event: AuditEvent
+) -> RefreshToken | None:
+    """Forgets the tokens; returns the refresh token that is left to be revoked."""
+    row = (
+        await connection.execute(DISCONNECT, {"tenant": tenant, **audit_parameters(event)})
+    ).one_or_none()
+    if row is None or row.refresh_token is None:
+        return None
+    return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
+
+
+async def note_use(
+    connection: AsyncConnection, tenants: Sequence[str], *, lead_seconds: float
+) -> None:
+    await connection.execute(NOTE_USE, {"tenants": list(tenants), "lead": lead_seconds})
+
+
+async def _changed(
+    connection: AsyncConnection, statement: TextClause, parameters: dict[str, object]
+) -> int | None:
+    row = (await connection.execute(statement, parameters)).one_or_none()
+    return None if row is None else int(row.version)
+
+
+async def _recorded(
+    connection: AsyncConnection,
+    statement: TextClause,
+    lease: Lease,
+    event: AuditEvent,
+    **fields: object,
+) -> bool:
+    parameters = {
+        **audit_parameters(event),
+        "tenant": lease.tenant,
+        "version": lease.version,
+        "owner": lease.owner,
+        **fields,
+    }
+    return await _changed(connection, statement, parameters) is not None
+
+
+def _sealed_parameters(tenant: str, sealed: SealedTokens, schedule: Schedule) -> dict[str, object]:
+    return {
+        "tenant": tenant,
+        "access_token": sealed.access_token,
+        "refresh_token": sealed.refresh_token,
+        "token_type": sealed.token_type,
+        "scope": sealed.scope,
+        "issued_at": sealed.issued_at,
+        "expires_at": sealed.expires_at,
+        "renew_in": schedule.renew_in_seconds,
+    }
+
+
+def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
+    if row.status is None:
+        return Grant(
+            tenant, GrantStatus.DISCONNECTED, 0, None, False, False, 0.0, 0, None
+        )
+    issued = None
+    if row.access_token is not None:
+        issued = IssuedToken(
+            tenant=tenant,
+            access_token=AccessToken(cipher.decrypt(tenant, "access_token", row.access_token)),
+            token_type=row.token_type,
+            scope=row.scope,
+            expires_at=row.expires_at,
+            issued_at=row.issued_at,
+            version=row.version,
+        )
+    return Grant(
+        tenant=tenant,
+        status=GrantStatus(row.status),
+        version=row.version,
+        issued=issued,
+        lease_is_held=row.lease_is_held,
+        is_uncertain=row.is_uncertain,
+        retry_in_seconds=row.retry_in_seconds or 0.0,
+        failures=row.failures,
+        last_error=row.last_error,
+    )
+
+
+def _lease(cipher: Cipher, row: Row[Any], use_before: float) -> Lease:
+    return Lease(
+        tenant=row.tenant_id,
+        version=row.version,
+        owner=row.lease_owner,
+        refresh_token=RefreshToken(
+            cipher.decrypt(row.tenant_id, "refresh_token", row.refresh_token)
+        ),
+        scope=row.scope,
+        use_before=use_before,
+        was_uncertain=row.was_uncertain,
+        failures=row.failures,
+        access_expires_at=row.expires_at,
+    )

@@ -1,0 +1,106 @@
+"""The tables as the newest migration leaves them; `migrations/` is what makes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+_moment = DateTime(timezone=True)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", _moment, nullable=False, server_default=func.now()),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("access_token", LargeBinary),
+    Column("refresh_token", LargeBinary),
+    Column("token_type", Text),
+    Column("scope", Text),
+    Column("expires_at", _moment),
+    Column("issued_at", _moment),
+    Column("connected_at", _moment),
+    Column("refreshed_at", _moment),
+    Column("version", BigInteger, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", _moment),
+    Column("refresh_started_at", _moment),
+    Column("next_refresh_at", _moment),
+    Column("used_at", _moment),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("last_error", Text),
+)
+Index("grants_due", grants.c.next_refresh_at, postgresql_where=grants.c.status == "connected")
+
+authorizations = Table(
+    "authorizations",
+    metadata,
+    Column("state_hash", LargeBinary, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("code_verifier", LargeBinary, nullable=False),
+    Column("browser_hash", LargeBinary, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("return_to", Text),
+)
+Index("authorizations_expiry", authorizations.c.expires_at)
+
+connect_links = Table(
+    "connect_links",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("expires_at", _moment, nullable=False),
+    Column("used_at", _moment),
+    Column("created_by", Text, nullable=False),
+)
+Index("connect_links_expiry", connect_links.c.expires_at)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key_hash", LargeBinary, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("tenants", ARRAY(Text), nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=func.now()),
+    Column("expires_at", _moment),
+    Column("revoked_at", _moment),
+    Column("last_used_at", _moment),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _moment, nullable=False, server_default=func.now()),
+    Column("tenant_id", Text),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("request_id", Text),
+    Column("detail", JSONB, nullable=False, server_default="{}"),
+)
+Index("audit_events_tenant", audit_events.c.tenant_id, audit_events.c.id)

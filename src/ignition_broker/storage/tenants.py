@@ -1,0 +1,67 @@
+"""Tenants, and what an admin sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ignition_broker.model import GrantStatus, TenantSummary
+
+ENSURE = text("INSERT INTO tenants (id) VALUES (:tenant) ON CONFLICT DO NOTHING")
+
+_SUMMARY = """
+    SELECT tenants.id, coalesce(grants.status, 'disconnected') AS status, grants.scope,
+        grants.expires_at, grants.connected_at, grants.refreshed_at, grants.last_error
+    FROM tenants LEFT JOIN grants ON grants.tenant_id = tenants.id
+"""
+
+READ = text(f"{_SUMMARY} WHERE tenants.id = :tenant")
+
+LIST = text(f"""
+    {_SUMMARY}
+    WHERE tenants.id > :after
+      AND (CAST(:status AS text) IS NULL OR coalesce(grants.status, 'disconnected') = :status)
+    ORDER BY tenants.id LIMIT :limit
+""")
+
+COUNT = text("""
+    SELECT coalesce(grants.status, 'disconnected') AS status, count(*) AS number
+    FROM tenants LEFT JOIN grants ON grants.tenant_id = tenants.id GROUP BY 1
+""")
+
+
+async def ensure(connection: AsyncConnection, tenant: str) -> None:
+    """Makes the tenant if it is new."""
+    await connection.execute(ENSURE, {"tenant": tenant})
+
+
+async def read(connection: AsyncConnection, tenant: str) -> TenantSummary | None:
+    row = (await connection.execute(READ, {"tenant": tenant})).one_or_none()
+    return None if row is None else _summary(row)
+
+
+async def list_after(
+    connection: AsyncConnection, *, after: str, status: GrantStatus | None, limit: int
+) -> Sequence[TenantSummary]:
+    """At most ``limit`` tenants in the order of their ids, those behind ``after``."""
+    parameters = {"after": after, "status": status and status.value, "limit": limit}
+    return [_summary(row) for row in await connection.execute(LIST, parameters)]
+
+
+async def count_by_status(connection: AsyncConnection) -> dict[GrantStatus, int]:
+    return {GrantStatus(row.status): row.number for row in await connection.execute(COUNT)}
+
+
+def _summary(row: Row[Any]) -> TenantSummary:
+    return TenantSummary(
+        tenant=row.id,
+        status=GrantStatus(row.status),
+        scope=row.scope,
+        expires_at=row.expires_at,
+        connected_at=row.connected_at,
+        refreshed_at=row.refreshed_at,
+        last_error=row.last_error,
+    )
