@@ -1,8 +1,8 @@
 """Encryption at rest: Fernet, with each ciphertext bound to the row and column it stands in.
 
-    CipherError
-    ├── Unreadable     no configured key opens it
-    └── Misplaced      it opens, but was written for another tenant or column
+CipherError
+├── Unreadable     no configured key opens it
+└── Misplaced      it opens, but was written for another tenant or column
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """What a caller can be told; `web.errors` alone knows which status each one is.
 
-    BrokerError
-    ├── Unauthenticated             no key, or none that counts
-    ├── Forbidden                   the key does not cover it
-    ├── InvalidRequest              something malformed, named in the text
-    ├── UnknownTenant
-    ├── NotConnected                never connected, or disconnected
-    ├── ReauthorizationRequired     Ignition refused the refresh token for good
-    ├── ProviderFault               Ignition's answer is no token, or blames our client
-    ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
-    └── Unavailable                 Postgres is away; has retry_after_seconds
+BrokerError
+├── Unauthenticated             no key, or none that counts
+├── Forbidden                   the key does not cover it
+├── InvalidRequest              something malformed, named in the text
+├── UnknownTenant
+├── NotConnected                never connected, or disconnected
+├── ReauthorizationRequired     Ignition refused the refresh token for good
+├── ProviderFault               Ignition's answer is no token, or blames our client
+├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
+└── Unavailable                 Postgres is away; has retry_after_seconds
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class NotFound(BrokerError):
 
 class UnknownTenant(BrokerError):
     def __init__(self, tenant: str) -> None:
-        super().__init__(
-            f"No tenant {tenant!r}; make it with a connect link.", tenant=tenant
-        )
+        super().__init__(f"No tenant {tenant!r}; make it with a connect link.", tenant=tenant)
 
 
 class NotConnected(BrokerError):

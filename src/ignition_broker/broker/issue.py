@@ -88,7 +88,10 @@ class Issuer:
         _grant, token = await self._refresher.read(tenant)
         version = token.version
         return await self._refresher.renew(
-            tenant, is_fit=lambda candidate: candidate.version > version, is_urgent=True, actor=actor
+            tenant,
+            is_fit=lambda candidate: candidate.version > version,
+            is_urgent=True,
+            actor=actor,
         )
 
     def _note_use(self, token: IssuedToken) -> None:

@@ -334,9 +334,7 @@ class Refresher:
     ) -> float:
         wait = max(retry_after or 0.0, _back_off_seconds(lease.failures))
         event = _event("refresh", outcome, lease, actor, error=error)
-        await self._store_until_done(
-            lambda c: grants.record_not_used(c, lease, error, wait, event)
-        )
+        await self._store_until_done(lambda c: grants.record_not_used(c, lease, error, wait, event))
         log.warning("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
         return wait
 
@@ -392,9 +390,7 @@ def seal(
 ) -> grants.SealedTokens:
     """Encrypted for the row."""
     return grants.SealedTokens(
-        access_token=cipher.encrypt(
-            tenant, "access_token", renewed.answer.access_token.reveal()
-        ),
+        access_token=cipher.encrypt(tenant, "access_token", renewed.answer.access_token.reveal()),
         refresh_token=cipher.encrypt(tenant, "refresh_token", refresh_token.reveal()),
         token_type=renewed.answer.token_type,
         scope=scope,

@@ -6,8 +6,8 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 
 from ignition_broker.oauth.tokens import (
     ASSUMED_LIFETIME_SECONDS,

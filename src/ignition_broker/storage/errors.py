@@ -1,8 +1,8 @@
 """What can go wrong between us and Postgres, in our words.
 
-    StorageError
-    ├── StorageUnavailable    Postgres is away, or too busy: worth trying again
-    └── StorageFault          it answered, and the fault is ours or the schema's
+StorageError
+├── StorageUnavailable    Postgres is away, or too busy: worth trying again
+└── StorageFault          it answered, and the fault is ours or the schema's
 """
 
 from __future__ import annotations

@@ -425,9 +425,7 @@ def _sealed_parameters(tenant: str, sealed: SealedTokens, schedule: Schedule) ->
 
 def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
     if row.status is None:
-        return Grant(
-            tenant, GrantStatus.DISCONNECTED, 0, None, False, False, 0.0, 0, None
-        )
+        return Grant(tenant, GrantStatus.DISCONNECTED, 0, None, False, False, 0.0, 0, None)
     issued = None
     if row.access_token is not None:
         issued = IssuedToken(

@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+help: ## List the tasks
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements/uv.txt
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.txt
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --offline -e .
+	touch $(READY)
+
+install: $(READY) ## Make the virtual environment
+
+dev: $(READY) ## Everything on this machine: Postgres, a fake Ignition, the broker on port 3000
+	@$(VENV)/bin/ignition-broker dev
+
+test: $(READY) ## Run the tests
+	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+lint: $(READY) ## Lint, check the format and the import layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+types: $(READY) ## Check the types
+	$(VENV)/bin/mypy
+
+check: lint types test ## What CI runs
+
+lock: $(READY) ## Pin the dependencies anew
+	for name in runtime dev; do \
+	  extra=$$( [ $$name = dev ] && echo "--extra dev requirements/build.in -c requirements/runtime.txt" ); \
+	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	    --python-version 3.11 --no-header pyproject.toml $$extra -o requirements/$$name.txt; \
+	done
+	for name in build uv; do \
+	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	    --python-version 3.11 --no-header requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+.PHONY: help install dev test lint types check lock

@@ -1,0 +1,184 @@
+"""API keys: made, shown once, looked up by hash, revoked everywhere at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from ignition_broker.broker.errors import (
+    Conflict,
+    InvalidRequest,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+)
+from ignition_broker.cipher import is_same_secret
+from ignition_broker.clock import Clock
+from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope, is_tenant_pattern
+from ignition_broker.storage import api_keys, audit
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import StorageUnavailable
+
+KEY_PREFIX = "ibk_"
+BOOTSTRAP_ADMIN = "bootstrap-admin"
+LARGEST_NUMBER_HELD = 10_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class Access:
+    """Who is calling. Keys are held in memory like tokens: while changes are heard of.
+
+    ``admin_key`` is the bootstrap admin's, where the operator set one.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, admin_key: str | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._bootstrap = (
+            Caller(BOOTSTRAP_ADMIN, frozenset({Scope.ADMIN}), ("*",), None, key_hash(admin_key))
+            if admin_key
+            else None
+        )
+        self._callers: dict[bytes, Caller] = {}
+        self._is_hearing = False
+        self._era = 0
+        self._used: set[str] = set()
+
+    def hear(self) -> None:
+        """Listening began: start from nothing."""
+        self.forget()
+        self._is_hearing = True
+
+    def lose_hearing(self) -> None:
+        self._is_hearing = False
+
+    def forget(self) -> None:
+        """Some key was revoked."""
+        self._callers.clear()
+        self._era += 1
+
+    def held(self, key: str) -> Caller | None:
+        """The caller, if memory can tell without asking the database."""
+        if not self._is_hearing:
+            return None
+        caller = self._callers.get(key_hash(key))
+        if caller is None or caller.is_expired(self._clock.now()):
+            return None
+        return caller
+
+    async def authenticate(self, key: str | None) -> Caller:
+        """Raises `Unauthenticated`, or `Unavailable` where nobody can tell."""
+        if not key:
+            raise Unauthenticated("Show an API key: Authorization: Bearer ibk_…")
+        hashed = key_hash(key)
+        return await self.authenticate_hash(hashed)
+
+    async def authenticate_hash(self, hashed: bytes) -> Caller:
+        if self._bootstrap is not None and is_same_secret(hashed, self._bootstrap.key_hash):
+            return self._bootstrap
+        caller = self._callers.get(hashed) if self._is_hearing else None
+        if caller is None:
+            caller = await self._find(hashed)
+        if caller is None or not is_same_secret(caller.key_hash, hashed):
+            raise Unauthenticated("This API key is unknown or was revoked.")
+        if caller.is_expired(self._clock.now()):
+            raise Unauthenticated("This API key has expired.")
+        self._used.add(caller.name)
+        return caller
+
+    async def _find(self, hashed: bytes) -> Caller | None:
+        era = self._era
+        try:
+            caller = await self._database.once(lambda c: api_keys.find(c, hashed))
+        except StorageUnavailable as error:
+            held = self._callers.get(hashed)
+            if held is None:
+                raise Unavailable("The database is away, so keys can't be checked.") from error
+            return held
+        if caller is not None and era == self._era:
+            if len(self._callers) >= LARGEST_NUMBER_HELD:
+                self._callers.clear()
+            self._callers[hashed] = caller
+        return caller
+
+    async def flush_use(self) -> None:
+        """Writes down which keys were used since the last time."""
+        names, self._used = self._used, set()
+        if names:
+            await self._database.single(lambda c: api_keys.note_use(c, sorted(names)))
+
+
+async def create_key(
+    database: Database,
+    clock: Clock,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    tenants: Sequence[str],
+    expires_at: datetime | None,
+    actor: Actor,
+) -> tuple[ApiKey, str]:
+    """The key as it is listed, and the key itself, which is nowhere else.
+
+    Raises `InvalidRequest` or `Conflict`.
+    """
+    check_key_request(name, scopes, tenants)
+    if expires_at is not None and expires_at <= clock.now():
+        raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    async with database.begin() as connection:
+        api_key = await api_keys.create(
+            connection,
+            name=name,
+            key_hash=key_hash(key),
+            scopes=list(dict.fromkeys(scopes)),
+            tenants=list(dict.fromkeys(tenants)),
+            expires_at=expires_at,
+        )
+        if api_key is None:
+            raise Conflict(f"name: a key called {name!r} exists; revoke it or take another name.")
+        detail: dict[str, object] = {"key": name, "scopes": list(scopes), "tenants": list(tenants)}
+        await audit.append(
+            connection,
+            AuditEvent("api_key_create", "done", actor.name, None, actor.request_id, detail),
+        )
+    return api_key, key
+
+
+def check_key_request(name: str, scopes: Sequence[str], tenants: Sequence[str]) -> None:
+    """Raises `InvalidRequest` naming the field and the mend."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest("name: letters, digits, '.', '_' and '-', at most 63 of them.")
+    known = {scope.value for scope in Scope}
+    if not scopes or not set(scopes) <= known:
+        raise InvalidRequest(f"scopes: one or more of {', '.join(sorted(known))}.")
+    if not tenants and "admin" not in scopes:
+        raise InvalidRequest("tenants: name at least one, such as 'acme', 'beta-*' or '*'.")
+    for pattern in tenants:
+        if not is_tenant_pattern(pattern):
+            raise InvalidRequest(f"tenants: {pattern!r} is no tenant id or pattern.")
+
+
+async def revoke_key(database: Database, name: str, actor: Actor) -> None:
+    """Raises `NotFound`."""
+    async with database.begin() as connection:
+        if not await api_keys.revoke(connection, name):
+            raise NotFound(f"No API key called {name!r}.")
+        await audit.append(
+            connection,
+            AuditEvent(
+                "api_key_revoke", "done", actor.name, None, actor.request_id, {"key": name}
+            ),
+        )
+
+
+async def list_keys(database: Database) -> list[ApiKey]:
+    return await database.once(api_keys.list_all)
+
+
+def key_hash(key: str) -> bytes:
+    """Keys hold 256 random bits, so one round of SHA-256 keeps them."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,256 @@
+"""The authorization dance: begun by an admin or a one-time link, ended by the callback."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from ignition_broker.broker.errors import BrokerError, UnknownTenant
+from ignition_broker.broker.provider import Provider, Refused, Renewed
+from ignition_broker.broker.refresh import RefreshPolicy, seal
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import Actor, AuditEvent
+from ignition_broker.oauth.callback import (
+    EXPECT_NO_ISSUER,
+    CallbackError,
+    judge_callback,
+    state_of,
+)
+from ignition_broker.oauth.pkce import new_code_verifier
+from ignition_broker.oauth.tokens import RefreshToken
+from ignition_broker.storage import audit, authorizations, connect_links, grants, tenants
+from ignition_broker.storage.engine import Database
+
+log = structlog.get_logger(__name__)
+
+AUTHORIZATION_LIFETIME_SECONDS = 600
+CONNECT_LINK_LIFETIME_SECONDS = 7 * 86400
+
+
+class LinkForged(BrokerError):
+    """No such link was ever made."""
+
+
+class LinkSpent(BrokerError):
+    """It was used, revoked, or has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed(Exception):  # noqa: N818  # reads as what happened, like the page that shows it
+    """Why a callback connected nothing, for the page. ``tenant`` where the dance was known."""
+
+    title: str
+    detail: str
+    tenant: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    tenant: str
+    scope: str
+    expires_at: datetime
+    return_to: str | None
+
+
+class Connector:
+    """Begins and ends dances."""
+
+    def __init__(
+        self,
+        database: Database,
+        cipher: Cipher,
+        provider: Provider,
+        policy: RefreshPolicy,
+        *,
+        requested_scope: str,
+        expected_issuer: str | None,
+    ) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._provider = provider
+        self._policy = policy
+        self._requested_scope = requested_scope
+        self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
+
+    async def begin(
+        self, tenant: str, *, browser: str, actor: Actor, return_to: str | None = None
+    ) -> str:
+        """The provider's URL for this tenant and this browser; makes the tenant if it is new."""
+        state = secrets.token_urlsafe(32)
+        verifier = new_code_verifier()
+        async with self._database.begin() as connection:
+            await tenants.ensure(connection, tenant)
+            await authorizations.begin(
+                connection,
+                self._cipher,
+                state_hash=_hash(state),
+                tenant=tenant,
+                code_verifier=verifier,
+                browser_hash=_hash(browser),
+                lifetime_seconds=AUTHORIZATION_LIFETIME_SECONDS,
+                actor=actor.name,
+                return_to=return_to,
+            )
+            await audit.append(
+                connection,
+                AuditEvent("connect", "begun", actor.name, tenant, actor.request_id),
+            )
+        return self._provider.authorization_url(state=state, verifier=verifier)
+
+    async def finish(
+        self, query: Sequence[tuple[str, str]], *, browser: str | None, request_id: str | None
+    ) -> Connected:
+        """Exchanges the code and stores the grant; raises `ConnectFailed`, nothing stored."""
+        state = state_of(query)
+        if not state or not browser:
+            raise ConnectFailed(
+                "This sign-in was not begun here",
+                "The address lacks its state, or this browser did not begin the sign-in.",
+            )
+        async with self._database.begin() as connection:
+            authorization = await authorizations.take(
+                connection, self._cipher, state_hash=_hash(state), browser_hash=_hash(browser)
+            )
+        if authorization is None:
+            raise ConnectFailed(
+                "This sign-in was already used, or begun in another browser",
+                "Each sign-in works once, in the browser that began it.",
+            )
+        tenant = authorization.tenant
+        actor = Actor(authorization.actor, request_id)
+        if not authorization.is_live:
+            raise await self._failed(
+                tenant, actor, "This sign-in took too long", "It has to end within ten minutes."
+            )
+        verdict = judge_callback(query, expected_issuer=self._expected_issuer)
+        if isinstance(verdict, CallbackError):
+            raise await self._failed(
+                tenant,
+                actor,
+                "Ignition did not grant access",
+                verdict.description or "No reason was given.",
+                verdict.error,
+            )
+        outcome = await self._provider.exchange_code(verdict, authorization.code_verifier)
+        if not isinstance(outcome, Renewed):
+            kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
+            raise await self._failed(
+                tenant, actor, kind, _explain(outcome), type(outcome).__name__
+            )
+        return await self._store(tenant, outcome, actor, authorization.return_to)
+
+    async def _store(
+        self, tenant: str, renewed: Renewed, actor: Actor, return_to: str | None
+    ) -> Connected:
+        answer = renewed.answer
+        scope = answer.scope if answer.scope is not None else self._requested_scope
+        refresh_token = answer.refresh_token or RefreshToken("")
+        sealed = seal(self._cipher, tenant, renewed, refresh_token, scope)
+        event = AuditEvent(
+            "connect", "done", actor.name, tenant, actor.request_id, {"scope": scope}
+        )
+        schedule = self._policy.schedule(sealed.lifetime_seconds)
+        # Tried again on a new connection: a repeated upsert of the same tokens does no harm.
+        await self._database.once(
+            lambda c: grants.store_connected(c, tenant, sealed, schedule, event)
+        )
+        log.info("tenant_connected", tenant=tenant)
+        return Connected(tenant, scope, sealed.expires_at, return_to)
+
+    async def _failed(
+        self, tenant: str, actor: Actor, title: str, detail: str, error: str | None = None
+    ) -> ConnectFailed:
+        async with self._database.begin() as connection:
+            await audit.append(
+                connection,
+                AuditEvent(
+                    "connect",
+                    "failed",
+                    actor.name,
+                    tenant,
+                    actor.request_id,
+                    {"reason": title, "error": error},
+                ),
+            )
+        log.warning("connect_failed", tenant=tenant, reason=title, error=error)
+        return ConnectFailed(title, detail, tenant, error)
+
+    async def link(self, token: str) -> connect_links.ConnectLink:
+        """A live link, not spent by being looked at; raises `LinkForged` or `LinkSpent`."""
+        found = await self._database.once(lambda c: connect_links.read(c, _hash(token)))
+        if found is None:
+            raise LinkForged("This link was never made here.")
+        if not found.is_live:
+            raise LinkSpent("This link was used, revoked, or has expired.", tenant=found.tenant)
+        return found
+
+    async def follow_link(self, token: str, *, browser: str, request_id: str | None) -> str:
+        """Spends the link and begins; raises `LinkForged` or `LinkSpent`."""
+        await self.link(token)
+        async with self._database.begin() as connection:
+            spent = await connect_links.spend(connection, _hash(token))
+        if spent is None:
+            raise LinkSpent("This link was used, revoked, or has expired.")
+        actor = Actor(f"link of {spent.created_by}", request_id)
+        return await self.begin(spent.tenant, browser=browser, actor=actor)
+
+
+async def create_link(database: Database, tenant: str, actor: Actor) -> tuple[str, datetime]:
+    """The link's secret part and its end; makes the tenant if it is new."""
+    token = secrets.token_urlsafe(32)
+    async with database.begin() as connection:
+        await tenants.ensure(connection, tenant)
+        expires_at = await connect_links.create(
+            connection,
+            token_hash=_hash(token),
+            tenant=tenant,
+            lifetime_seconds=CONNECT_LINK_LIFETIME_SECONDS,
+            created_by=actor.name,
+        )
+        await audit.append(
+            connection,
+            AuditEvent("connect_link_create", "done", actor.name, tenant, actor.request_id),
+        )
+    return token, expires_at
+
+
+async def disconnect(
+    database: Database, cipher: Cipher, provider: Provider, tenant: str, actor: Actor
+) -> bool | None:
+    """Forgets the tokens everywhere, then revokes them at Ignition where it can.
+
+    Returns whether Ignition confirmed the revocation; None where it was not asked. Raises
+    `UnknownTenant`.
+    """
+    event = AuditEvent("disconnect", "done", actor.name, tenant, actor.request_id)
+    async with database.begin() as connection:
+        if await tenants.read(connection, tenant) is None:
+            raise UnknownTenant(tenant)
+        await connect_links.revoke_all(connection, tenant)
+        refresh_token = await grants.disconnect(connection, cipher, tenant, event)
+    if refresh_token is None:
+        return None
+    revoked = await provider.revoke(refresh_token)
+    if revoked is not None:
+        outcome = "done" if revoked else "failed"
+        async with database.begin() as connection:
+            await audit.append(
+                connection, AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
+            )
+    return revoked
+
+
+def _explain(outcome: object) -> str:
+    fields = [getattr(outcome, name, None) for name in ("error", "description", "reason", "status")]
+    text = ", ".join(str(field) for field in fields if field)
+    return text or "Ignition gave no reason."
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,35 @@
+"""What admins look up: tenants and the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ignition_broker.broker.errors import UnknownTenant
+from ignition_broker.model import GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.storage import audit, tenants
+from ignition_broker.storage.engine import Database
+
+
+async def list_tenants(
+    database: Database, *, after: str = "", status: GrantStatus | None = None, limit: int
+) -> Sequence[TenantSummary]:
+    return await database.once(
+        lambda c: tenants.list_after(c, after=after, status=status, limit=limit)
+    )
+
+
+async def show_tenant(database: Database, tenant: str) -> TenantSummary:
+    """Raises `UnknownTenant`."""
+    found = await database.once(lambda c: tenants.read(c, tenant))
+    if found is None:
+        raise UnknownTenant(tenant)
+    return found
+
+
+async def list_audit(
+    database: Database, *, tenant: str | None, before: int | None, limit: int
+) -> Sequence[RecordedEvent]:
+    """Newest first."""
+    return await database.once(
+        lambda c: audit.newest(c, tenant=tenant, before=before, limit=limit)
+    )

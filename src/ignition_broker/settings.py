@@ -1,0 +1,168 @@
+"""Settings: the environment, a `.env` file, or one file a setting, parsed once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+EXAMPLES = {
+    "IGNITION_CLIENT_ID": "IGNITION_CLIENT_ID=my-client",
+    "IGNITION_CLIENT_SECRET": "IGNITION_CLIENT_SECRET=the-secret-from-ignition",
+    "REDIRECT_URI": "REDIRECT_URI=https://broker.example.com/callback",
+    "DATABASE_URL": "DATABASE_URL=postgresql+asyncpg://user:password@host:5432/broker",
+    "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
+    "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
+    "BROKER_PORT": "BROKER_PORT=3000",
+    "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
+    "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
+    "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
+    "BROKER_LOG_FORMAT": "BROKER_LOG_FORMAT=auto",
+}
+
+
+class SettingsError(Exception):
+    """``lines``: one per setting that is missing or malformed."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Settings(BaseSettings):
+    """Field names are the settings' names in lower case."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+
+    ignition_client_id: str = Field(min_length=1)
+    ignition_client_secret: SecretStr = Field(min_length=1)
+    redirect_uri: str = "http://localhost:3000/callback"
+    ignition_authorize_url: str = "https://ignition.com/oauth/authorize"
+    ignition_token_url: str = "https://ignition.com/oauth/token"
+    ignition_revoke_url: str | None = None
+    ignition_api_url: str = "https://api.ignition.com"
+    ignition_issuer: str | None = None
+    ignition_scopes: str = ""
+    ignition_client_auth: Literal["client_secret_post", "client_secret_basic"] = (
+        "client_secret_post"
+    )
+    ignition_token_format: Literal["form", "json"] = "form"
+    database_url: SecretStr = Field(min_length=1)
+    broker_encryption_keys: SecretStr = Field(min_length=1)
+    broker_admin_key: SecretStr | None = None
+    broker_host: str = "127.0.0.1"
+    broker_port: int = Field(3000, ge=1, le=65535)
+    broker_refresh_lead: float = Field(300, ge=0)
+    broker_keepalive: float = Field(86400, ge=0)
+    broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
+    broker_proxy_timeout: float = Field(30, gt=0)
+    broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    broker_log_format: Literal["auto", "json", "console"] = "auto"
+    broker_provider_timeout: float = Field(10, gt=0, le=300)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+    @field_validator("ignition_revoke_url", "ignition_issuer", "broker_admin_key", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator(
+        "redirect_uri",
+        "ignition_authorize_url",
+        "ignition_token_url",
+        "ignition_revoke_url",
+        "ignition_api_url",
+    )
+    @classmethod
+    def _is_safe_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an absolute http or https URL")
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise ValueError("must be https, since its host is not loopback")
+        if parts.fragment or parts.username:
+            raise ValueError("must have neither a fragment nor credentials")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme not in {"postgresql+asyncpg", "postgresql", "postgres"}:
+            raise ValueError("must begin with postgresql+asyncpg:// or postgresql://")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("broker_encryption_keys")
+    @classmethod
+    def _are_fernet_keys(cls, value: SecretStr) -> SecretStr:
+        for key in fernet_keys(value):
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError("must be Fernet keys, comma separated") from None
+        return value
+
+    @field_validator("broker_admin_key")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+    @property
+    def is_https(self) -> bool:
+        return self.redirect_uri.startswith("https:")
+
+    @property
+    def public_origin(self) -> str:
+        """Where browsers reach this service, read off the redirect URI."""
+        parts = urlsplit(self.redirect_uri)
+        return f"{parts.scheme}://{parts.netloc}"
+
+
+def fernet_keys(value: SecretStr) -> list[str]:
+    return [key.strip() for key in value.get_secret_value().split(",") if key.strip()]
+
+
+def load_settings() -> Settings:
+    """Raises `SettingsError`."""
+    folder = os.environ.get("BROKER_SECRETS_DIR")
+    if folder and not Path(folder).is_dir():
+        raise SettingsError([f"BROKER_SECRETS_DIR: no such folder; example: {'/run/secrets'}"])
+    try:
+        return Settings(_secrets_dir=folder)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError([_line(problem) for problem in error.errors()]) from None
+
+
+def _line(problem: object) -> str:
+    fields: dict[str, object] = dict(problem)  # type: ignore[call-overload]
+    location = fields.get("loc")
+    name = str(location[0]).upper() if isinstance(location, tuple) and location else "?"
+    reason = "is missing" if fields.get("type") == "missing" else str(fields.get("msg"))
+    example = EXAMPLES.get(name, f"{name}={_default(name)}")
+    return f"{name}: {reason.removeprefix('Value error, ')}; example: {example}"
+
+
+def _default(name: str) -> object:
+    field = Settings.model_fields.get(name.lower())
+    return "" if field is None or field.default is None else field.default

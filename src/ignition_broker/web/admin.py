@@ -1,0 +1,179 @@
+"""The admin JSON API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime, BaseModel
+from starlette.responses import JSONResponse, Response
+
+from ignition_broker.broker import access
+from ignition_broker.broker.connect import create_link, disconnect
+from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
+from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.model import ApiKey, GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
+
+router = APIRouter(prefix="/admin", tags=["admin"])
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+class Tenant(BaseModel):
+    tenant: str
+    status: GrantStatus
+    scope: str | None
+    expires_at: datetime | None
+    connected_at: datetime | None
+    refreshed_at: datetime | None
+    last_error: str | None
+
+
+class TenantPage(BaseModel):
+    tenants: list[Tenant]
+    next_cursor: str | None
+
+
+class ConnectLink(BaseModel):
+    url: str
+    expires_at: datetime
+
+
+class NewApiKey(BaseModel):
+    name: str
+    scopes: list[str]
+    tenants: list[str] = []
+    expires_at: AwareDatetime | None = None
+
+
+class ApiKeyRow(BaseModel):
+    name: str
+    scopes: list[str]
+    tenants: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class CreatedApiKey(ApiKeyRow):
+    key: str
+
+
+class ApiKeys(BaseModel):
+    api_keys: list[ApiKeyRow]
+
+
+class AuditPage(BaseModel):
+    events: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+@router.get("/tenants")
+async def tenants(
+    _caller: AdminCaller,
+    services: BrokerServices,
+    status: GrantStatus | None = None,
+    cursor: Annotated[str, Query(max_length=64)] = "",
+    limit: Limit = 100,
+) -> TenantPage:
+    found = await list_tenants(services.database, after=cursor, status=status, limit=limit + 1)
+    page = found[:limit]
+    more = page[-1].tenant if len(found) > limit else None
+    return TenantPage(tenants=[_tenant(row) for row in page], next_cursor=more)
+
+
+@router.get("/tenants/{tenant}")
+async def tenant(tenant: TenantPath, _caller: AdminCaller, services: BrokerServices) -> Tenant:
+    return _tenant(await show_tenant(services.database, tenant))
+
+
+@router.post("/tenants/{tenant}/connect-link", status_code=201, response_model=ConnectLink)
+async def connect_link(
+    request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
+) -> Response:
+    token, expires_at = await create_link(services.database, tenant, actor_of(request, caller))
+    url = f"{services.public_origin}/connect/{token}"
+    body = ConnectLink(url=url, expires_at=expires_at).model_dump(mode="json")
+    return JSONResponse(body, 201, NO_STORE)
+
+
+@router.post("/tenants/{tenant}/disconnect")
+async def disconnect_tenant(
+    request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
+) -> Tenant:
+    await disconnect(
+        services.database, services.cipher, services.provider, tenant, actor_of(request, caller)
+    )
+    return _tenant(await show_tenant(services.database, tenant))
+
+
+@router.get("/api-keys")
+async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
+    return ApiKeys(api_keys=[_api_key(row) for row in await access.list_keys(services.database)])
+
+
+@router.post("/api-keys", status_code=201, response_model=CreatedApiKey)
+async def create_api_key(
+    request: Request, new: NewApiKey, caller: AdminCaller, services: BrokerServices
+) -> Response:
+    api_key, key = await access.create_key(
+        services.database,
+        services.clock,
+        name=new.name,
+        scopes=new.scopes,
+        tenants=new.tenants,
+        expires_at=new.expires_at,
+        actor=actor_of(request, caller),
+    )
+    body = {**_api_key(api_key).model_dump(mode="json"), "key": key}
+    return JSONResponse(body, 201, NO_STORE)
+
+
+@router.delete("/api-keys/{name}", status_code=204)
+async def revoke_api_key(
+    request: Request, name: str, caller: AdminCaller, services: BrokerServices
+) -> None:
+    await access.revoke_key(services.database, name, actor_of(request, caller))
+
+
+@router.get("/audit")
+async def audit(
+    _caller: AdminCaller,
+    services: BrokerServices,
+    tenant: str | None = None,
+    cursor: str | None = None,
+    limit: Limit = 100,
+) -> AuditPage:
+    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise InvalidRequest("cursor: take it from next_cursor of the page before.")
+    before = int(cursor) if cursor is not None else None
+    found = await list_audit(services.database, tenant=tenant, before=before, limit=limit + 1)
+    page = found[:limit]
+    more = str(page[-1].id) if len(found) > limit else None
+    return AuditPage(events=[_event(row) for row in page], next_cursor=more)
+
+
+def _tenant(row: TenantSummary) -> Tenant:
+    return Tenant.model_validate(row, from_attributes=True)
+
+
+def _api_key(row: ApiKey) -> ApiKeyRow:
+    return ApiKeyRow.model_validate(row, from_attributes=True)
+
+
+def _event(row: RecordedEvent) -> dict[str, Any]:
+    event = row.event
+    return {
+        "id": row.id,
+        "at": row.at,
+        "tenant": event.tenant,
+        "actor": event.actor,
+        "action": event.action,
+        "outcome": event.outcome,
+        "request_id": event.request_id,
+        "detail": event.detail,
+    }

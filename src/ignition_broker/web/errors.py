@@ -1,0 +1,142 @@
+"""The one table from errors to problem+json (RFC 9457) and status."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ignition_broker.broker import errors
+from ignition_broker.cipher import CipherError
+from ignition_broker.storage.errors import StorageFault, StorageUnavailable
+
+log = structlog.get_logger(__name__)
+
+PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
+    errors.InvalidRequest: ("invalid-request", 422, "The request is malformed"),
+    errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
+    errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
+    errors.NotFound: ("not-found", 404, "Not found"),
+    errors.Conflict: ("conflict", 409, "It exists already"),
+    errors.UnknownTenant: ("unknown-tenant", 404, "Unknown tenant"),
+    errors.NotConnected: ("not-connected", 409, "Tenant not connected"),
+    errors.ReauthorizationRequired: (
+        "reauthorization-required",
+        409,
+        "Tenant must be connected again",
+    ),
+    errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
+    errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),
+    errors.Unavailable: ("unavailable", 503, "Temporarily unavailable"),
+    StorageUnavailable: ("unavailable", 503, "Temporarily unavailable"),
+    StorageFault: ("internal-error", 500, "Internal error"),
+    CipherError: ("internal-error", 500, "Internal error"),
+}
+
+_CODES_BY_STATUS = {
+    400: "invalid-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    422: "invalid-request",
+}
+
+
+def problem(
+    code: str,
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    request_id: str | None,
+    tenant: str | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    members: dict[str, Any] = {
+        "type": f"urn:ignition-broker:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if tenant is not None:
+        members["tenant"] = tenant
+    return Response(
+        json.dumps(members),
+        status,
+        {"Cache-Control": "no-store", **(headers or {})},
+        "application/problem+json",
+    )
+
+
+def problem_for(error: Exception, request_id: str | None) -> Response:
+    """The answer for an error of the layers below."""
+    for kind in type(error).__mro__:
+        if kind in PROBLEMS:
+            code, status, title = PROBLEMS[kind]
+            break
+    else:
+        code, status, title = "internal-error", 500, "Internal error"
+    headers: dict[str, str] = {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
+    if status == 503:
+        seconds = getattr(error, "retry_after_seconds", 1.0)
+        headers["Retry-After"] = str(math.ceil(seconds))
+    if isinstance(error, errors.BrokerError):
+        detail, tenant = error.detail, error.tenant
+    elif status == 503:
+        detail, tenant = "The database is away; try again shortly.", None
+    else:
+        detail, tenant = "Something went wrong here; the log has this request's id.", None
+    return problem(
+        code, status, title, detail, request_id=request_id, tenant=tenant, headers=headers
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Every error of every route becomes a problem."""
+
+    async def known(request: Request, error: Exception) -> Response:
+        if isinstance(error, StorageFault | CipherError):
+            log.error("request_failed", reason=str(error), kind=type(error).__name__)
+        return problem_for(error, request.state.request_id)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101  # as registered below
+        parts = [
+            f"{'.'.join(str(step) for step in entry['loc'][1:]) or 'body'}: {entry['msg']}"
+            for entry in error.errors()
+        ]
+        return problem(
+            "invalid-request",
+            422,
+            "The request is malformed",
+            "; ".join(parts),
+            request_id=request.state.request_id,
+        )
+
+    async def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101  # as registered below
+        code = _CODES_BY_STATUS.get(error.status_code, "invalid-request")
+        return problem(
+            code,
+            error.status_code,
+            str(error.detail),
+            str(error.detail),
+            request_id=request.state.request_id,
+            headers=dict(error.headers or {}),
+        )
+
+    for kind in (errors.BrokerError, StorageUnavailable, StorageFault, CipherError):
+        app.add_exception_handler(kind, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)

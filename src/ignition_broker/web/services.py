@@ -1,0 +1,28 @@
+"""What the routes work with, wired once in `app` and carried on the application's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ignition_broker.broker.access import Access
+from ignition_broker.broker.connect import Connector
+from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.provider import Provider
+from ignition_broker.cipher import Cipher
+from ignition_broker.clock import Clock
+from ignition_broker.storage.engine import Database
+from ignition_broker.web.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    access: Access
+    cipher: Cipher
+    clock: Clock
+    connector: Connector
+    database: Database
+    issuer: Issuer
+    provider: Provider
+    sessions: Sessions
+    public_origin: str
+    schema_version: str
