@@ -169,9 +169,7 @@ async def revoke_key(database: Database, name: str, actor: Actor) -> None:
             raise NotFound(f"No API key called {name!r}.")
         await audit.append(
             connection,
-            AuditEvent(
-                "api_key_revoke", "done", actor.name, None, actor.request_id, {"key": name}
-            ),
+            AuditEvent("api_key_revoke", "done", actor.name, None, actor.request_id, {"key": name}),
         )
 
 

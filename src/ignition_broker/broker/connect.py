@@ -140,9 +140,7 @@ class Connector:
         outcome = await self._provider.exchange_code(verdict, authorization.code_verifier)
         if not isinstance(outcome, Renewed):
             kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
-            raise await self._failed(
-                tenant, actor, kind, _explain(outcome), type(outcome).__name__
-            )
+            raise await self._failed(tenant, actor, kind, _explain(outcome), type(outcome).__name__)
         return await self._store(tenant, outcome, actor, authorization.return_to)
 
     async def _store(

@@ -30,6 +30,4 @@ async def list_audit(
     database: Database, *, tenant: str | None, before: int | None, limit: int
 ) -> Sequence[RecordedEvent]:
     """Newest first."""
-    return await database.once(
-        lambda c: audit.newest(c, tenant=tenant, before=before, limit=limit)
-    )
+    return await database.once(lambda c: audit.newest(c, tenant=tenant, before=before, limit=limit))

@@ -84,9 +84,12 @@ class Sessions:
         self._set(response, self.browser_cookie, browser, 3600)
 
     def _csrf_token(self, nonce: str) -> str:
-        return str(URLSafeTimedSerializer(self._serializer.secret_keys, salt="csrf").make_signer(
-            "csrf"
-        ).get_signature(nonce.encode()).decode())
+        return str(
+            URLSafeTimedSerializer(self._serializer.secret_keys, salt="csrf")
+            .make_signer("csrf")
+            .get_signature(nonce.encode())
+            .decode()
+        )
 
     def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(

@@ -1,0 +1,172 @@
+"""The one place where things are wired."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from ignition_broker import __version__
+from ignition_broker.broker.access import Access
+from ignition_broker.broker.cache import TokenCache
+from ignition_broker.broker.connect import Connector
+from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.provider import Provider, Registration
+from ignition_broker.broker.refresh import Notices, Refresher, RefreshPolicy
+from ignition_broker.broker.schedule import Schedule
+from ignition_broker.cipher import Cipher
+from ignition_broker.clock import Clock, SystemClock
+from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
+from ignition_broker.oauth.tokens import ClientSecret
+from ignition_broker.settings import Settings, fernet_keys, load_settings
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
+from ignition_broker.storage.schema import newest_version
+from ignition_broker.telemetry import Metrics, configure_logging
+from ignition_broker.web import admin, errors, health, pages, tokens
+from ignition_broker.web.middleware import RequestEnvelope
+from ignition_broker.web.services import Services
+from ignition_broker.web.sessions import Sessions
+
+SHUTDOWN_STORE_SECONDS = 5.0
+
+
+def application() -> ASGIApp:
+    """For uvicorn: settings from the environment."""
+    settings = load_settings()
+    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    return create_app(settings)
+
+
+def registration(settings: Settings) -> Registration:
+    methods = {
+        "client_secret_post": client_secret_post,
+        "client_secret_basic": client_secret_basic,
+    }
+    secret = ClientSecret(settings.ignition_client_secret.get_secret_value())
+    return Registration(
+        client_id=settings.ignition_client_id,
+        redirect_uri=settings.redirect_uri,
+        scope=settings.ignition_scopes,
+        authorize_url=settings.ignition_authorize_url,
+        token_url=settings.ignition_token_url,
+        revoke_url=settings.ignition_revoke_url,
+        authenticate=methods[settings.ignition_client_auth](settings.ignition_client_id, secret),
+        body_format=settings.ignition_token_format,
+    )
+
+
+def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
+    """The service; its connections are opened when its lifespan begins."""
+    clock = clock or SystemClock()
+    metrics = Metrics()
+    cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
+    database = Database(settings.database_url.get_secret_value())
+    admin_key = settings.broker_admin_key
+    access = Access(database, clock, admin_key=admin_key.get_secret_value() if admin_key else None)
+    http = httpx.AsyncClient(
+        timeout=settings.broker_provider_timeout,
+        follow_redirects=False,
+        trust_env=False,
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=50, keepalive_expiry=4),
+        headers={"User-Agent": f"ignition-broker/{__version__}"},
+    )
+
+    def observe(kind: str, outcome: str, seconds: float) -> None:
+        metrics.provider_requests.labels(kind, outcome).observe(seconds)
+
+    provider = Provider(
+        http,
+        registration(settings),
+        clock,
+        timeout_seconds=settings.broker_provider_timeout,
+        observe=observe,
+    )
+    cache = TokenCache()
+    metrics.cached_tokens.set_function(lambda: len(cache))
+    metrics.is_listening.set_function(lambda: float(cache.is_hearing))
+    notices = Notices()
+    policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
+    refresher = Refresher(
+        database,
+        cipher,
+        provider,
+        cache,
+        notices,
+        clock,
+        policy,
+        owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+    )
+    issuer = Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead)
+    connector = Connector(
+        database,
+        cipher,
+        provider,
+        policy,
+        requested_scope=settings.ignition_scopes,
+        expected_issuer=settings.ignition_issuer,
+    )
+    schedule = Schedule(database, cipher, refresher, issuer, access, clock)
+
+    def on_notice(channel: str, payload: str) -> None:
+        if channel != GRANTS_CHANNEL:
+            access.forget()
+            return
+        tenant, version, status = payload.split(" ")
+        cache.drop(tenant, version=int(version) if status == "connected" else None)
+        notices.ring(tenant)
+
+    def on_alive() -> None:
+        cache.hear()
+        access.hear()
+
+    def on_lost() -> None:
+        cache.lose_hearing()
+        access.lose_hearing()
+
+    listener = Listener(database, clock, on_notice=on_notice, on_alive=on_alive, on_lost=on_lost)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(listener.run()), asyncio.create_task(schedule.run())]
+        try:
+            yield
+        finally:
+            tasks[1].cancel()
+            await refresher.drain(settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS)
+            tasks[0].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await http.aclose()
+            await database.aclose()
+
+    app = FastAPI(
+        title="ignition-broker",
+        version=__version__,
+        description="Brokers OAuth 2.0 tokens for Ignition.",
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.metrics = metrics
+    app.state.services = Services(
+        access=access,
+        cipher=cipher,
+        clock=clock,
+        connector=connector,
+        database=database,
+        issuer=issuer,
+        provider=provider,
+        sessions=Sessions(cipher, access, is_https=settings.is_https),
+        public_origin=settings.public_origin,
+        schema_version=newest_version(),
+    )
+    for module in (tokens, admin, health, pages):
+        app.include_router(module.router)
+    errors.install(app)
+    return RequestEnvelope(app, metrics, is_https=settings.is_https)

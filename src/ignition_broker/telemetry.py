@@ -1,0 +1,79 @@
+"""Logs and metrics. Neither ever names a secret: what masks itself is masked here too."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
+    """One line an event on stderr, the standard library's records included."""
+    as_console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        if as_console
+        else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Locals would show what a frame held, tokens included.
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+                )
+                if not as_console
+                else structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # These write requests down whole, headers and URLs included.
+    for chatty in ("httpx", "httpcore", "hpack", "asyncio", "aiohttp", "sqlalchemy", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+class Metrics:
+    """All that is counted, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "broker_http_requests_total",
+            "Requests answered, by route and status.",
+            ["route", "method", "status"],
+            registry=self.registry,
+        )
+        self.provider_requests = Histogram(
+            "broker_provider_request_seconds",
+            "Token requests to Ignition, by kind and outcome.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.cached_tokens = Gauge(
+            "broker_cached_tokens", "Access tokens held in memory.", registry=self.registry
+        )
+        self.is_listening = Gauge(
+            "broker_listening", "1 while changes are heard of by LISTEN.", registry=self.registry
+        )

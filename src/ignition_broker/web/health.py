@@ -1,0 +1,45 @@
+"""Alive, ready, measured."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import JSONResponse, Response
+
+from ignition_broker.storage.errors import StorageError
+from ignition_broker.web.dependencies import BrokerServices
+from ignition_broker.web.errors import problem
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    return {"status": "alive"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request, services: BrokerServices) -> Response:
+    """Whether the database answers and has the schema that this code was written for."""
+    try:
+        version = await services.database.schema_version()
+    except StorageError:
+        reason = "the database is away"
+    else:
+        if version is not None and version >= services.schema_version:
+            return JSONResponse({"status": "ready"})
+        reason = f"the schema is {version}, not {services.schema_version}; run: migrate"
+    return problem(
+        "unavailable",
+        503,
+        "Not ready",
+        reason,
+        request_id=request.state.request_id,
+        headers={"Retry-After": "1"},
+    )
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    registry = request.app.state.metrics.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
