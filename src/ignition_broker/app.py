@@ -8,6 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import httpx
 from fastapi import FastAPI
@@ -63,14 +64,27 @@ def registration(settings: Settings) -> Registration:
     )
 
 
-def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
-    """The service; its connections are opened when its lifespan begins."""
-    clock = clock or SystemClock()
-    metrics = Metrics()
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `serve` and the command line both work with."""
+
+    access: Access
+    cache: TokenCache
+    cipher: Cipher
+    connector: Connector
+    database: Database
+    http: httpx.AsyncClient
+    issuer: Issuer
+    notices: Notices
+    provider: Provider
+    refresher: Refresher
+
+
+def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
+    """Nothing is connected yet; whoever assembles closes ``http`` and ``database``."""
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value())
     admin_key = settings.broker_admin_key
-    access = Access(database, clock, admin_key=admin_key.get_secret_value() if admin_key else None)
     http = httpx.AsyncClient(
         timeout=settings.broker_provider_timeout,
         follow_redirects=False,
@@ -90,8 +104,6 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         observe=observe,
     )
     cache = TokenCache()
-    metrics.cached_tokens.set_function(lambda: len(cache))
-    metrics.is_listening.set_function(lambda: float(cache.is_hearing))
     notices = Notices()
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
     refresher = Refresher(
@@ -104,16 +116,38 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         policy,
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
-    issuer = Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead)
-    connector = Connector(
-        database,
-        cipher,
-        provider,
-        policy,
-        requested_scope=settings.ignition_scopes,
-        expected_issuer=settings.ignition_issuer,
+    return Parts(
+        access=Access(
+            database, clock, admin_key=admin_key.get_secret_value() if admin_key else None
+        ),
+        cache=cache,
+        cipher=cipher,
+        connector=Connector(
+            database,
+            cipher,
+            provider,
+            policy,
+            requested_scope=settings.ignition_scopes,
+            expected_issuer=settings.ignition_issuer,
+        ),
+        database=database,
+        http=http,
+        issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
+        notices=notices,
+        provider=provider,
+        refresher=refresher,
     )
-    schedule = Schedule(database, cipher, refresher, issuer, access, clock)
+
+
+def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
+    """The service; its connections are opened when its lifespan begins."""
+    clock = clock or SystemClock()
+    metrics = Metrics()
+    parts = assemble(settings, clock, metrics)
+    access, cache = parts.access, parts.cache
+    metrics.cached_tokens.set_function(lambda: len(cache))
+    metrics.is_listening.set_function(lambda: float(cache.is_hearing))
+    schedule = Schedule(parts.database, parts.cipher, parts.refresher, parts.issuer, access, clock)
 
     def on_notice(channel: str, payload: str) -> None:
         if channel != GRANTS_CHANNEL:
@@ -121,7 +155,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             return
         tenant, version, status = payload.split(" ")
         cache.drop(tenant, version=int(version) if status == "connected" else None)
-        notices.ring(tenant)
+        parts.notices.ring(tenant)
 
     def on_alive() -> None:
         cache.hear()
@@ -131,7 +165,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         cache.lose_hearing()
         access.lose_hearing()
 
-    listener = Listener(database, clock, on_notice=on_notice, on_alive=on_alive, on_lost=on_lost)
+    listener = Listener(
+        parts.database, clock, on_notice=on_notice, on_alive=on_alive, on_lost=on_lost
+    )
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -140,11 +176,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             yield
         finally:
             tasks[1].cancel()
-            await refresher.drain(settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS)
+            await parts.refresher.drain(settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS)
             tasks[0].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await http.aclose()
-            await database.aclose()
+            await parts.http.aclose()
+            await parts.database.aclose()
 
     app = FastAPI(
         title="ignition-broker",
@@ -156,13 +192,13 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     app.state.metrics = metrics
     app.state.services = Services(
         access=access,
-        cipher=cipher,
+        cipher=parts.cipher,
         clock=clock,
-        connector=connector,
-        database=database,
-        issuer=issuer,
-        provider=provider,
-        sessions=Sessions(cipher, access, is_https=settings.is_https),
+        connector=parts.connector,
+        database=parts.database,
+        issuer=parts.issuer,
+        provider=parts.provider,
+        sessions=Sessions(parts.cipher, access, is_https=settings.is_https),
         public_origin=settings.public_origin,
         schema_version=newest_version(),
     )

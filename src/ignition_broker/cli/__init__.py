@@ -1,0 +1,63 @@
+"""The command line: composition only."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ignition_broker import __version__
+from ignition_broker.broker.errors import BrokerError
+from ignition_broker.cli import api_keys, dev, keys, serve, tenants
+from ignition_broker.embedded import EmbeddedPostgresError
+from ignition_broker.settings import SettingsError
+from ignition_broker.storage.errors import StorageError
+
+app = typer.Typer(
+    name="ignition-broker",
+    help="Keeps OAuth 2.0 grants for Ignition alive and hands out tokens that work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(dev.dev)
+app.command()(serve.serve)
+app.command()(serve.migrate)
+app.command("fake-ignition")(dev.fake_ignition)
+app.add_typer(keys.app, name="keys")
+app.add_typer(api_keys.app, name="api-keys")
+app.add_typer(tenants.app, name="tenants")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_show_version, help="Show the version."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 it failed, 2 wrong usage or settings."""
+    try:
+        app()
+    except SettingsError as error:
+        for line in error.lines:
+            print(line, file=sys.stderr)
+        sys.exit(2)
+    except BrokerError as error:
+        print(error.detail, file=sys.stderr)
+        sys.exit(1)
+    except StorageError as error:
+        print(f"the database can't be used: {error}", file=sys.stderr)
+        sys.exit(1)
+    except EmbeddedPostgresError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)

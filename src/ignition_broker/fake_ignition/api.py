@@ -74,8 +74,8 @@ class Api:
             Route("/v1/proposals", self.list_proposals),
             Route("/v1/clients", self.list_clients),
             Route("/v1/clients", self.add_client, methods=["POST"]),
-            Route("/v1/stream", self.stream),
-            Route("/v1/bytes", self.bytes),
+            Route("/v1/stream", self.stream_events),
+            Route("/v1/bytes", self.stream_bytes),
         ]
 
     async def me(self, request: Request) -> Response:
@@ -119,7 +119,7 @@ class Api:
         self.clients.append(client)
         return JSONResponse(client, 201, headers={"Location": f"/v1/clients/client_{number}"})
 
-    async def stream(self, request: Request) -> Response:
+    async def stream_events(self, request: Request) -> Response:
         """Send numbered events, one an interval, as Server-Sent Events."""
         count = integer_parameter(request, "count", default=5, lowest=0, highest=10**6)
         interval = integer_parameter(request, "interval_ms", default=200, lowest=0, highest=60_000)
@@ -134,7 +134,7 @@ class Api:
             events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
         )
 
-    async def bytes(self, request: Request) -> Response:
+    async def stream_bytes(self, request: Request) -> Response:
         """Send that many bytes, 0 to 255 over and over."""
         size = integer_parameter(
             request, "size", default=1024, lowest=0, highest=MAX_STREAMED_BYTES

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -68,6 +68,7 @@ def create_fake_ignition(
             AuthorizationRefused: authorization.answer_refusal,
             UntrustedRequest: answer_untrusted,
             MalformedRequest: answer_malformed,
+            ClientDisconnect: answer_nobody,
         },
         lifespan=lifespan,
     )
@@ -95,3 +96,8 @@ async def answer_malformed(_request: Request, error: Exception) -> Response:
     if not isinstance(error, MalformedRequest):
         raise error
     return JSONResponse({"error": error.description}, status_code=error.status)
+
+
+async def answer_nobody(_request: Request, _error: Exception) -> Response:
+    """Let a request end whose client went away while it was sending."""
+    return Response(status_code=400)

@@ -111,8 +111,10 @@ def merging(app: ASGIApp, changes: dict[str, JsonValue]) -> ASGIApp:
         except ValueError:
             answer = None
         if isinstance(answer, dict):
-            kept = {name: value for name, value in {**answer, **changes}.items()}
-            kept = {name: value for name, value in kept.items() if changes.get(name, 0) is not None}
+            removed = {name for name, value in changes.items() if value is None}
+            kept = {**answer, **changes}
+            for name in removed:
+                del kept[name]
             body = json.dumps(kept).encode()
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
         await send_all(send, start, body)
@@ -151,7 +153,8 @@ def cutting_after(app: ASGIApp) -> ASGIApp:
 
     async def cut(scope: Scope, receive: Receive, send: Send) -> None:
         await collected(app, scope, receive)
-        await cut_connection(receive, send)
+        transport_of(send).abort()
+        await disconnection(receive)
 
     return cut
 
@@ -161,27 +164,31 @@ def cutting_during(app: ASGIApp) -> ASGIApp:
 
     async def cut(scope: Scope, receive: Receive, send: Send) -> None:
         start, body = await captured(app, scope, receive)
+        half = body[: len(body) // 2]
         await send(start)
-        await send(
-            {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
-        )
-        await cut_connection(receive, send, flush=True)
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+        # Closing sends what is buffered first; aborting would lose that half too.
+        transport_of(send).close()
+        await disconnection(receive)
 
     return cut
 
 
-async def cut_connection(receive: Receive, send: Send, *, flush: bool = False) -> None:
-    """Close the client's connection the hard way.
+def transport_of(send: Send) -> asyncio.Transport:
+    """Find the connection behind a ``send``.
 
-    ASGI has no word for it; uvicorn's ``send`` is a method of an object that has the transport.
+    ASGI has no word for cutting it; uvicorn's ``send`` is a method of an object that has it.
     """
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if not isinstance(transport, asyncio.Transport):
+    transport: asyncio.Transport | None = getattr(
+        getattr(send, "__self__", None), "transport", None
+    )
+    if transport is None:
         raise ConnectionCut
-    if flush:
-        transport.close()
-    else:
-        transport.abort()
+    return transport
+
+
+async def disconnection(receive: Receive) -> None:
+    """Wait until the server has noticed; it would take an earlier return for a bug and say so."""
     while (await receive())["type"] != "http.disconnect":
         continue
 

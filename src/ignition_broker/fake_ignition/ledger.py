@@ -17,7 +17,7 @@ from ignition_broker.fake_ignition.events import (
     RefreshTokenSpent,
     fingerprint,
 )
-from ignition_broker.fake_ignition.journal import Journal
+from ignition_broker.fake_ignition.journal import Journal, JournalError
 
 
 @dataclass
@@ -78,8 +78,7 @@ class Ledger:
         self._access_tokens: dict[str, AccessToken] = {}
         self._journal = journal
         if journal is not None:
-            for event in journal.read():
-                self._apply(event)
+            self._replay(journal)
 
     def record(self, event: Event) -> None:
         """Take note of an event, in memory and in the journal."""
@@ -118,6 +117,13 @@ class Ledger:
     def live_access_tokens(self, now: float) -> Iterator[AccessToken]:
         """Yield the access tokens that would be accepted now."""
         return (token for token in self._access_tokens.values() if self.is_live(token, now))
+
+    def _replay(self, journal: Journal) -> None:
+        for event in journal.read():
+            try:
+                self._apply(event)
+            except KeyError as error:
+                raise JournalError(f"{type(event).__name__} names what is not there") from error
 
     def _apply(self, event: Event) -> None:
         match event:

@@ -116,5 +116,5 @@ def parse_json_object(encoded: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError("The body is not JSON.") from error
     if not isinstance(members, dict):
-        raise ValueError("The body is not a JSON object.")
+        raise ValueError("The body is not a JSON object.")  # noqa: TRY004
     return members

@@ -1,0 +1,3 @@
+from ignition_broker.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""`dev`: everything on one machine with nothing set; and the fake Ignition alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from cryptography.fernet import Fernet
+
+from ignition_broker.app import create_app
+from ignition_broker.broker.access import create_key, revoke_key
+from ignition_broker.broker.connect import create_link
+from ignition_broker.broker.errors import NotFound
+from ignition_broker.clock import SystemClock
+from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
+from ignition_broker.model import Actor
+from ignition_broker.settings import Settings
+from ignition_broker.storage import schema
+from ignition_broker.storage.engine import Database
+from ignition_broker.telemetry import configure_logging
+
+FOLDER = Path(".ignition-broker")
+TENANT = "demo"
+ACTOR = Actor("dev")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Made at the first start and kept, so that a second start reads what the first wrote."""
+
+    encryption_key: str
+    admin_key: str
+    client_secret: str
+
+
+def fake_ignition(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 4000,
+    lifetime: Annotated[int, typer.Option(help="Seconds an access token lives.")] = 3600,
+    redirect_uri: Annotated[str, typer.Option()] = "http://localhost:3000/callback",
+) -> None:
+    """Run the fake provider and API alone, on loopback."""
+    _refuse_taken(port)
+    options = FakeIgnitionOptions(
+        access_token_lifetime_seconds=lifetime, redirect_uris=(redirect_uri,)
+    )
+    typer.echo(f"fake Ignition on http://localhost:{port}")
+    typer.echo(f"  client {options.client_id!r}, secret {options.client_secret!r}")
+    app = create_fake_ignition(options)
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+def dev(
+    port: Annotated[int, typer.Option(min=1, max=65534, help="The broker's port.")] = 3000,
+    reset: Annotated[bool, typer.Option("--reset", help="Begin with empty data.")] = False,
+) -> None:
+    """Postgres, a fake Ignition and the broker, ready to be tried."""
+    configure_logging("WARNING", "auto")
+    _refuse_taken(port)
+    if reset:
+        _reset()
+    FOLDER.mkdir(mode=0o755, exist_ok=True)
+    with EmbeddedPostgres(FOLDER / "postgres") as postgres:
+        kept = _secrets()
+        with contextlib.suppress(EmbeddedPostgresError):
+            postgres.create_database("broker")
+        url = postgres.url("broker")
+        schema.migrate(url)
+        asyncio.run(_run(port, url, kept))
+
+
+async def _run(port: int, url: str, kept: Secrets) -> None:
+    provider_port = _free_port()
+    provider = f"http://localhost:{provider_port}"
+    origin = f"http://localhost:{port}"
+    options = FakeIgnitionOptions(
+        client_secret=kept.client_secret,
+        redirect_uris=(f"{origin}/callback",),
+        state_path=FOLDER / "fake-ignition.journal",
+    )
+    settings = _settings(port, url, kept, provider, options)
+    database = Database(url, pool_size=1)
+    service_key = await _service_key(database)
+    link, _expires_at = await create_link(database, TENANT, ACTOR)
+    await database.aclose()
+    servers = [
+        _Server(create_fake_ignition(options), provider_port),
+        _Server(create_app(settings), port),
+    ]
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(server.serve()) for server in servers]
+    ended = asyncio.create_task(stop.wait())
+    while not all(server.started for server in servers) and not any(t.done() for t in tasks):
+        await SystemClock().sleep(0.01)
+    if all(server.started for server in servers):
+        typer.echo(_welcome(origin, provider, link, kept.admin_key, service_key))
+    await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    ended.cancel()
+    for server in servers:
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+    typer.echo("\nstopped; the data stay in .ignition-broker/")
+
+
+class _Server(uvicorn.Server):
+    """Two in one process: neither may take the signals."""
+
+    def __init__(self, app: object, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type]
+                host="127.0.0.1",
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _settings(
+    port: int, url: str, kept: Secrets, provider: str, options: FakeIgnitionOptions
+) -> Settings:
+    values = {
+        "ignition_client_id": options.client_id,
+        "ignition_client_secret": options.client_secret,
+        "redirect_uri": f"http://localhost:{port}/callback",
+        "ignition_authorize_url": f"{provider}/oauth/authorize",
+        "ignition_token_url": f"{provider}/oauth/token",
+        "ignition_revoke_url": f"{provider}/oauth/revoke",
+        "ignition_api_url": provider,
+        "ignition_scopes": "read write",
+        "database_url": url,
+        "broker_encryption_keys": kept.encryption_key,
+        "broker_admin_key": kept.admin_key,
+        "broker_port": port,
+        "broker_log_level": "WARNING",
+    }
+    return Settings(_env_file=None, **values)  # type: ignore[arg-type]
+
+
+async def _service_key(database: Database) -> str:
+    with contextlib.suppress(NotFound):
+        await revoke_key(database, "dev-service", ACTOR)
+    _api_key, key = await create_key(
+        database,
+        SystemClock(),
+        name="dev-service",
+        scopes=["token", "proxy"],
+        tenants=["*"],
+        expires_at=None,
+        actor=ACTOR,
+    )
+    return key
+
+
+def _secrets() -> Secrets:
+    path = FOLDER / "secrets.json"
+    if not path.exists():
+        made = {
+            "encryption_key": Fernet.generate_key().decode("ascii"),
+            "admin_key": "ibk_" + secrets.token_urlsafe(32),
+            "client_secret": secrets.token_urlsafe(24),
+        }
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(made, file)
+    return Secrets(**json.loads(path.read_text()))
+
+
+def _reset() -> None:
+    if FOLDER.exists():
+        # Starting it proves that no other `dev` has it open.
+        with EmbeddedPostgres(FOLDER / "postgres"):
+            pass
+        shutil.rmtree(FOLDER)
+
+
+def _refuse_taken(port: int) -> None:
+    for family, host in ((socket.AF_INET, "127.0.0.1"),):
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                typer.echo(f"port {port} is taken; choose another with --port", err=True)
+                raise typer.Exit(1) from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _welcome(origin: str, provider: str, link: str, admin_key: str, service_key: str) -> str:
+    bearer = f"-H 'Authorization: Bearer {service_key}'"
+    return f"""
+ignition-broker is ready.
+
+  console        {origin}/
+  admin key      {admin_key}
+  service key    {service_key}
+
+1. Connect the tenant '{TENANT}' in a browser (the link works once):
+   {origin}/connect/{link}
+
+2. A token:
+   curl -s {bearer} {origin}/token/{TENANT}
+
+3. A call through the proxy:
+   curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
+
+4. The token expires early, and the proxy renews it:
+   curl -s -X POST {provider}/control/expire -d '{{}}' && curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
+
+Ctrl-C stops everything.
+"""

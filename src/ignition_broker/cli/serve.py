@@ -1,0 +1,43 @@
+"""`serve` and `migrate`."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from ignition_broker.settings import load_settings
+from ignition_broker.storage import schema
+from ignition_broker.telemetry import configure_logging
+
+GRACE_SECONDS = 5
+
+
+def serve(
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
+) -> None:
+    """Run the service."""
+    settings = load_settings()
+    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    uvicorn.run(
+        "ignition_broker.app:application",
+        factory=True,
+        host=settings.broker_host,
+        port=settings.broker_port,
+        workers=workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_graceful_shutdown=int(settings.broker_provider_timeout) + GRACE_SECONDS,
+    )
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    settings = load_settings()
+    version = schema.migrate(settings.database_url.get_secret_value())
+    typer.echo(f"the schema is at {version}")

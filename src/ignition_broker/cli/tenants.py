@@ -1,0 +1,116 @@
+"""`tenants`: what the admin API does, at the database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ignition_broker.app import Parts, assemble
+from ignition_broker.broker.connect import create_link, disconnect
+from ignition_broker.broker.directory import list_tenants, show_tenant
+from ignition_broker.cli.api_keys import ACTOR, with_database
+from ignition_broker.clock import SystemClock
+from ignition_broker.model import TenantSummary, is_tenant_id
+from ignition_broker.settings import load_settings
+from ignition_broker.telemetry import Metrics
+
+app = typer.Typer(help="Tenants and their grants.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json")]
+MANY = 1_000_000
+Result = TypeVar("Result")
+
+
+def _tenant_id(text: str) -> str:
+    if not is_tenant_id(text):
+        raise typer.BadParameter(
+            "a tenant id has 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
+            "digit"
+        )
+    return text
+
+
+TenantId = Annotated[str, typer.Argument(callback=_tenant_id)]
+
+
+def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
+    settings = load_settings()
+
+    async def run() -> Result:
+        parts = assemble(settings, SystemClock(), Metrics())
+        try:
+            return await work(parts)
+        finally:
+            await parts.http.aclose()
+            await parts.database.aclose()
+
+    return asyncio.run(run())
+
+
+@app.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """Show every tenant with its status."""
+    rows = with_database(lambda database: list_tenants(database, limit=MANY))
+    if as_json:
+        typer.echo(json.dumps([_fields(row) for row in rows], indent=2))
+        return
+    table = Table("tenant", "status", "expires", "scope", "last error")
+    for row in rows:
+        table.add_row(
+            row.tenant,
+            row.status.value,
+            f"{row.expires_at:%Y-%m-%d %H:%M:%S}" if row.expires_at else "",
+            row.scope or "",
+            row.last_error or "",
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(tenant: TenantId, as_json: AsJson = False) -> None:
+    """Show one tenant."""
+    fields = _fields(with_database(lambda database: show_tenant(database, tenant)))
+    if as_json:
+        typer.echo(json.dumps(fields, indent=2))
+        return
+    for name, value in fields.items():
+        typer.echo(f"{name}: {'' if value is None else value}")
+
+
+@app.command("connect-link")
+def connect_link(tenant: TenantId) -> None:
+    """Print a link that connects the tenant, once; makes the tenant if it is new."""
+    origin = load_settings().public_origin
+    token, _expires_at = with_database(lambda database: create_link(database, tenant, ACTOR))
+    typer.echo(f"{origin}/connect/{token}")
+
+
+@app.command()
+def refresh(tenant: TenantId) -> None:
+    """Renew the tenant's token now."""
+    token = with_parts(lambda parts: parts.issuer.renew_anyway(tenant, ACTOR))
+    typer.echo(f"{tenant}: renewed, expires {token.expires_at:%Y-%m-%d %H:%M:%S UTC}")
+
+
+@app.command("disconnect")
+def disconnect_tenant(tenant: TenantId) -> None:
+    """Revoke the grant at Ignition and forget its tokens."""
+    revoked = with_parts(
+        lambda parts: disconnect(parts.database, parts.cipher, parts.provider, tenant, ACTOR)
+    )
+    said = {True: "revoked at Ignition", False: "Ignition did not confirm the revocation"}
+    typer.echo(f"{tenant}: disconnected" + (f", {said[revoked]}" if revoked is not None else ""))
+
+
+def _fields(row: TenantSummary) -> dict[str, object]:
+    return {
+        name: value.isoformat() if hasattr(value, "isoformat") else value
+        for name, value in asdict(row).items()
+    }
