@@ -41,7 +41,7 @@ class LinkSpent(BrokerError):
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectFailed(Exception):  # noqa: N818  # reads as what happened, like the page that shows it
+class ConnectFailed(Exception):  # reads as what happened, like the page that shows it
     """Why a callback connected nothing, for the page. ``tenant`` where the dance was known."""
 
     title: str

@@ -317,7 +317,8 @@ class Refresher:
                 return lease.version + 1
             return version
 
-        return await self._store_until_done(store)
+        version: int | None = await self._store_until_done(store)
+        return version
 
     async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> IssuedToken:
         reason = refused.description or "invalid_grant"

@@ -6,9 +6,9 @@ import asyncio
 
 import structlog
 
+from ignition_broker.broker.access import Access
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.access import Access
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock

@@ -156,7 +156,7 @@ def _settings(
         "broker_port": port,
         "broker_log_level": "WARNING",
     }
-    return Settings(_env_file=None, **values)  # type: ignore[arg-type]
+    return Settings(_env_file=None, **values)  # type: ignore[call-arg, arg-type]
 
 
 async def _service_key(database: Database) -> str:

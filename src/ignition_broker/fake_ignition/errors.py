@@ -28,7 +28,7 @@ class OAuthError(Exception):
         self.headers = headers or {}
 
 
-class AuthorizationRefused(Exception):  # noqa: N818
+class AuthorizationRefused(Exception):
     """An authorization request whose redirect URI is good and whose rest is not."""
 
     def __init__(self, redirect_uri: str, state: str | None, error: str, description: str) -> None:
@@ -39,11 +39,11 @@ class AuthorizationRefused(Exception):  # noqa: N818
         self.description = description
 
 
-class UntrustedRequest(Exception):  # noqa: N818
+class UntrustedRequest(Exception):
     """An authorization request whose client or redirect URI is not registered."""
 
 
-class MalformedRequest(Exception):  # noqa: N818
+class MalformedRequest(Exception):
     """A request to the API or a control endpoint that makes no sense."""
 
     def __init__(self, description: str, status: int = 400) -> None:

@@ -15,7 +15,7 @@ from ignition_broker.fake_ignition.provider import Provider
 BODILESS = frozenset({204, 205, 304})
 
 
-class ConnectionCut(Exception):  # noqa: N818
+class ConnectionCut(Exception):
     """Raised in place of cutting the connection, where the server shows no transport."""
 
 

@@ -12,7 +12,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_PARAMETERS = 100
 
 
-class BodyTooLarge(Exception):  # noqa: N818
+class BodyTooLarge(Exception):
     """The body is longer than anything that these endpoints have a use for."""
 
 

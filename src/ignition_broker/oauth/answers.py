@@ -114,8 +114,8 @@ def _lifetime_seconds(expires_in: object) -> int:
     try:
         seconds = float(expires_in)
     except (ValueError, OverflowError):
-        huge = isinstance(expires_in, int)
-        return LONGEST_LIFETIME_SECONDS if huge and expires_in > 0 else ASSUMED_LIFETIME_SECONDS
+        huge = isinstance(expires_in, int) and expires_in > 0
+        return LONGEST_LIFETIME_SECONDS if huge else ASSUMED_LIFETIME_SECONDS
     if math.isnan(seconds):
         return ASSUMED_LIFETIME_SECONDS
     return int(min(max(seconds, 0.0), float(LONGEST_LIFETIME_SECONDS)))

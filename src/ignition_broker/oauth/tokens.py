@@ -33,7 +33,7 @@ class Secret:
         return repr(self)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._text == other._text  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._text == other._text
 
     def __hash__(self) -> int:
         return hash(self._text)
