@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 from fastapi import FastAPI
@@ -26,6 +27,8 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
+from ignition_broker.proxy.forward import Forwarder
+from ignition_broker.proxy.upstream import AiohttpUpstream
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
@@ -33,6 +36,7 @@ from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, errors, health, pages, tokens
 from ignition_broker.web.middleware import RequestEnvelope
+from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
 
@@ -169,6 +173,10 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         parts.database, clock, on_notice=on_notice, on_alive=on_alive, on_lost=on_lost
     )
 
+    upstream = AiohttpUpstream(
+        settings.ignition_api_url, timeout_seconds=settings.broker_proxy_timeout
+    )
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(listener.run()), asyncio.create_task(schedule.run())]
@@ -179,6 +187,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             await parts.refresher.drain(settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS)
             tasks[0].cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await upstream.aclose()
             await parts.http.aclose()
             await parts.database.aclose()
 
@@ -205,4 +214,12 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     for module in (tokens, admin, health, pages):
         app.include_router(module.router)
     errors.install(app)
-    return RequestEnvelope(app, metrics, is_https=settings.is_https)
+    forwarder = Forwarder(
+        parts.issuer,
+        upstream,
+        clock,
+        api_url=settings.ignition_api_url,
+        base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
+        replay_limit_bytes=settings.broker_proxy_replay_limit,
+    )
+    return RequestEnvelope(ProxyRoute(app, access, forwarder), metrics, is_https=settings.is_https)

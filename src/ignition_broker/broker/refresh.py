@@ -129,7 +129,9 @@ class Refresher:
         while True:
             flight = self._flights.get(tenant)
             if flight is None:
-                flight = self.fly(tenant, self._renew(tenant, is_fit, is_urgent, actor))
+                flight = self.fly(
+                    tenant, self._renew(tenant, is_fit, is_urgent=is_urgent, actor=actor)
+                )
             try:
                 async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
                     token = await asyncio.shield(flight)
@@ -163,7 +165,7 @@ class Refresher:
             await asyncio.wait(self._flights.values(), timeout=seconds)
 
     async def _renew(
-        self, tenant: str, is_fit: Callable[[IssuedToken], bool], is_urgent: bool, actor: Actor
+        self, tenant: str, is_fit: Callable[[IssuedToken], bool], *, is_urgent: bool, actor: Actor
     ) -> IssuedToken:
         give_up_at = self._clock.monotonic() + self.lease_seconds + self._provider.timeout_seconds
         while self._clock.monotonic() < give_up_at:
@@ -171,7 +173,8 @@ class Refresher:
             if is_fit(issued):
                 return issued
             if not grant.lease_is_held:
-                self._check_back_off(grant, is_urgent)
+                if not is_urgent:
+                    self._check_back_off(grant)
                 lease = await self._claim(grant)
                 if lease is not None:
                     return await self.use(lease, actor)
@@ -216,9 +219,7 @@ class Refresher:
         deadline ends inside the lease whatever the claim took."""
         return self._clock.monotonic() + self.lease_seconds - 2 * self._provider.timeout_seconds
 
-    def _check_back_off(self, grant: Grant, is_urgent: bool) -> None:
-        if is_urgent:
-            return
+    def _check_back_off(self, grant: Grant) -> None:
         if grant.failures and grant.retry_in_seconds > 0:
             is_dead = grant.issued is None or grant.issued.seconds_left(self._clock.now()) <= 0
             if not grant.is_uncertain or is_dead or grant.failures > 1:
@@ -381,7 +382,7 @@ class Refresher:
             try:
                 return await self._database.single(work)
             except StorageError as error:
-                log.error("refresh_store_failed", reason=str(error))
+                log.warning("refresh_store_failed", reason=str(error))
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, 0.5)
 

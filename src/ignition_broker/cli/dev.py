@@ -213,6 +213,7 @@ def _free_port() -> int:
 
 
 def _welcome(origin: str, provider: str, link: str, admin_key: str, service_key: str) -> str:
+    expire = f"curl -s -X POST {provider}/control/expire -d '{{}}'"
     bearer = f"-H 'Authorization: Bearer {service_key}'"
     return f"""
 ignition-broker is ready.
@@ -231,7 +232,7 @@ ignition-broker is ready.
    curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
 
 4. The token expires early, and the proxy renews it:
-   curl -s -X POST {provider}/control/expire -d '{{}}' && curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
+   {expire} && curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
 
 Ctrl-C stops everything.
 """

@@ -1,0 +1,1 @@
+"""Calls passed on to Ignition's API with the tenant's token."""

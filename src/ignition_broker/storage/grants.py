@@ -263,7 +263,7 @@ async def claim_due(
         try:
             leases.append(_lease(cipher, row, use_before))
         except CipherError as error:
-            log.error("grant_unreadable", tenant=row.tenant_id, reason=str(error))
+            log.warning("grant_unreadable", tenant=row.tenant_id, reason=str(error))
     return leases
 
 
@@ -425,7 +425,17 @@ def _sealed_parameters(tenant: str, sealed: SealedTokens, schedule: Schedule) ->
 
 def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
     if row.status is None:
-        return Grant(tenant, GrantStatus.DISCONNECTED, 0, None, False, False, 0.0, 0, None)
+        return Grant(
+            tenant=tenant,
+            status=GrantStatus.DISCONNECTED,
+            version=0,
+            issued=None,
+            lease_is_held=False,
+            is_uncertain=False,
+            retry_in_seconds=0.0,
+            failures=0,
+            last_error=None,
+        )
     issued = None
     if row.access_token is not None:
         issued = IssuedToken(

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
+from ignition_broker.proxy import errors as proxy_errors
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,13 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
     errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),
     errors.Unavailable: ("unavailable", 503, "Temporarily unavailable"),
+    proxy_errors.PathRefused: ("invalid-request", 400, "The path is not passed on"),
+    proxy_errors.UpstreamUnreachable: (
+        "upstream-unreachable",
+        502,
+        "Ignition's API can't be reached",
+    ),
+    proxy_errors.UpstreamTimeout: ("upstream-timeout", 504, "Ignition's API did not answer"),
     StorageUnavailable: ("unavailable", 503, "Temporarily unavailable"),
     StorageFault: ("internal-error", 500, "Internal error"),
     CipherError: ("internal-error", 500, "Internal error"),
@@ -79,12 +87,7 @@ def problem(
 
 def problem_for(error: Exception, request_id: str | None) -> Response:
     """The answer for an error of the layers below."""
-    for kind in type(error).__mro__:
-        if kind in PROBLEMS:
-            code, status, title = PROBLEMS[kind]
-            break
-    else:
-        code, status, title = "internal-error", 500, "Internal error"
+    code, status, title = entry_for(error)
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
@@ -93,6 +96,8 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
         headers["Retry-After"] = str(math.ceil(seconds))
     if isinstance(error, errors.BrokerError):
         detail, tenant = error.detail, error.tenant
+    elif isinstance(error, proxy_errors.ProxyError):
+        detail, tenant = error.detail, None
     elif status == 503:
         detail, tenant = "The database is away; try again shortly.", None
     else:
@@ -100,6 +105,14 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     return problem(
         code, status, title, detail, request_id=request_id, tenant=tenant, headers=headers
     )
+
+
+def entry_for(error: Exception) -> tuple[str, int, str]:
+    """Code, status and title."""
+    for kind in type(error).__mro__:
+        if kind in PROBLEMS:
+            return PROBLEMS[kind]
+    return "internal-error", 500, "Internal error"
 
 
 def install(app: FastAPI) -> None:

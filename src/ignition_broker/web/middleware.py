@@ -50,6 +50,7 @@ class RequestEnvelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                scope["state"]["has_answered"] = True
                 headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
                 headers.append((b"x-request-id", request_id.encode("ascii")))
                 if not scope["path"].startswith("/proxy/"):

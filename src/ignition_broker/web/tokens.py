@@ -61,7 +61,7 @@ async def refresh_token(
     services: BrokerServices,
     rejected: RejectedToken | None = None,
 ) -> Response:
-    """The current token, renewed first if it is the rejected one; without a body, renewed anyway."""
+    """The current token, renewed first if it is the rejected one; with no body, renewed anyway."""
     actor = actor_of(request, caller)
     if rejected is None:
         check(caller, Scope.ADMIN, tenant)
