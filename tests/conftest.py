@@ -24,6 +24,7 @@ from cryptography.fernet import Fernet
 
 from ignition_broker.embedded import EmbeddedPostgres
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
+from ignition_broker.storage import schema
 
 
 def free_port() -> int:
@@ -204,10 +205,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
         os.chmod(folder, 0o755)
         with EmbeddedPostgres(Path(folder) / "postgres", fsync=False) as server:
             server.create_database("template_broker")
-            in_subprocess = "import sys; from ignition_broker.storage.schema import migrate; migrate(sys.argv[1])"
-            subprocess.run(
-                [sys.executable, "-c", in_subprocess, server.url("template_broker")], check=True
-            )
+            schema.migrate(server.url("template_broker"))
             yield server
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Annotated
 
 import typer
@@ -21,6 +22,8 @@ def serve(
     """Run the service."""
     settings = load_settings()
     configure_logging(settings.broker_log_level, settings.broker_log_format)
+    # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     uvicorn.run(
         "ignition_broker.app:application",
         factory=True,

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ignition_broker.fake_ignition.api import Api, RequiresBearer
 from ignition_broker.fake_ignition.authorization import AuthorizationEndpoint, answer_untrusted
 from ignition_broker.fake_ignition.control import Control
-from ignition_broker.fake_ignition.echo import echo
+from ignition_broker.fake_ignition.echo import Echo
 from ignition_broker.fake_ignition.errors import (
     AuthorizationRefused,
     MalformedRequest,
@@ -80,7 +80,7 @@ def create_fake_ignition(
 
 def protected_routes(provider: Provider) -> list[Route]:
     """List the endpoints of the API, each behind the Bearer check."""
-    routes = [*Api().routes(), Route("/echo", echo), Route("/echo/{anything:path}", echo)]
+    routes = [*Api().routes(), Route("/echo", Echo()), Route("/echo/{anything:path}", Echo())]
     for route in routes:
         route.app = RequiresBearer(route.app, provider)
     return routes

@@ -26,6 +26,7 @@ from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
 MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
 PAUSE_SECONDS = 30.0
+EARLY_401_SECONDS = 5.0
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 
@@ -77,8 +78,8 @@ class Forwarder:
         if scope["method"] in REFUSED_METHODS:
             raise PathRefused(f"The method {scope['method']} is not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
-        body = RequestBody(receive, self._replay_limit)
         length = _content_length(scope)
+        body = RequestBody(receive, self._replay_limit, length)
         has_body = length > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
         body.is_read_whole = not has_body
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
@@ -119,7 +120,7 @@ class Forwarder:
             raise
         if renewed.sha256 == token.sha256:
             return answer, []
-        if not body.can_replay:
+        if not await self._can_replay(body):
             return answer, [(b"broker-error", b"not-replayed")]
         answer.close()
         answer = await sent(renewed)
@@ -129,6 +130,15 @@ class Forwarder:
         else:
             self._paused_until.pop(call.tenant, None)
         return answer, []
+
+    async def _can_replay(self, body: RequestBody) -> bool:
+        """A 401 may come ahead of the body's end; whether all of it fits the limit shows later."""
+        give_up_at = self._clock.monotonic() + EARLY_401_SECONDS
+        while body.can_replay and not body.is_read_whole:
+            if self._clock.monotonic() > give_up_at:
+                return False
+            await self._clock.sleep(0.01)
+        return body.can_replay
 
     def _is_paused(self, call: ForwardedCall) -> bool:
         return self._paused_until.get(call.tenant, 0.0) > self._clock.monotonic()

@@ -14,12 +14,12 @@ class CallerGone(Exception):
 class RequestBody:
     """Read once from ``receive``; replayable while all of it so far fits ``limit_bytes``."""
 
-    def __init__(self, receive: Receive, limit_bytes: int) -> None:
+    def __init__(self, receive: Receive, limit_bytes: int, declared_bytes: int = 0) -> None:
         self._receive = receive
         self._limit = limit_bytes
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-        self._is_overlong = False
+        self._is_overlong = declared_bytes > limit_bytes
         self.is_read_whole = False
 
     @property

@@ -16,11 +16,13 @@ from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
 from ignition_broker.proxy import errors as proxy_errors
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
+from ignition_broker.web.sessions import FormForged
 
 log = structlog.get_logger(__name__)
 
 PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.InvalidRequest: ("invalid-request", 422, "The request is malformed"),
+    FormForged: ("invalid-request", 400, "The form is stale"),
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
     errors.NotFound: ("not-found", 404, "Not found"),

@@ -1,0 +1,148 @@
+"""The admin API, and each problem code of the contract provoked."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def code(answer) -> str:
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    body = answer.json()
+    assert body["status"] == answer.status_code
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert {"type", "title", "detail"} <= set(body)
+    return body["type"].removeprefix("urn:ignition-broker:")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "problem"),
+    [
+        ("GET", "/nowhere", 404, "not-found"),
+        ("PUT", "/healthz", 405, "method-not-allowed"),
+        ("GET", "/token/BAD", 422, "invalid-request"),
+        ("GET", "/token/acme?min_ttl=x", 422, "invalid-request"),
+        ("GET", "/token/nobody", 404, "unknown-tenant"),
+        ("GET", "/proxy/nobody/x", 404, "unknown-tenant"),
+        ("GET", "/proxy/BAD/x", 422, "invalid-request"),
+        ("GET", "/admin/tenants/nobody", 404, "unknown-tenant"),
+        ("POST", "/admin/tenants/nobody/disconnect", 404, "unknown-tenant"),
+        ("DELETE", "/admin/api-keys/nobody", 404, "not-found"),
+        ("GET", "/admin/tenants?status=odd", 422, "invalid-request"),
+        ("GET", "/admin/audit?cursor=odd", 422, "invalid-request"),
+        ("GET", "/admin/tenants?limit=0", 422, "invalid-request"),
+    ],
+)
+def test_bad_requests_are_problems(broker, method, path, status, problem):
+    with broker.client() as admin:
+        answer = admin.request(method, path)
+    assert (answer.status_code, code(answer)) == (status, problem)
+
+
+def test_keys_cover_their_scopes_and_tenants_alone(broker):
+    broker.connect("acme")
+    broker.connect("beta-1")
+    key = broker.make_key("beta", ["token"], ["beta-*"])
+    with broker.client(key) as service:
+        assert service.get("/token/beta-1").status_code == 200
+        for answer in (
+            service.get("/token/acme"),
+            service.get("/proxy/beta-1/v1/me"),
+            service.get("/forward-auth/beta-1"),
+            service.get("/admin/tenants"),
+            service.post("/token/beta-1/refresh"),
+        ):
+            assert (answer.status_code, code(answer)) == (403, "forbidden")
+
+
+def test_no_key_a_wrong_one_an_expired_one_and_a_revoked_one_are_401(broker):
+    key = broker.make_key("gone", ["token"], ["*"])
+    with broker.client(key) as service:
+        assert service.get("/token/nobody").status_code == 404
+        with broker.client() as admin:
+            assert admin.delete("/admin/api-keys/gone").status_code == 204
+        answer = service.get("/token/nobody")
+    assert (answer.status_code, code(answer)) == (401, "unauthenticated")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    with broker.client() as admin:
+        past = admin.post(
+            "/admin/api-keys",
+            json={
+                "name": "past",
+                "scopes": ["token"],
+                "tenants": ["*"],
+                "expires_at": "2020-01-01T00:00:00Z",
+            },
+        )
+        assert past.status_code == 422
+        assert "expires_at" in past.json()["detail"]
+
+
+def test_a_key_is_shown_once_and_its_name_is_its_own(broker):
+    with broker.client() as admin:
+        new = {"name": "mine", "scopes": ["token"], "tenants": ["acme"]}
+        created = admin.post("/admin/api-keys", json=new)
+        assert created.headers["cache-control"] == "no-store"
+        assert created.json()["key"].startswith("ibk_")
+        assert created.json()["key"] not in admin.get("/admin/api-keys").text
+        assert admin.post("/admin/api-keys", json=new).status_code == 409
+        bad = admin.post("/admin/api-keys", json={**new, "name": "x", "scopes": ["root"]})
+        assert bad.status_code == 422
+        assert "scopes" in bad.json()["detail"]
+
+
+def test_tenants_are_paged_and_filtered(broker):
+    with broker.client() as admin:
+        for number in range(5):
+            assert admin.post(f"/admin/tenants/page-{number}/connect-link").status_code == 201
+        seen, cursor = [], ""
+        while cursor is not None:
+            page = admin.get("/admin/tenants", params={"limit": 2, "cursor": cursor}).json()
+            assert len(page["tenants"]) <= 2
+            seen += [row["tenant"] for row in page["tenants"]]
+            cursor = page["next_cursor"]
+        assert seen == sorted(set(seen))
+        assert {f"page-{number}" for number in range(5)} <= set(seen)
+        filtered = admin.get("/admin/tenants?status=disconnected").json()["tenants"]
+        assert {row["status"] for row in filtered} == {"disconnected"}
+
+
+def test_the_audit_trail_is_newest_first_and_paged(broker):
+    with broker.client() as admin:
+        admin.post("/admin/tenants/audited/connect-link", headers={"X-Request-ID": "my-id-1"})
+        first = admin.get("/admin/audit?limit=1").json()
+        event = first["events"][0]
+        assert (event["action"], event["tenant"]) == ("connect_link_create", "audited")
+        assert event["request_id"] == "my-id-1"
+        second = admin.get(f"/admin/audit?limit=1&cursor={first['next_cursor']}").json()
+        assert second["events"][0]["id"] < event["id"]
+
+
+def test_request_ids_are_echoed_when_sane(broker):
+    with broker.client() as admin:
+        assert admin.get("/healthz", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == (
+            "abc-1"
+        )
+        odd = admin.get("/healthz", headers={"X-Request-ID": "a b<c>"}).headers["x-request-id"]
+    assert odd != "a b<c>"
+    assert odd
+
+
+def test_forward_auth_gives_the_token_as_a_header(broker):
+    broker.connect("forwarded")
+    with broker.client(broker.make_key("nginx", ["proxy"], ["forwarded"])) as service:
+        answer = service.get("/forward-auth/forwarded")
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert answer.headers["authorization"].startswith("Bearer ")
+
+
+def test_ready_metrics_and_docs_answer(broker):
+    with broker.client() as anyone:
+        assert anyone.get("/readyz").json() == {"status": "ready"}
+        assert "broker_http_requests_total" in anyone.get("/metrics").text
+        assert "/token/{tenant}" in anyone.get("/openapi.json").text
+        assert anyone.get("/docs").status_code == 200
+
+
+def test_a_stop_is_clean(broker):
+    assert broker.stop() == 0

@@ -1,0 +1,119 @@
+"""The command, run as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def test_settings_that_are_missing_or_malformed_are_named_and_never_shown(idle_broker):
+    kept = dict(idle_broker.settings)
+    try:
+        del idle_broker.settings["IGNITION_CLIENT_ID"]
+        idle_broker.settings["BROKER_ENCRYPTION_KEYS"] = "hunter2-not-a-key"
+        idle_broker.settings["REDIRECT_URI"] = "http://broker.example.com/callback"
+        idle_broker.settings["BROKER_ADMIN_KEY"] = "too-short"
+        for command in ("serve", "migrate"):
+            ended = idle_broker.command(command)
+            assert ended.returncode == 2
+            lines = ended.stderr.strip().splitlines()
+            assert len(lines) == 4, ended.stderr
+            for name in (
+                "IGNITION_CLIENT_ID: is missing",
+                "BROKER_ENCRYPTION_KEYS: ",
+                "REDIRECT_URI: must be https",
+                "BROKER_ADMIN_KEY: must have at least 32",
+            ):
+                assert any(line.startswith(name) for line in lines), (name, lines)
+            assert all("example: " in line for line in lines)
+            assert "hunter2" not in ended.stderr
+            assert "too-short" not in ended.stderr
+    finally:
+        idle_broker.settings.clear()
+        idle_broker.settings.update(kept)
+
+
+def test_settings_may_be_files(idle_broker, tmp_path):
+    kept = dict(idle_broker.settings)
+    try:
+        for name, value in kept.items():
+            (tmp_path / name.lower()).write_text(value)
+        idle_broker.settings.clear()
+        idle_broker.settings["BROKER_SECRETS_DIR"] = str(tmp_path)
+        assert idle_broker.command("migrate").returncode == 0
+    finally:
+        idle_broker.settings.clear()
+        idle_broker.settings.update(kept)
+
+
+def test_migrate_can_be_run_again(idle_broker):
+    ended = idle_broker.command("migrate")
+    assert ended.returncode == 0, ended.stderr
+    assert "0001" in ended.stdout
+
+
+def test_keys_are_made_listed_and_revoked(idle_broker):
+    made = idle_broker.command(
+        "api-keys", "create", "ops", "--tenants", "acme,beta-*", "--scopes", "token"
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("ibk_")
+    assert len(made.stdout.split()) == 1
+    listed = idle_broker.command("api-keys", "list", "--json")
+    assert [row["name"] for row in json.loads(listed.stdout)] == ["ops"]
+    assert made.stdout.strip() not in listed.stdout
+    assert idle_broker.command("api-keys", "revoke", "ops").returncode == 0
+    again = idle_broker.command("api-keys", "revoke", "ops")
+    assert again.returncode == 1
+    assert len(again.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("expires", ["soon", "-1d", "90"])
+def test_a_malformed_duration_is_wrong_usage(idle_broker, expires):
+    ended = idle_broker.command("api-keys", "create", "x", "--tenants", "*", f"--expires={expires}")
+    assert ended.returncode == 2
+
+
+def test_tenants_are_linked_shown_refreshed_and_disconnected(broker):
+    link = broker.command("tenants", "connect-link", "cli")
+    assert link.stdout.startswith(broker.url.replace("localhost", "localhost") + "/connect/")
+    broker.connect("cli")
+    shown = json.loads(broker.command("tenants", "show", "cli", "--json").stdout)
+    assert shown["status"] == "connected"
+    assert broker.command("tenants", "refresh", "cli").returncode == 0
+    listed = json.loads(broker.command("tenants", "list", "--json").stdout)
+    assert [row["tenant"] for row in listed] == ["cli"]
+    assert broker.command("tenants", "disconnect", "cli").returncode == 0
+    with broker.client() as admin:
+        assert admin.get("/token/cli").status_code == 409
+    nobody = broker.command("tenants", "show", "nobody")
+    assert (nobody.returncode, len(nobody.stderr.strip().splitlines())) == (1, 1)
+    assert broker.command("tenants", "show", "NO!").returncode == 2
+
+
+def test_keys_rotate_leaves_every_token_readable(broker):
+    broker.connect("rotated")
+    with broker.client() as admin:
+        before = admin.get("/token/rotated").json()["access_token"]
+    old = broker.settings["BROKER_ENCRYPTION_KEYS"]
+    new = broker.command("keys", "generate").stdout.strip()
+    broker.settings["BROKER_ENCRYPTION_KEYS"] = f"{new},{old}"
+    ended = broker.command("keys", "rotate")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip().endswith("grants re-encrypted")
+    assert broker.stop() == 0
+    broker.settings["BROKER_ENCRYPTION_KEYS"] = new
+    broker.start()
+    with broker.client() as admin:
+        assert admin.get("/token/rotated").json()["access_token"] == before
+
+
+def test_a_database_that_is_away_is_one_line(idle_broker):
+    kept = idle_broker.settings["DATABASE_URL"]
+    idle_broker.settings["DATABASE_URL"] = "postgresql://nobody:x@127.0.0.1:1/nothing"
+    try:
+        ended = idle_broker.command("migrate")
+    finally:
+        idle_broker.settings["DATABASE_URL"] = kept
+    assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (1, 1), ended.stderr
