@@ -19,7 +19,10 @@ dev: $(READY) ## Everything on this machine: Postgres, a fake Ignition, the brok
 	@$(VENV)/bin/ignition-broker dev
 
 test: $(READY) ## Run the tests
-	$(PYTHON) -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile
+	@$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report
 
 lint: $(READY) ## Lint, check the format and the import layers
 	$(VENV)/bin/ruff check .
