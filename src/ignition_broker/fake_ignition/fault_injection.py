@@ -40,7 +40,7 @@ class FaultInjection:
             await self.app(scope, receive, send)
             return
         self.provider.counters.faults_injected += 1
-        if fault.drop is not None:
+        if fault.drops_answer:
             self.provider.counters.answers_dropped += 1
         scope[FAULT_KEY] = fault
         await with_fault(self.app, fault)(scope, receive, send)
@@ -112,10 +112,8 @@ def merging(app: ASGIApp, changes: dict[str, JsonValue]) -> ASGIApp:
             answer = None
         if isinstance(answer, dict):
             removed = {name for name, value in changes.items() if value is None}
-            kept = {**answer, **changes}
-            for name in removed:
-                del kept[name]
-            body = json.dumps(kept).encode()
+            kept = (answer | changes).items()
+            body = json.dumps({name: value for name, value in kept if name not in removed}).encode()
             MutableHeaders(raw=start["headers"])["content-length"] = str(len(body))
         await send_all(send, start, body)
 

@@ -13,7 +13,11 @@ from ignition_broker.fake_ignition.options import FakeIgnitionOptions
 TEMPLATES = Path(__file__).parent / "templates"
 STYLESHEET = (TEMPLATES / "ignition.css").read_text()
 ENVIRONMENT = Environment(
-    loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
+    loader=FileSystemLoader(TEMPLATES),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 REQUEST_PARAMETERS = (
     "client_id",

@@ -16,7 +16,8 @@ class Counters:
 
     ``token_requests`` and ``api_requests`` count arrivals, those that met a fault included;
     ``refreshes`` counts those for which new tokens were made out, whether or not the answer
-    got through; ``refresh_failures`` those refused with an OAuth error.
+    got through; ``refresh_failures`` those refused with an OAuth error; ``answers_dropped`` the
+    requests that were carried out and whose answer a fault took away.
     """
 
     authorize_requests: int = 0

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ignition_broker.proxy.errors import PathRefused
+from ignition_broker.proxy.headers import ResponseHeaders, is_token_problem, request_headers
+from ignition_broker.proxy.paths import upstream_target
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "target"),
+    [
+        (b"", b"", b"/base/"),
+        (b"/v1/me", b"", b"/base/v1/me"),
+        (b"/a%2Fb/%C3%A9", b"x=1&x=&y=a+b%20c", b"/base/a%2Fb/%C3%A9?x=1&x=&y=a+b%20c"),
+        (b"/a//b/", b"?", b"/base/a//b/??"),
+        (b"/user@host:80/x", b"q='\"", b"/base/user@host:80/x?q='\""),
+        (b"/.../..a/a..", b"../..", b"/base/.../..a/a..?../.."),
+    ],
+)
+def test_what_stays_inside_goes_out_byte_for_byte(path, query, target):
+    assert upstream_target(b"/base", path, query) == target
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/..",
+        b"/../x",
+        b"/x/../../y",
+        b"/./x",
+        b"/%2e%2e/x",
+        b"/%2E./x",
+        b"/.%2e/x",
+        b"/%252e%252e/x",
+        b"/%25252e%25252e/x",
+        b"/..%2fx",
+        b"/x%2f..%2f..%2fy",
+        b"/..;a=b/x",
+        b"/%2e%2e;a/x",
+        b"/..\\x",
+        b"/x\\..\\y",
+        b"/%5c..%5cx",
+        b"/%255c",
+        b"//evil.example/x",
+        b"http://evil.example/",
+        b"@evil.example/",
+        b":80/",
+        b"/a b",
+        b"/a\tb",
+        b"/a\r\nX: y",
+        b"/a%0d%0aX:%20y",
+        b"/a%00",
+        b"/a%2500",
+        b"/a#b",
+        b"/a?b",
+        b"/" + b"%25" * 1 + b"252525252e",
+    ],
+)
+def test_what_could_leave_the_base_is_refused(path):
+    with pytest.raises(PathRefused):
+        upstream_target(b"/base", path, b"")
+
+
+@given(st.binary(max_size=60))
+def test_no_path_that_is_let_through_climbs_at_any_depth_of_decoding(path):
+    try:
+        target = upstream_target(b"/base", b"/" + path, b"")
+    except PathRefused:
+        return
+    assert target == b"/base/" + path
+    for _ in range(6):
+        assert b"\\" not in target
+        assert not {b".", b".."} & {segment.split(b";")[0] for segment in target.split(b"/")}
+        target = unquote_to_bytes(target)
+
+
+def test_headers_go_out_in_order_without_the_callers_own():
+    received = [
+        (b"host", b"broker"),
+        (b"authorization", b"Bearer ibk_x"),
+        (b"x-a", b"1"),
+        (b"cookie", b"c"),
+        (b"x-a", b"2"),
+        (b"connection", b"authorization, X-Gone"),
+        (b"x-gone", b"1"),
+        (b"x-forwarded-for", b"1.2.3.4"),
+        (b"forwarded", b"for=x"),
+        (b"te", b"trailers"),
+        (b"broker-retry", b"3"),
+        (b"content-length", b"5"),
+    ]
+    assert request_headers(received, "token", "id") == [
+        (b"x-a", b"1"),
+        (b"x-a", b"2"),
+        (b"content-length", b"5"),
+        (b"authorization", b"Bearer token"),
+        (b"x-request-id", b"id"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("location", "rewritten"),
+    [
+        (b"https://api.example/base/x?y", b"/proxy/acme/x?y"),
+        (b"HTTPS://API.example/base/x", b"/proxy/acme/x"),
+        (b"/base/x", b"/proxy/acme/x"),
+        (b"/base", b"/proxy/acme"),
+        (b"/basement", b"/basement"),
+        (b"/other", b"/other"),
+        (b"https://api.example.evil/base/x", b"https://api.example.evil/base/x"),
+        (b"https://elsewhere.example/base/x", b"https://elsewhere.example/base/x"),
+        (b"//elsewhere.example/base/x", b"//elsewhere.example/base/x"),
+        (b"next", b"next"),
+    ],
+)
+def test_links_into_the_api_lead_through_the_proxy(location, rewritten):
+    headers = ResponseHeaders("https://api.example/base", b"/proxy/acme")
+    assert headers.of([(b"Location", location)]) == [(b"location", rewritten)]
+    link = b"<" + location + b'>; rel="next", <https://x.example/>; rel="up"'
+    assert headers.of([(b"Link", link)])[0][1].startswith(b"<" + rewritten + b">")
+
+
+def test_hop_by_hop_cookies_and_forged_marks_do_not_come_back():
+    headers = ResponseHeaders("https://api.example", b"/proxy/acme")
+    received = [
+        (b"Set-Cookie", b"a"),
+        (b"Transfer-Encoding", b"chunked"),
+        (b"Connection", b"close, X-Hop, Content-Length"),
+        (b"X-Hop", b"1"),
+        (b"Broker-Error", b"forged"),
+        (b"Content-Length", b"3"),
+        (b"X-Kept", b"1"),
+    ]
+    assert headers.of(received) == [(b"content-length", b"3"), (b"x-kept", b"1")]
+
+
+def test_a_401_for_want_of_scope_is_no_token_problem():
+    assert is_token_problem([])
+    assert is_token_problem([(b"WWW-Authenticate", b'Bearer error="invalid_token"')])
+    assert not is_token_problem([(b"WWW-Authenticate", b'Bearer error="insufficient_scope"')])
