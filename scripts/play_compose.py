@@ -36,7 +36,7 @@ for folder in $tmpfs; do mount -t tmpfs -o nosuid,nodev,noexec tmpfs "$root$fold
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 if [ "$read_only" = True ]; then mount -o remount,bind,ro "$root"; fi
-exec setpriv --no-new-privs --bounding-set=-all chroot --userspec="$user" "$root" "$@"
+exec setpriv --no-new-privs chroot --userspec="$user" "$root" "$@"
 """
 
 
@@ -219,8 +219,8 @@ def make_secrets(folder: Path) -> Path:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     subprocess.run([script, folder], env=os.environ, check=True)
     expect(before == {path: path.read_bytes() for path in folder.iterdir()}, "it overwrites none")
-    # Compose mounts single files; here the folder is mounted, and so must let the user pass.
-    folder.chmod(0o711)
+    # Compose mounts file by file into a folder that all may read; here the folder itself is mounted.
+    folder.chmod(0o755)
     return folder
 
 

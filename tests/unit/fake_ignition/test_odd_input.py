@@ -51,8 +51,7 @@ def test_random_bytes_are_refused(client, path: str, body: bytes, content_type: 
     path=st.sampled_from(ENDPOINTS),
     members=st.dictionaries(
         st.sampled_from(
-            "endpoint count status drop headers mutate delay_seconds grant grant_type code "
-            "refresh_token client_id client_secret scope access_token_sha256 name email".split()
+            ["endpoint", "count", "status", "drop", "headers", "mutate", "delay_seconds", "grant", "grant_type", "code", "refresh_token", "client_id", "client_secret", "scope", "access_token_sha256", "name", "email"]
         ),
         json_values,
     ),
@@ -66,8 +65,7 @@ def test_random_objects_are_refused(client, path: str, members: dict[str, object
 @given(
     parameters=st.dictionaries(
         st.sampled_from(
-            "client_id redirect_uri response_type scope state code_challenge "
-            "code_challenge_method auto".split()
+            ["client_id", "redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "auto"]
         ),
         st.text() | st.sampled_from(["demo-client", "http://localhost:3000/callback", "code", "1"]),
     )
