@@ -151,7 +151,15 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     access, cache = parts.access, parts.cache
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.is_listening.set_function(lambda: float(cache.is_hearing))
-    schedule = Schedule(parts.database, parts.cipher, parts.refresher, parts.issuer, access, clock)
+    schedule = Schedule(
+        parts.database,
+        parts.cipher,
+        parts.refresher,
+        parts.issuer,
+        access,
+        clock,
+        rate=settings.broker_refresh_rate,
+    )
 
     def on_notice(channel: str, payload: str) -> None:
         if channel != GRANTS_CHANNEL:

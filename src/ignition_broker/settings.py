@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     broker_proxy_timeout: float = Field(30, gt=0)
     broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     broker_log_format: Literal["auto", "json", "console"] = "auto"
+    broker_refresh_rate: float = Field(400, gt=0)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
 
     @classmethod

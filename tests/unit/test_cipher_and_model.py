@@ -89,10 +89,10 @@ def test_a_key_covers_the_tenants_its_patterns_match():
 
 def test_the_cache_is_believed_only_while_it_hears():
     cache = TokenCache(2)
-    cache.put(token(), cache.mark("acme"))
+    cache.put(token(), cache.mark())
     assert cache.get("acme") is None
     cache.hear()
-    cache.put(token(), cache.mark("acme"))
+    cache.put(token(), cache.mark())
     assert cache.get("acme") == token()
     cache.lose_hearing()
     assert cache.get("acme") is None
@@ -105,9 +105,9 @@ def test_the_cache_is_bounded_and_drops_the_least_recently_used():
     cache = TokenCache(2)
     cache.hear()
     for tenant in ("a", "b"):
-        cache.put(token(tenant), cache.mark(tenant))
+        cache.put(token(tenant), cache.mark())
     cache.get("a")
-    cache.put(token("c"), cache.mark("c"))
+    cache.put(token("c"), cache.mark())
     assert cache.get("b") is None
     assert cache.get("a") is not None
     assert len(cache) == 2
@@ -116,7 +116,7 @@ def test_the_cache_is_bounded_and_drops_the_least_recently_used():
 def test_what_was_read_before_a_change_was_heard_of_is_not_kept():
     cache = TokenCache()
     cache.hear()
-    mark = cache.mark("acme")
+    mark = cache.mark()
     cache.drop("acme")
     cache.put(token(), mark)
     assert cache.get("acme") is None
@@ -125,8 +125,8 @@ def test_what_was_read_before_a_change_was_heard_of_is_not_kept():
 def test_an_older_token_does_not_replace_a_newer_one():
     cache = TokenCache()
     cache.hear()
-    cache.put(token(version=2), cache.mark("acme"))
-    cache.put(token(version=1), cache.mark("acme"))
+    cache.put(token(version=2), cache.mark())
+    cache.put(token(version=1), cache.mark())
     assert cache.get("acme").version == 2
     cache.drop("acme", version=2)
     assert cache.get("acme") is not None

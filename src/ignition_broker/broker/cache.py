@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 from ignition_broker.model import IssuedToken
 
+DROPS_REMEMBERED = 10_000
+
 
 class TokenCache:
     """Tenant to token, least recently used out first.
@@ -17,9 +19,10 @@ class TokenCache:
     def __init__(self, capacity: int = 200_000) -> None:
         self._capacity = capacity
         self._tokens: OrderedDict[str, IssuedToken] = OrderedDict()
-        self._loading: dict[str, int] = {}
         self._is_hearing = False
-        self._era = 0
+        self._now = 0
+        self._dropped_at: OrderedDict[str, int] = OrderedDict()
+        self._all_dropped_at = 0
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -39,34 +42,43 @@ class TokenCache:
     def get_unheard(self, tenant: str) -> IssuedToken | None:
         return self._tokens.get(tenant)
 
-    def mark(self, tenant: str) -> int:
+    def mark(self) -> int:
         """To be taken before a row is read, and handed to `put` with what was read."""
-        return self._era + self._loading.setdefault(tenant, 0)
+        return self._now
 
     def put(self, token: IssuedToken, mark: int) -> None:
         """Kept, unless a change was heard of since ``mark`` or a newer one is here."""
-        current = self._era + self._loading.pop(token.tenant, 0)
+        if mark < self._dropped_at.get(token.tenant, self._all_dropped_at):
+            return
         held = self._tokens.get(token.tenant)
-        if mark != current or (held is not None and held.version > token.version):
+        if held is not None and held.version > token.version:
             return
         self._tokens[token.tenant] = token
         self._tokens.move_to_end(token.tenant)
         if len(self._tokens) > self._capacity:
             self._tokens.popitem(last=False)
 
+    def replace(self, token: IssuedToken) -> None:
+        """What this process has just stored itself; kept unless a newer one is here."""
+        self.put(token, self._now)
+
     def drop(self, tenant: str, *, version: int | None = None) -> None:
         """Forgets the tenant's token, or only one older than ``version``."""
-        if tenant in self._loading:
-            self._loading[tenant] += 1
+        self._now += 1
+        self._dropped_at[tenant] = self._now
+        self._dropped_at.move_to_end(tenant)
+        if len(self._dropped_at) > DROPS_REMEMBERED:
+            _tenant, self._all_dropped_at = self._dropped_at.popitem(last=False)
         held = self._tokens.get(tenant)
         if held is not None and (version is None or held.version < version):
             del self._tokens[tenant]
 
     def hear(self) -> None:
         """Listening began: what was held may have changed unheard."""
+        self._now += 1
+        self._all_dropped_at = self._now
+        self._dropped_at.clear()
         self._tokens.clear()
-        self._loading.clear()
-        self._era += 1_000_000
         self._is_hearing = True
 
     def lose_hearing(self) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import Unavailable
-from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.refresh import Refresher, Want
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, IssuedToken
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
+
+BROKER = Actor("broker")
 
 
 class Issuer:
@@ -48,18 +50,15 @@ class Issuer:
         if token is not None:
             return token
 
-        def is_fit(candidate: IssuedToken) -> bool:
-            return candidate.lives_for(min_ttl_seconds, self._clock.now())
-
+        now = self._clock.now()
         try:
             _grant, token = await self._refresher.read(tenant)
-            if not is_fit(token):
-                token = await self._refresher.renew(
-                    tenant, is_fit=is_fit, actor=actor or Actor("broker")
-                )
+            want = Want(token.version, min_ttl_seconds)
+            if not want.is_met_by(token, now):
+                token = await self._refresher.renew(tenant, want, actor or BROKER)
         except Unavailable:
             kept = self._cache.get_unheard(tenant)
-            if kept is None or not is_fit(kept):
+            if kept is None or not kept.lives_for(min_ttl_seconds, self._clock.now()):
                 raise
             return kept
         self._note_use(token)
@@ -73,26 +72,15 @@ class Issuer:
         if token is None:
             _grant, token = await self._refresher.read(tenant)
 
-        def is_fit(candidate: IssuedToken) -> bool:
-            return (
-                candidate.sha256 != rejected_sha256
-                and candidate.seconds_left(self._clock.now()) > 0
-            )
-
-        if is_fit(token):
+        want = Want(token.version, rejected_sha256=rejected_sha256)
+        if want.is_met_by(token, self._clock.now()):
             return token
-        return await self._refresher.renew(tenant, is_fit=is_fit, actor=actor or Actor("broker"))
+        return await self._refresher.renew(tenant, want, actor or BROKER)
 
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
         """For an admin who asks by hand, whatever the state of the current token."""
         _grant, token = await self._refresher.read(tenant)
-        version = token.version
-        return await self._refresher.renew(
-            tenant,
-            is_fit=lambda candidate: candidate.version > version,
-            is_urgent=True,
-            actor=actor,
-        )
+        return await self._refresher.renew(tenant, Want(token.version, is_urgent=True), actor)
 
     def _note_use(self, token: IssuedToken) -> None:
         now = self._clock.monotonic()

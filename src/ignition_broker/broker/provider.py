@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 
 import httpx
 
+from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.clock import Clock
 from ignition_broker.oauth.answers import NotOAuth, OAuthError, Overloaded, judge_token_answer
 from ignition_broker.oauth.requests import (
@@ -131,6 +132,7 @@ class Provider:
         self._clock = clock
         self._observe = observe
         self.timeout_seconds = timeout_seconds
+        self.breaker = CircuitBreaker(clock, probe_seconds=timeout_seconds)
 
     def authorization_url(self, *, state: str, verifier: CodeVerifier) -> str:
         registration = self._registration
@@ -186,7 +188,12 @@ class Provider:
 
     async def _ask(self, kind: str, request: OAuthRequest) -> Outcome:
         started = self._clock.monotonic()
+        self.breaker.begin()
         outcome = await self._send(request)
+        if isinstance(outcome, NotSent | Throttled | AnswerLost):
+            self.breaker.failed()
+        else:
+            self.breaker.succeeded()
         self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
         return outcome
 

@@ -10,14 +10,13 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import structlog
 
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import (
-    BrokerError,
     NotConnected,
     ProviderFault,
     ProviderUnavailable,
@@ -48,6 +47,8 @@ log = structlog.get_logger(__name__)
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
+UNCERTAIN_RESERVE_SECONDS = 60.0
+"""After a lost answer the refresh token is not used again while the access token has so long."""
 POLL_SECONDS = 0.25
 LONGEST_BACK_OFF_SECONDS = 300.0
 _SYSTEM = Actor("broker")
@@ -63,6 +64,24 @@ class RefreshPolicy:
         lead = min(self.lead_seconds, lifetime_seconds / 2) * random.uniform(0.9, 1.0)  # noqa: S311
         keepalive = self.keepalive_seconds * random.uniform(0.9, 1.0)  # noqa: S311
         return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive)
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What a caller needs of a token. A version above ``seen_version`` meets any want: nothing
+    better is to be had than what Ignition has just given."""
+
+    seen_version: int
+    min_ttl_seconds: float = 0.0
+    rejected_sha256: str | None = None
+    is_urgent: bool = False
+
+    def is_met_by(self, token: IssuedToken, now: datetime) -> bool:
+        if token.version > self.seen_version:
+            return True
+        if self.is_urgent or token.sha256 == self.rejected_sha256:
+            return False
+        return token.lives_for(self.min_ttl_seconds, now)
 
 
 class Notices:
@@ -112,32 +131,22 @@ class Refresher:
         self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
         self._flights: dict[str, asyncio.Task[IssuedToken]] = {}
 
-    async def renew(
-        self,
-        tenant: str,
-        *,
-        is_fit: Callable[[IssuedToken], bool],
-        is_urgent: bool = False,
-        actor: Actor = _SYSTEM,
-    ) -> IssuedToken:
-        """A token that ``is_fit``, renewed if the stored one is not.
+    async def renew(self, tenant: str, want: Want, actor: Actor = _SYSTEM) -> IssuedToken:
+        """A token that meets ``want``, renewed if the stored one does not.
 
-        ``is_urgent`` passes over the back-off, for an admin who asks by hand. A caller that goes
-        away leaves the refresh running. Raises the errors of `broker.errors`.
+        A caller that goes away leaves the refresh running. Raises the errors of `broker.errors`.
         """
         deadline = self._clock.monotonic() + self._provider.timeout_seconds + 10
         while True:
             flight = self._flights.get(tenant)
             if flight is None:
-                flight = self.fly(
-                    tenant, self._renew(tenant, is_fit, is_urgent=is_urgent, actor=actor)
-                )
+                flight = self.fly(tenant, self._renew(tenant, want, actor))
             try:
                 async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
                     token = await asyncio.shield(flight)
             except TimeoutError:
                 raise Unavailable("The refresh is taking too long.", tenant=tenant) from None
-            if is_fit(token) or token.lifetime_seconds <= 0:
+            if want.is_met_by(token, self._clock.now()):
                 return token
 
     def fly(
@@ -159,22 +168,24 @@ class Refresher:
     def is_flying(self, tenant: str) -> bool:
         return tenant in self._flights
 
+    def may_ask(self) -> bool:
+        """Whether the provider is worth a request now."""
+        return self._provider.breaker.wait_seconds() == 0
+
     async def drain(self, seconds: float) -> None:
         """Lets what is under way finish and be stored."""
         if self._flights:
             await asyncio.wait(self._flights.values(), timeout=seconds)
 
-    async def _renew(
-        self, tenant: str, is_fit: Callable[[IssuedToken], bool], *, is_urgent: bool, actor: Actor
-    ) -> IssuedToken:
+    async def _renew(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
         give_up_at = self._clock.monotonic() + self.lease_seconds + self._provider.timeout_seconds
         while self._clock.monotonic() < give_up_at:
             grant, issued = await self.read(tenant)
-            if is_fit(issued):
+            if want.is_met_by(issued, self._clock.now()):
                 return issued
             if not grant.lease_is_held:
-                if not is_urgent:
-                    self._check_back_off(grant)
+                if not want.is_urgent:
+                    self._check_may_ask(grant, issued, want)
                 lease = await self._claim(grant)
                 if lease is not None:
                     return await self.use(lease, actor)
@@ -183,7 +194,7 @@ class Refresher:
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
         """The connected grant as it is stored, put into the cache; raises where there is none."""
-        mark = self._cache.mark(tenant)
+        mark = self._cache.mark()
         try:
             grant = await self._database.once(lambda c: grants.read(c, self._cipher, tenant))
         except StorageUnavailable as error:
@@ -219,15 +230,23 @@ class Refresher:
         deadline ends inside the lease whatever the claim took."""
         return self._clock.monotonic() + self.lease_seconds - 2 * self._provider.timeout_seconds
 
-    def _check_back_off(self, grant: Grant) -> None:
-        if grant.failures and grant.retry_in_seconds > 0:
-            is_dead = grant.issued is None or grant.issued.seconds_left(self._clock.now()) <= 0
-            if not grant.is_uncertain or is_dead or grant.failures > 1:
-                raise ProviderUnavailable(
-                    f"Ignition could not renew the token: {grant.last_error}",
-                    retry_after_seconds=grant.retry_in_seconds,
-                    tenant=grant.tenant,
-                )
+    def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
+        wait = self._provider.breaker.wait_seconds()
+        reason = "too many requests to Ignition failed"
+        if grant.is_uncertain and want.rejected_sha256 is None:
+            # A second use of the refresh token may revoke the family, the live token with it.
+            reserve = min(UNCERTAIN_RESERVE_SECONDS, issued.lifetime_seconds / 2)
+            wait = max(wait, issued.seconds_left(self._clock.now()) - reserve)
+            reason = "the answer to the last refresh was lost"
+        if grant.failures and not (grant.is_uncertain and grant.failures == 1):
+            wait = max(wait, grant.retry_in_seconds)
+            reason = grant.last_error or reason
+        if wait > 0:
+            raise ProviderUnavailable(
+                f"Ignition could not renew the token: {reason}.",
+                retry_after_seconds=wait,
+                tenant=grant.tenant,
+            )
 
     async def use(self, lease: Lease, actor: Actor = _SYSTEM) -> IssuedToken:
         """Asks Ignition with a lease that was claimed, and stores what it says."""
@@ -280,7 +299,6 @@ class Refresher:
         schedule = self._policy.schedule(
             sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures)
         )
-        mark = self._cache.mark(lease.tenant)
         version = await self._store_renewed(lease, sealed, schedule, event, error)
         if version is None:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
@@ -295,8 +313,7 @@ class Refresher:
             sealed.issued_at,
             version,
         )
-        self._cache.drop(lease.tenant, version=version)
-        self._cache.put(issued, mark)
+        self._cache.replace(issued)
         log.info("grant_refreshed", tenant=lease.tenant, version=version)
         if error is not None:
             raise ProviderFault(error, tenant=lease.tenant)
@@ -350,7 +367,6 @@ class Refresher:
             actor,
             reason=outcome.reason,
             access_token_is_live=is_live,
-            refresh_token_was_uncertain=lease.was_uncertain,
         )
         # The one try at once: nothing that still works can be lost by it.
         tries_at_once = not is_live and not lease.was_uncertain
@@ -413,8 +429,5 @@ def _event(action: str, outcome: str, lease: Lease, actor: Actor, **detail: obje
         actor.name,
         lease.tenant,
         actor.request_id,
-        {"version": lease.version, **detail},
+        {"version": lease.version, "after_lost_answer": lease.was_uncertain, **detail},
     )
-
-
-__all__ = ["BrokerError", "Notices", "RefreshPolicy", "Refresher", "seal"]

@@ -57,14 +57,16 @@ class Schedule:
             try:
                 await self._issuer.flush_use()
                 await self._access.flush_use()
-                claimed = await self._renew_due()
+                if self._refresher.may_ask():
+                    claimed = await self._renew_due()
                 if self._clock.monotonic() >= clear_at:
                     clear_at = self._clock.monotonic() + CLEAR_EVERY_SECONDS
                     await self._database.single(authorizations.clear)
                     await self._database.single(connect_links.clear)
             except StorageError as error:
                 log.warning("schedule_paused", reason=str(error))
-            await self._clock.sleep(BATCH / self._rate if claimed == BATCH else TICK_SECONDS)
+            if claimed < BATCH:
+                await self._clock.sleep(TICK_SECONDS)
 
     async def _renew_due(self) -> int:
         async with self._free:
@@ -83,7 +85,7 @@ class Schedule:
             task = asyncio.create_task(self._renew(lease))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            await self._clock.sleep(0)
+            await self._clock.sleep(1 / self._rate)
         # The next batch is claimed when this one is through: a lease must not age in a queue.
         if self._tasks:
             await asyncio.wait(self._tasks)

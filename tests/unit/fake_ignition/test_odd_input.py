@@ -2,10 +2,10 @@
 
 from urllib.parse import quote
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 
 from ignition_broker.fake_ignition import create_fake_ignition
 
@@ -23,15 +23,20 @@ ENDPOINTS = [
     "/v1/clients",
 ]
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
 
 
 @pytest.fixture(scope="module")
-def client():
-    with TestClient(create_fake_ignition(), follow_redirects=False) as client:
+async def client():
+    transport = httpx.ASGITransport(create_fake_ignition())
+    async with httpx.AsyncClient(transport=transport, base_url="http://fake") as client:
         yield client
 
 
@@ -41,8 +46,8 @@ def client():
     body=st.binary(max_size=200),
     content_type=st.sampled_from([FORM, "application/json", "text/plain", ""]),
 )
-def test_random_bytes_are_refused(client, path: str, body: bytes, content_type: str):
-    answer = client.post(path, content=body, headers={"content-type": content_type})
+async def test_random_bytes_are_refused(client, path: str, body: bytes, content_type: str):
+    answer = await client.post(path, content=body, headers={"content-type": content_type})
     assert answer.status_code < 500
 
 
@@ -51,27 +56,54 @@ def test_random_bytes_are_refused(client, path: str, body: bytes, content_type: 
     path=st.sampled_from(ENDPOINTS),
     members=st.dictionaries(
         st.sampled_from(
-            ["endpoint", "count", "status", "drop", "headers", "mutate", "delay_seconds", "grant", "grant_type", "code", "refresh_token", "client_id", "client_secret", "scope", "access_token_sha256", "name", "email"]
+            [
+                "endpoint",
+                "count",
+                "status",
+                "drop",
+                "headers",
+                "mutate",
+                "delay_seconds",
+                "grant",
+                "grant_type",
+                "code",
+                "refresh_token",
+                "client_id",
+                "client_secret",
+                "scope",
+                "access_token_sha256",
+                "name",
+                "email",
+            ]
         ),
         json_values,
     ),
 )
-def test_random_objects_are_refused(client, path: str, members: dict[str, object]):
-    client.post("/control/reset")
-    assert client.post(path, json=members).status_code < 500
+async def test_random_objects_are_refused(client, path: str, members: dict[str, object]):
+    await client.post("/control/reset")
+    assert (await client.post(path, json=members)).status_code < 500
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     parameters=st.dictionaries(
         st.sampled_from(
-            ["client_id", "redirect_uri", "response_type", "scope", "state", "code_challenge", "code_challenge_method", "auto"]
+            [
+                "client_id",
+                "redirect_uri",
+                "response_type",
+                "scope",
+                "state",
+                "code_challenge",
+                "code_challenge_method",
+                "auto",
+            ]
         ),
         st.text() | st.sampled_from(["demo-client", "http://localhost:3000/callback", "code", "1"]),
     )
 )
-def test_random_authorization_requests_are_answered(client, parameters: dict[str, str]):
-    assert client.get("/oauth/authorize", params=parameters).status_code in (200, 303, 400)
+async def test_random_authorization_requests_are_answered(client, parameters: dict[str, str]):
+    assert (await client.get("/oauth/authorize", params=parameters)).status_code in (200, 303, 400)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +123,18 @@ def test_random_authorization_requests_are_answered(client, parameters: dict[str
         (b"grant_type=refresh_token", "text/plain"),
     ],
 )
-def test_malformed_token_requests_are_invalid(client, body: bytes, content_type: str):
-    answer = client.post("/oauth/token", content=body, headers={"content-type": content_type})
+async def test_malformed_token_requests_are_invalid(client, body: bytes, content_type: str):
+    answer = await client.post("/oauth/token", content=body, headers={"content-type": content_type})
     assert answer.status_code in (400, 401)
     assert answer.json()["error"] in ("invalid_request", "invalid_client")
 
 
-def test_a_body_too_large_is_refused_as_such(client):
+async def test_a_body_too_large_is_refused_as_such(client):
     for path in ("/oauth/token", "/control/fail"):
-        assert client.post(path, content=b"a" * 70_000).status_code == 413
-    consent = client.post("/oauth/authorize", content=b"a" * 70_000, headers={"content-type": FORM})
+        assert (await client.post(path, content=b"a" * 70_000)).status_code == 413
+    consent = await client.post(
+        "/oauth/authorize", content=b"a" * 70_000, headers={"content-type": FORM}
+    )
     assert consent.status_code == 400
 
 
@@ -108,8 +142,8 @@ def test_a_body_too_large_is_refused_as_such(client):
     "authorization",
     ["Basic", "Basic !", "Basic YQ==", "Basic /////w==", "Bearer x", "Basic " + "A" * 4000],
 )
-def test_malformed_basic_credentials_are_an_invalid_client(client, authorization: str):
-    answer = client.post(
+async def test_malformed_basic_credentials_are_an_invalid_client(client, authorization: str):
+    answer = await client.post(
         "/oauth/token",
         data={"grant_type": "refresh_token"},
         headers={"authorization": authorization},
@@ -136,19 +170,19 @@ def test_malformed_basic_credentials_are_an_invalid_client(client, authorization
         {},
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(client, order: dict[str, object]):
-    assert client.post("/control/fail", json=order).status_code == 400
-    assert client.post(
-        "/control/fail", content=b'{"endpoint":"token","delay_seconds":NaN}'
+async def test_a_fault_that_makes_no_sense_is_refused(client, order: dict[str, object]):
+    assert (await client.post("/control/fail", json=order)).status_code == 400
+    assert (
+        await client.post("/control/fail", content=b'{"endpoint":"token","delay_seconds":NaN}')
     ).is_error
 
 
 @pytest.mark.parametrize("path", ["/oauth/token/", "/v1", "/v2", "/control", "/echo%00", "/%ff"])
-def test_other_paths_are_not_found(client, path: str):
-    assert client.get(path).status_code == 404
+async def test_other_paths_are_not_found(client, path: str):
+    assert (await client.get(path)).status_code == 404
 
 
 @pytest.mark.parametrize("token", ["", "x", "\u00ff", quote("é"), "a b", "x" * 8000])
-def test_odd_bearer_tokens_are_not_accepted(client, token: str):
+async def test_odd_bearer_tokens_are_not_accepted(client, token: str):
     headers = {"authorization": f"Bearer {token}".encode("latin-1")}
-    assert client.get("/v1/me", headers=headers).status_code == 401
+    assert (await client.get("/v1/me", headers=headers)).status_code == 401
