@@ -46,3 +46,6 @@ lock: $(READY) ## Pin the dependencies anew
 	done
 
 .PHONY: help install dev test lint types check lock
+
+chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
+	$(PYTHON) -m tests.chaos.run $(if $(SEED),--seed $(SEED))

@@ -20,8 +20,10 @@ from ignition_broker.broker.access import Access
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.notices import Notices
+from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
-from ignition_broker.broker.refresh import Notices, Refresher, RefreshPolicy
+from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
@@ -117,7 +119,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         cache,
         notices,
         clock,
-        policy,
+        Outcomes(database, cipher, clock, policy),
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     return Parts(

@@ -11,8 +11,8 @@ from datetime import datetime
 import structlog
 
 from ignition_broker.broker.errors import BrokerError, UnknownTenant
+from ignition_broker.broker.outcomes import RefreshPolicy, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed
-from ignition_broker.broker.refresh import RefreshPolicy, seal
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.oauth.callback import (

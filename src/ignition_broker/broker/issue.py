@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import Unavailable
-from ignition_broker.broker.refresh import Refresher, Want
+from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.want import Want
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, IssuedToken
 from ignition_broker.storage import grants

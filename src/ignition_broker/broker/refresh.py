@@ -7,16 +7,12 @@ that is not committed.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Coroutine
 from typing import Any, assert_never
-
-import structlog
 
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import (
+    BrokerError,
     NotConnected,
     ProviderFault,
     ProviderUnavailable,
@@ -24,6 +20,8 @@ from ignition_broker.broker.errors import (
     Unavailable,
     UnknownTenant,
 )
+from ignition_broker.broker.notices import Notices
+from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, Outcomes
 from ignition_broker.broker.provider import (
     AnswerLost,
     Misconfigured,
@@ -35,74 +33,20 @@ from ignition_broker.broker.provider import (
     Renewed,
     Throttled,
 )
+from ignition_broker.broker.want import Want
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent, Grant, GrantStatus, IssuedToken, Lease
-from ignition_broker.oauth.tokens import RefreshToken
+from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageError, StorageUnavailable
-
-log = structlog.get_logger(__name__)
+from ignition_broker.storage.errors import StorageUnavailable
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
 UNCERTAIN_RESERVE_SECONDS = 60.0
 """After a lost answer the refresh token is not used again while the access token has so long."""
 POLL_SECONDS = 0.25
-LONGEST_BACK_OFF_SECONDS = 300.0
 _SYSTEM = Actor("broker")
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshPolicy:
-    lead_seconds: float
-    keepalive_seconds: float
-
-    def schedule(self, lifetime_seconds: float) -> grants.Schedule:
-        """Ahead of expiry by the lead, at most half of the lifetime, spread by a tenth."""
-        lead = min(self.lead_seconds, lifetime_seconds / 2) * random.uniform(0.9, 1.0)  # noqa: S311
-        keepalive = self.keepalive_seconds * random.uniform(0.9, 1.0)  # noqa: S311
-        return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive)
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What a caller needs of a token. A version above ``seen_version`` meets any want: nothing
-    better is to be had than what Ignition has just given."""
-
-    seen_version: int
-    min_ttl_seconds: float = 0.0
-    rejected_sha256: str | None = None
-    is_urgent: bool = False
-
-    def is_met_by(self, token: IssuedToken, now: datetime) -> bool:
-        if token.version > self.seen_version:
-            return True
-        if self.is_urgent or token.sha256 == self.rejected_sha256:
-            return False
-        return token.lives_for(self.min_ttl_seconds, now)
-
-
-class Notices:
-    """Wakes those who wait for another replica's refresh."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, asyncio.Event] = {}
-
-    def ring(self, tenant: str) -> None:
-        event = self._events.pop(tenant, None)
-        if event is not None:
-            event.set()
-
-    async def wait(self, tenant: str, seconds: float) -> None:
-        """Until the tenant's row changed, at most ``seconds``."""
-        event = self._events.setdefault(tenant, asyncio.Event())
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
 
 
 class Refresher:
@@ -116,7 +60,7 @@ class Refresher:
         cache: TokenCache,
         notices: Notices,
         clock: Clock,
-        policy: RefreshPolicy,
+        outcomes: Outcomes,
         *,
         owner: str,
     ) -> None:
@@ -126,7 +70,7 @@ class Refresher:
         self._cache = cache
         self._notices = notices
         self._clock = clock
-        self._policy = policy
+        self._outcomes = outcomes
         self.owner = owner
         self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
         self._flights: dict[str, asyncio.Task[IssuedToken]] = {}
@@ -253,7 +197,7 @@ class Refresher:
         if not lease.refresh_token.reveal():
             return await self._refused(lease, Refused("Ignition gave no refresh token"), actor)
         if self._clock.monotonic() > lease.use_before:
-            await self._store_until_done(lambda c: grants.give_back(c, lease))
+            await self._outcomes.given_back(lease)
             raise Unavailable("The lease on the refresh token ran late.", tenant=lease.tenant)
         outcome: Outcome = await self._provider.refresh(lease.refresh_token)
         match outcome:
@@ -262,172 +206,70 @@ class Refresher:
             case Refused():
                 return await self._refused(lease, outcome, actor)
             case Misconfigured():
+                reason = f"Ignition rejects this broker's client: {outcome.error}"
                 error = f"{outcome.error}: {outcome.description}".rstrip(": ")
-                await self._not_used(lease, "misconfigured", error, 30.0, actor)
-                raise ProviderFault(
-                    f"Ignition rejects this broker's client: {error}", tenant=lease.tenant
-                )
+                await self._outcomes.not_used(lease, "misconfigured", error, 30.0, actor)
+                return await self._newer(lease, ProviderFault(reason, tenant=lease.tenant))
             case NotSent():
-                wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
-                raise ProviderUnavailable(
-                    f"Ignition can't be reached: {outcome.reason}",
-                    retry_after_seconds=wait,
-                    tenant=lease.tenant,
-                )
+                reason = f"Ignition can't be reached: {outcome.reason}"
+                wait = await self._outcomes.not_used(lease, "not_sent", reason, None, actor)
+                return await self._newer(lease, _unavailable(lease, reason, wait))
             case Throttled():
-                error = f"status {outcome.status}"
-                wait = await self._not_used(
-                    lease, "throttled", error, outcome.retry_after_seconds, actor
+                reason = f"Ignition's token endpoint answers status {outcome.status}"
+                wait = await self._outcomes.not_used(
+                    lease, "throttled", reason, outcome.retry_after_seconds, actor
                 )
-                raise ProviderUnavailable(
-                    f"Ignition's token endpoint answers {error}.",
-                    retry_after_seconds=wait,
-                    tenant=lease.tenant,
-                )
+                return await self._newer(lease, _unavailable(lease, reason, wait))
             case AnswerLost() | NoToken():
                 return await self._lost(lease, outcome, actor)
             case _:
                 assert_never(outcome)
 
     async def _renewed(self, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken:
-        answer = renewed.answer
-        refresh_token = answer.refresh_token or lease.refresh_token
-        scope = answer.scope if answer.scope is not None else lease.scope
-        sealed = seal(self._cipher, lease.tenant, renewed, refresh_token, scope)
-        error = None if answer.lifetime_seconds > 0 else "Ignition's token lives for 0 seconds"
-        event = _event("refresh", "renewed", lease, actor, rotated=answer.refresh_token is not None)
-        schedule = self._policy.schedule(
-            sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures)
-        )
-        version = await self._store_renewed(lease, sealed, schedule, event, error)
-        if version is None:
-            log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
+        issued = await self._outcomes.renewed(lease, renewed, actor)
+        if issued is None:
             _grant, issued = await self.read(lease.tenant)
             return issued
-        issued = IssuedToken(
-            lease.tenant,
-            answer.access_token,
-            answer.token_type,
-            scope,
-            sealed.expires_at,
-            sealed.issued_at,
-            version,
-        )
         self._cache.replace(issued)
-        log.info("grant_refreshed", tenant=lease.tenant, version=version)
-        if error is not None:
-            raise ProviderFault(error, tenant=lease.tenant)
+        if issued.lifetime_seconds <= 0:
+            raise ProviderFault(LIVES_FOR_NOTHING, tenant=lease.tenant)
         return issued
 
-    async def _store_renewed(
-        self,
-        lease: Lease,
-        sealed: grants.SealedTokens,
-        schedule: grants.Schedule,
-        event: AuditEvent,
-        error: str | None,
-    ) -> int | None:
-        async def store(connection: Any) -> int | None:
-            version = await grants.store_refreshed(
-                connection, lease, sealed, schedule, event, error=error
-            )
-            if version is None and await grants.is_stored(connection, lease, sealed):
-                return lease.version + 1
-            return version
-
-        version: int | None = await self._store_until_done(store)
-        return version
-
     async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> IssuedToken:
-        reason = refused.description or "invalid_grant"
-        event = _event("refresh", "refused", lease, actor, reason=reason)
-        await self._store_until_done(lambda c: grants.record_refusal(c, lease, reason, event))
-        log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
+        await self._outcomes.refused(lease, refused, actor)
         self._cache.drop(lease.tenant)
         # Another version there means that somebody else renewed it, and all is well.
         _grant, issued = await self.read(lease.tenant)
         return issued
 
-    async def _not_used(
-        self, lease: Lease, outcome: str, error: str, retry_after: float | None, actor: Actor
-    ) -> float:
-        wait = max(retry_after or 0.0, _back_off_seconds(lease.failures))
-        event = _event("refresh", outcome, lease, actor, error=error)
-        await self._store_until_done(lambda c: grants.record_not_used(c, lease, error, wait, event))
-        log.warning("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
-        return wait
-
     async def _lost(self, lease: Lease, outcome: AnswerLost | NoToken, actor: Actor) -> IssuedToken:
         is_live = lease.access_expires_at > self._clock.now()
-        wait = _back_off_seconds(lease.failures)
-        event = _event(
-            "refresh",
-            "answer_lost",
-            lease,
-            actor,
-            reason=outcome.reason,
-            access_token_is_live=is_live,
-        )
         # The one try at once: nothing that still works can be lost by it.
-        tries_at_once = not is_live and not lease.was_uncertain
-        await self._store_until_done(
-            lambda c: grants.record_answer_lost(
-                c, lease, outcome.reason, 0.0 if tries_at_once else wait, event
-            )
+        tries_at_once = not is_live and not lease.was_uncertain and isinstance(outcome, AnswerLost)
+        wait = await self._outcomes.lost(
+            lease, outcome.reason, actor, is_live=is_live, tries_at_once=tries_at_once
         )
-        log.warning("refresh_answer_lost", tenant=lease.tenant, reason=outcome.reason)
-        if tries_at_once and isinstance(outcome, AnswerLost):
+        if tries_at_once:
             grant, issued = await self.read(lease.tenant)
-            if issued.version != lease.version:
-                return issued
-            again = await self._claim(grant)
+            again = await self._claim(grant) if issued.version == lease.version else None
             if again is not None:
                 return await self.use(again, actor)
         if isinstance(outcome, NoToken):
-            raise ProviderFault(f"Ignition's answer: {outcome.reason}.", tenant=lease.tenant)
-        raise ProviderUnavailable(
-            f"Ignition did not answer: {outcome.reason}.",
-            retry_after_seconds=wait,
-            tenant=lease.tenant,
-        )
+            fault = ProviderFault(f"Ignition's answer: {outcome.reason}.", tenant=lease.tenant)
+            return await self._newer(lease, fault)
+        reason = f"Ignition did not answer: {outcome.reason}"
+        return await self._newer(lease, _unavailable(lease, reason, wait))
 
-    async def _store_until_done(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
-        """Ignition's answer is not thrown away while the process lives."""
-        pause = 0.02
-        while True:
-            try:
-                return await self._database.single(work)
-            except StorageError as error:
-                log.warning("refresh_store_failed", reason=str(error))
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, 0.5)
+    async def _newer(self, lease: Lease, failure: BrokerError) -> IssuedToken:
+        """What somebody else has stored meanwhile; raises ``failure`` where nobody has."""
+        try:
+            _grant, issued = await self.read(lease.tenant)
+        except Unavailable:
+            raise failure from None
+        if issued.version > lease.version:
+            return issued
+        raise failure
 
 
-def seal(
-    cipher: Cipher, tenant: str, renewed: Renewed, refresh_token: RefreshToken, scope: str
-) -> grants.SealedTokens:
-    """Encrypted for the row."""
-    return grants.SealedTokens(
-        access_token=cipher.encrypt(tenant, "access_token", renewed.answer.access_token.reveal()),
-        refresh_token=cipher.encrypt(tenant, "refresh_token", refresh_token.reveal()),
-        token_type=renewed.answer.token_type,
-        scope=scope,
-        issued_at=renewed.requested_at,
-        expires_at=renewed.requested_at + timedelta(seconds=renewed.answer.lifetime_seconds),
-    )
-
-
-def _back_off_seconds(failures: int) -> float:
-    """Exponential with full jitter."""
-    return random.uniform(0, min(LONGEST_BACK_OFF_SECONDS, 2.0 ** min(failures, 10)))  # noqa: S311
-
-
-def _event(action: str, outcome: str, lease: Lease, actor: Actor, **detail: object) -> AuditEvent:
-    return AuditEvent(
-        action,
-        outcome,
-        actor.name,
-        lease.tenant,
-        actor.request_id,
-        {"version": lease.version, "after_lost_answer": lease.was_uncertain, **detail},
-    )
+def _unavailable(lease: Lease, reason: str, wait: float) -> ProviderUnavailable:
+    return ProviderUnavailable(f"{reason}.", retry_after_seconds=wait, tenant=lease.tenant)

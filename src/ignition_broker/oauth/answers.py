@@ -100,7 +100,7 @@ def _judge_success(status: int, fields: dict[str, object]) -> TokenAnswer | NotO
         token_type="Bearer",
         lifetime_seconds=_lifetime_seconds(fields.get("expires_in")),
         refresh_token=RefreshToken(refresh_token) if refresh_token else None,
-        scope=scope if isinstance(scope, str) else None,
+        scope=_printable(scope, longest=10_000) if isinstance(scope, str) else None,
     )
 
 
@@ -134,9 +134,8 @@ def _is_header_safe(token: str) -> bool:
     return bool(token) and token.isascii() and all("!" <= character <= "~" for character in token)
 
 
-def _printable(text: object) -> str:
+def _printable(text: object, longest: int = _LONGEST_DESCRIPTION) -> str:
+    """Without what a database or a page can't hold; providers are not trusted with either."""
     if not isinstance(text, str):
         return ""
-    return "".join(character for character in text if character.isprintable())[
-        :_LONGEST_DESCRIPTION
-    ]
+    return "".join(character for character in text if character.isprintable())[:longest]

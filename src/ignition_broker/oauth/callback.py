@@ -50,7 +50,7 @@ def judge_callback(
     error = _single(query, "error")
     if error is not None:
         description = _single(query, "error_description") or ""
-        return CallbackError(error[:_LONGEST_SHOWN], description[:_LONGEST_SHOWN])
+        return CallbackError(_shown(error), _shown(description))
     code = _single(query, "code")
     if not code:
         return CallbackError("missing_code", "The answer held no authorization code.")
@@ -60,3 +60,7 @@ def judge_callback(
 def _single(query: Sequence[tuple[str, str]], name: str) -> str | None:
     values = [value for key, value in query if key == name]
     return values[0] if len(values) == 1 else None
+
+
+def _shown(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())[:_LONGEST_SHOWN]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel
 from starlette.responses import JSONResponse, Response
 
@@ -13,11 +13,12 @@ from ignition_broker.broker import access
 from ignition_broker.broker.connect import create_link, disconnect
 from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.model import ApiKey, GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.model import TENANT_PATTERN, ApiKey, GrantStatus, RecordedEvent, TenantSummary
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
+KeyName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -77,7 +78,7 @@ async def tenants(
     _caller: AdminCaller,
     services: BrokerServices,
     status: GrantStatus | None = None,
-    cursor: Annotated[str, Query(max_length=64)] = "",
+    cursor: Annotated[str, Query(pattern=f"{TENANT_PATTERN}|^$")] = "",
     limit: Limit = 100,
 ) -> TenantPage:
     found = await list_tenants(services.database, after=cursor, status=status, limit=limit + 1)
@@ -135,7 +136,7 @@ async def create_api_key(
 
 @router.delete("/api-keys/{name}", status_code=204)
 async def revoke_api_key(
-    request: Request, name: str, caller: AdminCaller, services: BrokerServices
+    request: Request, name: KeyName, caller: AdminCaller, services: BrokerServices
 ) -> None:
     await access.revoke_key(services.database, name, actor_of(request, caller))
 
@@ -144,7 +145,7 @@ async def revoke_api_key(
 async def audit(
     _caller: AdminCaller,
     services: BrokerServices,
-    tenant: str | None = None,
+    tenant: Annotated[str | None, Query(pattern=TENANT_PATTERN)] = None,
     cursor: str | None = None,
     limit: Limit = 100,
 ) -> AuditPage:

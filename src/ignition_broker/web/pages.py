@@ -51,6 +51,8 @@ async def console(
     if session is None:
         return RedirectResponse("/login", 303)
     wanted = GrantStatus(status) if status in set(GrantStatus) else None
+    if after and not is_tenant_id(after):
+        after = ""
     found = await list_tenants(
         services.database, after=after, status=wanted, limit=TENANTS_SHOWN + 1
     )
@@ -137,6 +139,8 @@ async def disconnect_tenant(
     request: Request, services: BrokerServices, tenant: FormText = "", csrf: FormText = ""
 ) -> Response:
     session = await _session(request, services, csrf)
+    if not is_tenant_id(tenant):
+        raise InvalidRequest("tenant: no tenant id.")
     await disconnect(
         services.database,
         services.cipher,

@@ -1,0 +1,102 @@
+"""Callers who ask for tokens all the time, and note each answer that breaks a promise."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+
+import aiohttp
+
+CALL_TIMEOUT_SECONDS = 4.0
+ROUNDING_SECONDS = 1.1
+"""``expires_in`` is given in whole seconds."""
+
+
+@dataclass
+class Callers:
+    """``known_until``: for each tenant, until when some token that was handed out lives."""
+
+    seed: int
+    urls: list[str]
+    key: str
+    tenants: list[str]
+    lifetime_seconds: float
+    faults: object
+    known_until: dict[str, float] = field(default_factory=dict)
+    answers: int = 0
+    by_status: dict[str, int] = field(default_factory=dict)
+    too_short: list[str] = field(default_factory=list)
+    wrongly_refused: list[str] = field(default_factory=list)
+    unmet_since: dict[str, float] = field(default_factory=dict)
+    recoveries: list[float] = field(default_factory=list)
+    lost_tenants: set[str] = field(default_factory=set)
+
+    async def run(self, callers: int, until: float) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=headers
+        ) as session:
+            await asyncio.gather(
+                *(
+                    self._call_on(session, random.Random(self.seed * 1000 + number), until)
+                    for number in range(callers)
+                )
+            )
+
+    async def _call_on(self, session, chance: random.Random, until: float) -> None:
+        while time.time() < until:
+            tenant = chance.choice(self.tenants)
+            min_ttl = chance.choice([0, 1, 2])
+            await self._call(session, chance, tenant, min_ttl)
+            await asyncio.sleep(chance.uniform(0, 0.05))
+
+    async def _call(self, session, chance: random.Random, tenant: str, min_ttl: int) -> None:
+        """One caller's call: a replica that does not answer is passed over for the next."""
+        for url in chance.sample(self.urls, len(self.urls)):
+            began = time.time()
+            try:
+                async with session.get(f"{url}/token/{tenant}?min_ttl={min_ttl}") as answer:
+                    body = await answer.json(content_type=None)
+                    status = answer.status
+            except (aiohttp.ClientError, TimeoutError, ValueError):
+                self._count("no answer")
+                continue
+            ended = time.time()
+            self.answers += 1
+            if status == 200:
+                self._count("200")
+                self._judge_token(tenant, min_ttl, body, began, ended)
+            else:
+                code = body["type"].rpartition(":")[2]
+                self._count(f"{status} {code}")
+                self._judge_refusal(tenant, min_ttl, code, began, ended)
+            return
+        self._count("nobody answered")
+
+    def _judge_token(self, tenant, min_ttl, body, began, ended) -> None:
+        if body["expires_in"] + ROUNDING_SECONDS < min(min_ttl, self.lifetime_seconds):
+            self.too_short.append(f"{tenant}: {body['expires_in']} s, asked {min_ttl}")
+        until = ended + body["expires_in"]
+        self.known_until[tenant] = max(until, self.known_until.get(tenant, 0.0))
+        since = self.unmet_since.pop(tenant, None)
+        if since is not None:
+            self.recoveries.append(ended - since)
+
+    def _judge_refusal(self, tenant, min_ttl, code, began, ended) -> None:
+        self.unmet_since.setdefault(tenant, began)
+        if code == "reauthorization-required":
+            # Whether the grant died for a good reason is read off the provider's ledger.
+            self.lost_tenants.add(tenant)
+            self.known_until.pop(tenant, None)
+            return
+        away = code == "unavailable" and self.faults.active("postgres", began - 6, ended)
+        if not away and self.known_until.get(tenant, 0.0) > ended + min_ttl:
+            left = self.known_until[tenant] - ended
+            self.wrongly_refused.append(f"{tenant}: {code} with {left:.1f} s left, asked {min_ttl}")
+
+    def _count(self, what: str) -> None:
+        self.by_status[what] = self.by_status.get(what, 0) + 1

@@ -1,0 +1,20 @@
+"""The fault run's short form; `make chaos` is the long one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from tests.chaos.run import chaos, is_kept
+
+
+@pytest.mark.timeout(240)
+def test_no_promise_is_broken_under_a_minute_of_faults():
+    seed = int(os.environ.get("CHAOS_SEED", "7"))
+    figures = asyncio.run(chaos(seed, 60, tenants=50, concurrency=64, lifetime=6))
+    print(figures)
+    assert figures["refreshes"] > 100
+    assert figures["answers"] > 1000
+    assert is_kept(figures), figures

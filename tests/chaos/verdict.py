@@ -1,0 +1,60 @@
+"""The provider's ledger against the list of faults: was each loss provoked?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.chaos.faults import PROVIDER_TIMEOUT_SECONDS, Faults
+
+STORE_SECONDS = 1.5
+"""How long after Ignition's answer a replica may still be about to commit it."""
+
+
+@dataclass
+class Verdict:
+    refreshes: int = 0
+    provoked_reuses: int = 0
+    reuses: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def judge(ledger: list[dict], faults: Faults) -> Verdict:
+    """Reads the ledger's grants."""
+    verdict = Verdict()
+    for grant in ledger:
+        verdict.refreshes += grant["refreshes"]
+        is_provoked = True
+        for token in grant["refresh_tokens"]:
+            spent_at = token["spent_at"]
+            again = [at for at in token["presented_at"] if spent_at is not None and at > spent_at]
+            if not again:
+                continue
+            if _was_provoked(token, spent_at, again[0], faults):
+                verdict.provoked_reuses += 1
+            else:
+                is_provoked = False
+                verdict.reuses.append(
+                    f"{token['sha256'][:12]} spent at {spent_at:.2f}, again at {again[0]:.2f}"
+                )
+        if not grant["alive"] and not is_provoked:
+            verdict.lost.append(f"{grant['id']}: {grant['revoked_reason']}")
+    return verdict
+
+
+def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults) -> bool:
+    """The answer was taken away by a fault, or nobody lived to store it."""
+    if token["answer_dropped"] or token["answer_delayed"]:
+        return True
+    until = spent_at + PROVIDER_TIMEOUT_SECONDS + STORE_SECONDS
+    for window in faults.windows:
+        # Whoever had the answer could not store it while Postgres was away.
+        if window.kind == "postgres" and window.began <= until and window.ended >= spent_at:
+            until = max(until, window.ended + STORE_SECONDS)
+    until = min(until, again_at)
+    return (
+        faults.active("kill", spent_at - 0.2, until)
+        and any(
+            window.kind == "kill" and spent_at - 0.2 <= window.began <= until
+            for window in faults.windows
+        )
+    ) or faults.active("freeze", spent_at - PROVIDER_TIMEOUT_SECONDS, until)
