@@ -17,8 +17,10 @@ from starlette.types import ASGIApp
 
 from ignition_broker import __version__
 from ignition_broker.broker.access import Access
+from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
+from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
@@ -27,6 +29,7 @@ from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
+from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.proxy.forward import Forwarder
@@ -75,10 +78,12 @@ class Parts:
     """What `serve` and the command line both work with."""
 
     access: Access
+    breaker: CircuitBreaker
     cache: TokenCache
     cipher: Cipher
     connector: Connector
     database: Database
+    hearing: Hearing
     http: httpx.AsyncClient
     issuer: Issuer
     notices: Notices
@@ -91,8 +96,10 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value())
     admin_key = settings.broker_admin_key
+    seconds = settings.broker_provider_timeout
     http = httpx.AsyncClient(
-        timeout=settings.broker_provider_timeout,
+        # Connecting ends well before the whole does, so that it is known what was not sent.
+        timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 4),
         follow_redirects=False,
         trust_env=False,
         limits=httpx.Limits(max_connections=100, max_keepalive_connections=50, keepalive_expiry=4),
@@ -102,30 +109,35 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     def observe(kind: str, outcome: str, seconds: float) -> None:
         metrics.provider_requests.labels(kind, outcome).observe(seconds)
 
+    breaker = CircuitBreaker(clock, probe_seconds=settings.broker_provider_timeout)
     provider = Provider(
         http,
         registration(settings),
         clock,
+        breaker,
         timeout_seconds=settings.broker_provider_timeout,
         observe=observe,
     )
-    cache = TokenCache()
+    hearing = Hearing(clock)
+    cache = TokenCache(hearing)
     notices = Notices()
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
     refresher = Refresher(
         database,
         cipher,
         provider,
+        breaker,
         cache,
         notices,
         clock,
-        Outcomes(database, cipher, clock, policy),
+        Outcomes(database, cipher, provider, clock, policy),
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     return Parts(
         access=Access(
-            database, clock, admin_key=admin_key.get_secret_value() if admin_key else None
+            database, hearing, clock, admin_key=admin_key.get_secret_value() if admin_key else None
         ),
+        breaker=breaker,
         cache=cache,
         cipher=cipher,
         connector=Connector(
@@ -133,10 +145,12 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             cipher,
             provider,
             policy,
+            clock,
             requested_scope=settings.ignition_scopes,
             expected_issuer=settings.ignition_issuer,
         ),
         database=database,
+        hearing=hearing,
         http=http,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
         notices=notices,
@@ -150,12 +164,13 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     clock = clock or SystemClock()
     metrics = Metrics()
     parts = assemble(settings, clock, metrics)
-    access, cache = parts.access, parts.cache
+    access, cache, hearing = parts.access, parts.cache, parts.hearing
     metrics.cached_tokens.set_function(lambda: len(cache))
-    metrics.is_listening.set_function(lambda: float(cache.is_hearing))
+    metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
     schedule = Schedule(
         parts.database,
         parts.cipher,
+        parts.breaker,
         parts.refresher,
         parts.issuer,
         access,
@@ -165,22 +180,22 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
 
     def on_notice(channel: str, payload: str) -> None:
         if channel != GRANTS_CHANNEL:
-            access.forget()
+            access.forget(payload)
             return
         tenant, version, status = payload.split(" ")
-        cache.drop(tenant, version=int(version) if status == "connected" else None)
+        if status == GrantStatus.CONNECTED:
+            cache.heard(tenant, int(version))
+        else:
+            cache.forget(tenant)
         parts.notices.ring(tenant)
 
-    def on_alive() -> None:
-        cache.hear()
-        access.hear()
-
-    def on_lost() -> None:
-        cache.lose_hearing()
-        access.lose_hearing()
-
     listener = Listener(
-        parts.database, clock, on_notice=on_notice, on_alive=on_alive, on_lost=on_lost
+        parts.database,
+        clock,
+        on_notice=on_notice,
+        on_alive=hearing.begins,
+        on_proof=hearing.is_proved,
+        on_lost=hearing.ends,
     )
 
     upstream = AiohttpUpstream(
@@ -189,14 +204,16 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(listener.run()), asyncio.create_task(schedule.run())]
+        listening = asyncio.create_task(listener.run())
+        renewing = asyncio.create_task(schedule.run())
         try:
             yield
         finally:
-            tasks[1].cancel()
-            await parts.refresher.drain(settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS)
-            tasks[0].cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancelled(renewing)
+            await parts.refresher.flights.land_all(
+                settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
+            )
+            await _cancelled(listening)
             await upstream.aclose()
             await parts.http.aclose()
             await parts.database.aclose()
@@ -233,3 +250,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         replay_limit_bytes=settings.broker_proxy_replay_limit,
     )
     return RequestEnvelope(ProxyRoute(app, access, forwarder), metrics, is_https=settings.is_https)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

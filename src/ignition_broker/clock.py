@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 
@@ -24,6 +25,14 @@ class Clock(Protocol):
         ...
 
 
+# Tokens age while a machine is suspended, which Linux's CLOCK_MONOTONIC does not count.
+_elapsed = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic
+)
+
+
 class SystemClock:
     """The machine's clocks."""
 
@@ -31,7 +40,7 @@ class SystemClock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return _elapsed()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

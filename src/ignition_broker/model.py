@@ -43,14 +43,20 @@ def is_tenant_pattern(text: str) -> bool:
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """An access token fit to be handed out, and how to tell it from its successors."""
+    """An access token fit to be handed out, and how to tell it from its successors.
+
+    ``expires_at`` is on the database's clock, for those who read it. What decides is ``dies_at``,
+    on this process's monotonic clock, so that a replica whose wall clock is wrong serves no dead
+    token. ``lifetime_seconds``: from the request that brought it to its end.
+    """
 
     tenant: str
     access_token: AccessToken
     token_type: str
     scope: str
     expires_at: datetime
-    issued_at: datetime
+    lifetime_seconds: float
+    dies_at: float
     version: int
 
     @cached_property
@@ -58,23 +64,22 @@ class IssuedToken:
         """How callers name it when they saw it rejected."""
         return self.access_token.sha256
 
-    def seconds_left(self, now: datetime) -> float:
-        return (self.expires_at - now).total_seconds()
+    def seconds_left(self, now: float) -> float:
+        return self.dies_at - now
 
-    @property
-    def lifetime_seconds(self) -> float:
-        """From the request that brought it to its expiry."""
-        return (self.expires_at - self.issued_at).total_seconds()
+    def is_too_short_for(self, min_ttl_seconds: float) -> bool:
+        """Whether Ignition's tokens never live as long as a caller asks."""
+        return min_ttl_seconds >= self.lifetime_seconds
 
-    def lives_for(self, min_ttl_seconds: float, now: datetime) -> bool:
+    def lives_for(self, min_ttl_seconds: float, now: float) -> bool:
         """Whether it can be served to a caller who asks for ``min_ttl_seconds``.
 
         Where Ignition's tokens never live that long, the first half of one's life must do.
         """
-        lifetime = self.lifetime_seconds
-        needed = min_ttl_seconds if min_ttl_seconds < lifetime else lifetime / 2
-        left = self.seconds_left(now)
-        return left > 0 and left >= needed
+        left = self.dies_at - now
+        if self.is_too_short_for(min_ttl_seconds):
+            return left > 0 and left >= self.lifetime_seconds / 2
+        return left > 0 and left >= min_ttl_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,9 @@ class Grant:
 class Lease:
     """The right to use one refresh token once, until the lease runs out.
 
-    ``use_before`` is on the monotonic clock: the last moment at which the request may go out.
-    ``was_uncertain`` tells that an earlier use of the same refresh token was never answered.
+    ``use_before`` and ``access_dies_at`` are on the monotonic clock: the last moment at which the
+    request may go out, and the end of the access token that is in force. ``was_uncertain`` tells
+    that an earlier use of the same refresh token was never answered.
     """
 
     tenant: str
@@ -112,7 +118,7 @@ class Lease:
     use_before: float
     was_uncertain: bool
     failures: int
-    access_expires_at: datetime
+    access_dies_at: float
 
 
 @dataclass(frozen=True, slots=True)

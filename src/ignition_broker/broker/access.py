@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -15,6 +16,7 @@ from ignition_broker.broker.errors import (
     Unauthenticated,
     Unavailable,
 )
+from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope, is_tenant_pattern
@@ -25,6 +27,7 @@ from ignition_broker.storage.errors import StorageUnavailable
 KEY_PREFIX = "ibk_"
 BOOTSTRAP_ADMIN = "bootstrap-admin"
 LARGEST_NUMBER_HELD = 10_000
+USE_NOTED_EVERY_SECONDS = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -34,7 +37,9 @@ class Access:
     ``admin_key`` is the bootstrap admin's, where the operator set one.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, admin_key: str | None) -> None:
+    def __init__(
+        self, database: Database, hearing: Hearing, clock: Clock, *, admin_key: str | None
+    ) -> None:
         self._database = database
         self._clock = clock
         self._bootstrap = (
@@ -42,46 +47,32 @@ class Access:
             if admin_key
             else None
         )
-        self._callers: dict[bytes, Caller] = {}
-        self._is_hearing = False
-        self._era = 0
+        self._callers: HeardValues[bytes, Caller] = HeardValues(hearing, LARGEST_NUMBER_HELD)
         self._used: set[str] = set()
+        self._use_noted: dict[str, float] = {}
 
-    def hear(self) -> None:
-        """Listening began: start from nothing."""
-        self.forget()
-        self._is_hearing = True
-
-    def lose_hearing(self) -> None:
-        self._is_hearing = False
-
-    def forget(self) -> None:
-        """Some key was revoked."""
-        self._callers.clear()
-        self._era += 1
+    def forget(self, name: str) -> None:
+        """The key of that name was revoked."""
+        self._callers.drop_where(lambda caller: caller.name == name)
 
     def held(self, key: str) -> Caller | None:
         """The caller, if memory can tell without asking the database."""
-        if not self._is_hearing:
-            return None
         caller = self._callers.get(key_hash(key))
         if caller is None or caller.is_expired(self._clock.now()):
             return None
+        self._used.add(caller.name)
         return caller
 
     async def authenticate(self, key: str | None) -> Caller:
         """Raises `Unauthenticated`, or `Unavailable` where nobody can tell."""
         if not key:
             raise Unauthenticated("Show an API key: Authorization: Bearer ibk_…")
-        hashed = key_hash(key)
-        return await self.authenticate_hash(hashed)
+        return await self.authenticate_hash(key_hash(key))
 
     async def authenticate_hash(self, hashed: bytes) -> Caller:
         if self._bootstrap is not None and is_same_secret(hashed, self._bootstrap.key_hash):
             return self._bootstrap
-        caller = self._callers.get(hashed) if self._is_hearing else None
-        if caller is None:
-            caller = await self._find(hashed)
+        caller = self._callers.get(hashed) or await self._find(hashed)
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated("This API key is unknown or was revoked.")
         if caller.is_expired(self._clock.now()):
@@ -90,25 +81,29 @@ class Access:
         return caller
 
     async def _find(self, hashed: bytes) -> Caller | None:
-        era = self._era
+        held = self._callers.get_unheard(hashed)
+        mark = self._callers.mark()
         try:
-            caller = await self._database.once(lambda c: api_keys.find(c, hashed))
-        except StorageUnavailable as error:
-            held = self._callers.get(hashed)
+            async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
+                caller = await self._database.once(lambda c: api_keys.find(c, hashed))
+        except (StorageUnavailable, TimeoutError) as error:
             if held is None:
                 raise Unavailable("The database is away, so keys can't be checked.") from error
             return held
-        if caller is not None and era == self._era:
-            if len(self._callers) >= LARGEST_NUMBER_HELD:
-                self._callers.clear()
-            self._callers[hashed] = caller
+        if caller is None:
+            self._callers.drop(hashed)
+        else:
+            self._callers.put(hashed, caller, mark)
         return caller
 
     async def flush_use(self) -> None:
-        """Writes down which keys were used since the last time."""
-        names, self._used = self._used, set()
+        """Writes down which keys were used, each at most once in `USE_NOTED_EVERY_SECONDS`."""
+        now = self._clock.monotonic()
+        used, self._used = self._used, set()
+        names = {name for name in used if self._use_noted.get(name, 0.0) <= now}
         if names:
             await self._database.single(lambda c: api_keys.note_use(c, sorted(names)))
+            self._use_noted.update(dict.fromkeys(names, now + USE_NOTED_EVERY_SECONDS))
 
 
 async def create_key(

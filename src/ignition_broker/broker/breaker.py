@@ -3,11 +3,21 @@ not by every caller."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ignition_broker.clock import Clock
 
 OPENS_AFTER = 5
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why Ignition is not asked just now, and for how long."""
+
+    reason: str
+    seconds: float
 
 
 class CircuitBreaker:
@@ -21,26 +31,37 @@ class CircuitBreaker:
         self._probe_seconds = probe_seconds
         self._failures = 0
         self._closed_until = 0.0
+        self._is_probing = False
 
     @property
     def is_open(self) -> bool:
         return self._failures >= OPENS_AFTER
 
-    def wait_seconds(self) -> float:
-        """0 where a request may go out now."""
-        return max(0.0, self._closed_until - self._clock.monotonic()) if self.is_open else 0.0
+    def pause(self) -> Pause | None:
+        """None: a request may go out now; while open it is the probe, and the others wait."""
+        if not self.is_open:
+            return None
+        now = self._clock.monotonic()
+        if now < self._closed_until:
+            return Pause("too many requests to it failed", self._closed_until - now)
+        self._closed_until = now + self._probe_seconds
+        self._is_probing = True
+        return None
 
-    def begin(self) -> None:
-        """A request goes out; while open it is the probe, and the others wait for it."""
-        if self.is_open:
-            self._closed_until = self._clock.monotonic() + self._probe_seconds
+    def release(self) -> None:
+        """Nothing went out after all."""
+        if self._is_probing:
+            self._is_probing = False
+            self._closed_until = self._clock.monotonic()
 
     def succeeded(self) -> None:
         """The provider answered for itself, whatever it said."""
         self._failures = 0
+        self._is_probing = False
 
     def failed(self) -> None:
         self._failures += 1
+        self._is_probing = False
         if self.is_open:
             doublings = min(self._failures - OPENS_AFTER, 10)
             pause = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2**doublings)

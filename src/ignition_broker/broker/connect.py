@@ -14,6 +14,7 @@ from ignition_broker.broker.errors import BrokerError, UnknownTenant
 from ignition_broker.broker.outcomes import RefreshPolicy, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed
 from ignition_broker.cipher import Cipher
+from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.oauth.callback import (
     EXPECT_NO_ISSUER,
@@ -24,7 +25,7 @@ from ignition_broker.oauth.callback import (
 from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage import audit, authorizations, connect_links, grants, tenants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.engine import Connection, Database
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,7 @@ class Connector:
         cipher: Cipher,
         provider: Provider,
         policy: RefreshPolicy,
+        clock: Clock,
         *,
         requested_scope: str,
         expected_issuer: str | None,
@@ -75,6 +77,7 @@ class Connector:
         self._cipher = cipher
         self._provider = provider
         self._policy = policy
+        self._clock = clock
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
 
@@ -154,12 +157,17 @@ class Connector:
             "connect", "done", actor.name, tenant, actor.request_id, {"scope": scope}
         )
         schedule = self._policy.schedule(sealed.lifetime_seconds)
+
+        async def store(connection: Connection) -> grants.Stored:
+            age = self._clock.monotonic() - renewed.requested_at
+            return await grants.store_connected(
+                connection, tenant, sealed, schedule, event, age_seconds=age
+            )
+
         # Tried again on a new connection: a repeated upsert of the same tokens does no harm.
-        await self._database.once(
-            lambda c: grants.store_connected(c, tenant, sealed, schedule, event)
-        )
+        stored = await self._database.once(store)
         log.info("tenant_connected", tenant=tenant)
-        return Connected(tenant, scope, sealed.expires_at, return_to)
+        return Connected(tenant, scope, stored.expires_at, return_to)
 
     async def _failed(
         self, tenant: str, actor: Actor, title: str, detail: str, error: str | None = None

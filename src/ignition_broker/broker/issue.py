@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ignition_broker.broker.cache import TokenCache
-from ignition_broker.broker.errors import Unavailable
+from ignition_broker.broker.errors import ProviderFault, ProviderUnavailable, Unavailable
+from ignition_broker.broker.hearing import PATIENCE_SECONDS
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.want import Want
 from ignition_broker.clock import Clock
@@ -38,45 +41,72 @@ class Issuer:
     def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None:
         """What memory has, if it will do."""
         token = self._cache.get(tenant)
-        if token is None or not token.lives_for(min_ttl_seconds, self._clock.now()):
+        if token is None or not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
             return None
         self._note_use(token)
         return token
 
     async def issue(
-        self, tenant: str, *, min_ttl_seconds: float, actor: Actor | None = None
+        self,
+        tenant: str,
+        *,
+        min_ttl_seconds: float,
+        at_worst_seconds: float | None = None,
+        actor: Actor = BROKER,
     ) -> IssuedToken:
-        """Raises the errors of `broker.errors`."""
+        """A token that lives for ``min_ttl_seconds``.
+
+        While no new one can be had, one will do that lives for ``at_worst_seconds`` (unless
+        given, as long as asked), and for a caller who asks for more than Ignition's tokens ever
+        live, any live one. Raises the errors of `broker.errors`.
+        """
         token = self.held(tenant, min_ttl_seconds)
         if token is not None:
             return token
-
-        now = self._clock.now()
+        at_worst = min_ttl_seconds if at_worst_seconds is None else at_worst_seconds
+        current = None
         try:
-            _grant, token = await self._refresher.read(tenant)
-            want = Want(token.version, min_ttl_seconds)
-            if not want.is_met_by(token, now):
-                token = await self._refresher.renew(tenant, want, actor or BROKER)
-        except Unavailable:
-            kept = self._cache.get_unheard(tenant)
-            if kept is None or not kept.lives_for(min_ttl_seconds, self._clock.now()):
+            current = self._cache.get(tenant) or await self._read(tenant, at_worst)
+            token = current
+            if not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
+                want = Want(token.version, min_ttl_seconds)
+                token = await self._refresher.renew(tenant, want, actor)
+        except (ProviderUnavailable, ProviderFault, Unavailable):
+            if current is None or not self._will_do(current, at_worst):
                 raise
-            return kept
+            token = current
         self._note_use(token)
         return token
 
+    async def _read(self, tenant: str, at_worst_seconds: float) -> IssuedToken:
+        """As it is stored; as it was once, where Postgres can't be asked."""
+        held = self._cache.get_unheard(tenant)
+        if held is not None and not self._will_do(held, at_worst_seconds):
+            held = None
+        try:
+            async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
+                _grant, token = await self._refresher.read(tenant)
+        except (Unavailable, TimeoutError):
+            if held is None:
+                raise
+            return held
+        return token
+
+    def _will_do(self, token: IssuedToken, at_worst_seconds: float) -> bool:
+        left = token.seconds_left(self._clock.monotonic())
+        return left > 0 and (left >= at_worst_seconds or token.is_too_short_for(at_worst_seconds))
+
     async def renew(
-        self, tenant: str, *, rejected_sha256: str, actor: Actor | None = None
+        self, tenant: str, *, rejected_sha256: str, actor: Actor = BROKER
     ) -> IssuedToken:
         """Renews if the rejected token is still the current one, once for all who say so."""
         token = self._cache.get(tenant)
         if token is None:
             _grant, token = await self._refresher.read(tenant)
-
         want = Want(token.version, rejected_sha256=rejected_sha256)
-        if want.is_met_by(token, self._clock.now()):
+        if want.is_met_by(token, self._clock.monotonic()):
             return token
-        return await self._refresher.renew(tenant, want, actor or BROKER)
+        return await self._refresher.renew(tenant, want, actor)
 
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
         """For an admin who asks by hand, whatever the state of the current token."""

@@ -9,23 +9,34 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import Any, assert_never
 
 import structlog
 
-from ignition_broker.broker.provider import Refused, Renewed
+from ignition_broker.broker.errors import BrokerError, ProviderFault, ProviderUnavailable
+from ignition_broker.broker.provider import (
+    AnswerLost,
+    Misconfigured,
+    NoToken,
+    NotSent,
+    Outcome,
+    Provider,
+    Refused,
+    Renewed,
+    Throttled,
+)
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.engine import Connection, Database
 from ignition_broker.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-LONGEST_BACK_OFF_SECONDS = 300.0
+LONGEST_BACK_OFF_SECONDS = 30.0
+MISCONFIGURED_PAUSE_SECONDS = 30.0
 LIVES_FOR_NOTHING = "Ignition's token lives for 0 seconds"
 
 
@@ -41,19 +52,69 @@ class RefreshPolicy:
         return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive)
 
 
+class Overtaken:
+    """The row has moved on: what it says now is what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryAtOnce:
+    """The answer was lost, and no live token can be lost by one more try. ``failure``: what to
+    say where that try can't be made."""
+
+    failure: BrokerError
+
+
+Settled = IssuedToken | Overtaken | TryAtOnce | BrokerError
+
+
 class Outcomes:
     """Writes the rows. Nothing here raises for Postgres being away; it waits."""
 
     def __init__(
-        self, database: Database, cipher: Cipher, clock: Clock, policy: RefreshPolicy
+        self,
+        database: Database,
+        cipher: Cipher,
+        provider: Provider,
+        clock: Clock,
+        policy: RefreshPolicy,
     ) -> None:
         self._database = database
         self._cipher = cipher
+        self._provider = provider
         self._clock = clock
         self._policy = policy
 
-    async def renewed(self, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken | None:
-        """The token as it was committed; None where the row has moved on without us."""
+    async def record(self, lease: Lease, outcome: Outcome, actor: Actor) -> Settled:
+        """Stores what came of using the lease's refresh token; what the callers are to get."""
+        match outcome:
+            case Renewed():
+                return await self._renewed(lease, outcome, actor)
+            case Refused():
+                return await self._refused(lease, outcome, actor)
+            case Misconfigured():
+                error = f"{outcome.error}: {outcome.description}".rstrip(": ")
+                text = f"Ignition rejects this broker's client ({outcome.error})"
+                pause = MISCONFIGURED_PAUSE_SECONDS
+                await self._not_used(lease, "misconfigured", error, pause, actor)
+                return ProviderFault(f"{text}; an operator has to mend it.", tenant=lease.tenant)
+            case NotSent():
+                text = f"Ignition can't be reached: {outcome.reason}"
+                wait = await self._not_used(lease, "not_sent", text, None, actor)
+                return _unavailable(lease, text, wait)
+            case Throttled():
+                text = f"Ignition's token endpoint answers status {outcome.status}"
+                asked = outcome.retry_after_seconds
+                wait = await self._not_used(lease, "throttled", text, asked, actor)
+                return _unavailable(lease, text, wait)
+            case AnswerLost() | NoToken():
+                return await self._lost(lease, outcome, actor)
+            case _:
+                assert_never(outcome)
+
+    async def _renewed(
+        self, lease: Lease, renewed: Renewed, actor: Actor
+    ) -> IssuedToken | Overtaken | ProviderFault:
+        """The token as it was committed."""
         answer = renewed.answer
         refresh_token = answer.refresh_token or lease.refresh_token
         scope = answer.scope if answer.scope is not None else lease.scope
@@ -64,54 +125,65 @@ class Outcomes:
             sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures)
         )
 
-        async def store(connection: Any) -> int | None:
-            version = await grants.store_refreshed(
-                connection, lease, sealed, schedule, event, error=error
-            )
-            if version is None and await grants.is_stored(connection, lease, sealed):
-                return lease.version + 1
-            return version
+        async def store(connection: Connection) -> grants.Stored | None:
+            age = self._clock.monotonic() - renewed.requested_at
+            return await grants.store_refreshed(
+                connection, lease, sealed, schedule, event, age_seconds=age, error=error
+            ) or await grants.find_stored(connection, lease, sealed)
 
-        version: int | None = await self._until_done(store)
-        if version is None:
+        stored: grants.Stored | None = await self._until_done(store)
+        if stored is None:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
-            return None
-        log.info("grant_refreshed", tenant=lease.tenant, version=version)
-        return IssuedToken(
-            tenant=lease.tenant,
-            access_token=answer.access_token,
-            token_type=answer.token_type,
-            scope=scope,
-            expires_at=sealed.expires_at,
-            issued_at=sealed.issued_at,
-            version=version,
-        )
+            await self._revoke_if_unwanted(lease, renewed)
+            return Overtaken()
+        log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)
+        if error is not None:
+            return ProviderFault(f"{error}.", tenant=lease.tenant)
+        return issued_token(lease.tenant, renewed, scope, stored)
 
-    async def refused(self, lease: Lease, refused: Refused, actor: Actor) -> None:
+    async def _revoke_if_unwanted(self, lease: Lease, renewed: Renewed) -> None:
+        """A disconnect that came while Ignition was asked could revoke the old token alone."""
+        fresh = renewed.answer.refresh_token
+        if fresh is not None and await self._until_done(
+            lambda c: grants.is_disconnected(c, lease.tenant)
+        ):
+            await self._provider.revoke(fresh)
+
+    async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> Overtaken:
+        """Where another version is there, somebody else renewed it, and all is well."""
         reason = refused.description or "invalid_grant"
+        if lease.was_uncertain:
+            reason += "; the answer to an earlier refresh had been lost"
         event = _event("refused", lease, actor, reason=reason)
-        await self._until_done(lambda c: grants.record_refusal(c, lease, reason, event))
-        log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
+        if await self._until_done(lambda c: grants.record_refusal(c, lease, reason, event)):
+            log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
+        return Overtaken()
 
-    async def not_used(
+    async def _not_used(
         self, lease: Lease, outcome: str, error: str, retry_after: float | None, actor: Actor
     ) -> float:
         """For how many seconds the grant is left alone."""
         wait = max(retry_after or 0.0, _back_off_seconds(lease.failures))
         event = _event(outcome, lease, actor, error=error)
         await self._until_done(lambda c: grants.record_not_used(c, lease, error, wait, event))
-        log.warning("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
+        level = log.error if outcome == "misconfigured" else log.warning
+        level("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
         return wait
 
-    async def lost(
-        self, lease: Lease, reason: str, actor: Actor, *, is_live: bool, tries_at_once: bool
-    ) -> float:
-        """For how many seconds the grant is left alone."""
+    async def _lost(
+        self, lease: Lease, outcome: AnswerLost | NoToken, actor: Actor
+    ) -> TryAtOnce | BrokerError:
+        is_live = lease.access_dies_at > self._clock.monotonic()
+        tries_at_once = not is_live and not lease.was_uncertain and isinstance(outcome, AnswerLost)
         wait = 0.0 if tries_at_once else _back_off_seconds(lease.failures)
+        reason = outcome.reason
         event = _event("answer_lost", lease, actor, reason=reason, access_token_is_live=is_live)
         await self._until_done(lambda c: grants.record_answer_lost(c, lease, reason, wait, event))
-        log.warning("refresh_answer_lost", tenant=lease.tenant, reason=reason)
-        return wait
+        log.warning("refresh_answer_lost", tenant=lease.tenant, reason=reason, is_live=is_live)
+        if isinstance(outcome, NoToken):
+            return ProviderFault(f"Ignition's answer: {reason}.", tenant=lease.tenant)
+        failure = _unavailable(lease, f"Ignition did not answer: {reason}", wait)
+        return TryAtOnce(failure) if tries_at_once else failure
 
     async def given_back(self, lease: Lease) -> None:
         """The lease was not made use of."""
@@ -137,14 +209,32 @@ def seal(
         refresh_token=cipher.encrypt(tenant, "refresh_token", refresh_token.reveal()),
         token_type=renewed.answer.token_type,
         scope=scope,
-        issued_at=renewed.requested_at,
-        expires_at=renewed.requested_at + timedelta(seconds=renewed.answer.lifetime_seconds),
+        lifetime_seconds=renewed.answer.lifetime_seconds,
+    )
+
+
+def issued_token(tenant: str, renewed: Renewed, scope: str, stored: grants.Stored) -> IssuedToken:
+    """Ignition's answer as it was committed."""
+    answer = renewed.answer
+    return IssuedToken(
+        tenant=tenant,
+        access_token=answer.access_token,
+        token_type=answer.token_type,
+        scope=scope,
+        expires_at=stored.expires_at,
+        lifetime_seconds=answer.lifetime_seconds,
+        dies_at=renewed.requested_at + answer.lifetime_seconds,
+        version=stored.version,
     )
 
 
 def _back_off_seconds(failures: int) -> float:
     """Exponential with full jitter."""
     return random.uniform(0, min(LONGEST_BACK_OFF_SECONDS, 2.0 ** min(failures, 10)))  # noqa: S311
+
+
+def _unavailable(lease: Lease, reason: str, wait: float) -> ProviderUnavailable:
+    return ProviderUnavailable(f"{reason}.", retry_after_seconds=wait, tenant=lease.tenant)
 
 
 def _event(outcome: str, lease: Lease, actor: Actor, **detail: object) -> AuditEvent:

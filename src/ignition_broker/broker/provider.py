@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from typing import assert_never
 
 import httpx
 
@@ -36,14 +36,11 @@ LARGEST_ANSWER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """``requested_at``: when the request went out, from which the lifetime counts."""
+    """``requested_at``: when the request went out, from which the lifetime counts; on the
+    monotonic clock."""
 
     answer: TokenAnswer
-    requested_at: datetime
-
-    @property
-    def expires_at(self) -> datetime:
-        return self.requested_at + timedelta(seconds=self.answer.lifetime_seconds)
+    requested_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """Another OAuth error: the operator's fault, not the grant's."""
+    """Another 4xx: the operator's fault, not the grant's."""
 
     error: str
     description: str
@@ -123,6 +120,7 @@ class Provider:
         http: httpx.AsyncClient,
         registration: Registration,
         clock: Clock,
+        breaker: CircuitBreaker,
         *,
         timeout_seconds: float,
         observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
@@ -132,7 +130,7 @@ class Provider:
         self._clock = clock
         self._observe = observe
         self.timeout_seconds = timeout_seconds
-        self.breaker = CircuitBreaker(clock, probe_seconds=timeout_seconds)
+        self._breaker = breaker
 
     def authorization_url(self, *, state: str, verifier: CodeVerifier) -> str:
         registration = self._registration
@@ -188,17 +186,16 @@ class Provider:
 
     async def _ask(self, kind: str, request: OAuthRequest) -> Outcome:
         started = self._clock.monotonic()
-        self.breaker.begin()
         outcome = await self._send(request)
         if isinstance(outcome, NotSent | Throttled | AnswerLost):
-            self.breaker.failed()
+            self._breaker.failed()
         else:
-            self.breaker.succeeded()
+            self._breaker.succeeded()
         self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
         return outcome
 
     async def _send(self, request: OAuthRequest) -> Outcome:
-        requested_at = self._clock.now()
+        requested_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 async with self._http.stream(
@@ -227,5 +224,9 @@ class Provider:
                 return Misconfigured(verdict.error, verdict.description)
             case Overloaded():
                 return Throttled(verdict.status, verdict.retry_after_seconds)
+            case NotOAuth(status=status) if 300 <= status < 500:
+                return Misconfigured(f"status {status}", verdict.reason)
             case NotOAuth():
                 return NoToken(verdict.reason)
+            case _:
+                assert_never(verdict)

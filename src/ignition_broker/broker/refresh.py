@@ -7,33 +7,23 @@ that is not committed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, assert_never
+from typing import assert_never
 
+from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import (
     BrokerError,
     NotConnected,
-    ProviderFault,
     ProviderUnavailable,
     ReauthorizationRequired,
     Unavailable,
     UnknownTenant,
 )
+from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.notices import Notices
-from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, Outcomes
-from ignition_broker.broker.provider import (
-    AnswerLost,
-    Misconfigured,
-    NoToken,
-    NotSent,
-    Outcome,
-    Provider,
-    Refused,
-    Renewed,
-    Throttled,
-)
-from ignition_broker.broker.want import Want
+from ignition_broker.broker.outcomes import Outcomes, Overtaken, TryAtOnce
+from ignition_broker.broker.provider import Provider, Refused
+from ignition_broker.broker.want import Want, pause_before_asking
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease
@@ -43,10 +33,10 @@ from ignition_broker.storage.errors import StorageUnavailable
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
-UNCERTAIN_RESERVE_SECONDS = 60.0
-"""After a lost answer the refresh token is not used again while the access token has so long."""
+PATIENCE_SECONDS = 10.0
+"""How much longer than one request to Ignition may take a caller waits."""
 POLL_SECONDS = 0.25
-_SYSTEM = Actor("broker")
+SYSTEM = Actor("broker")
 
 
 class Refresher:
@@ -57,6 +47,7 @@ class Refresher:
         database: Database,
         cipher: Cipher,
         provider: Provider,
+        breaker: CircuitBreaker,
         cache: TokenCache,
         notices: Notices,
         clock: Clock,
@@ -67,93 +58,96 @@ class Refresher:
         self._database = database
         self._cipher = cipher
         self._provider = provider
+        self._breaker = breaker
         self._cache = cache
         self._notices = notices
         self._clock = clock
         self._outcomes = outcomes
         self.owner = owner
         self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
-        self._flights: dict[str, asyncio.Task[IssuedToken]] = {}
+        self.flights: Flights[IssuedToken] = Flights()
+        self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
 
-    async def renew(self, tenant: str, want: Want, actor: Actor = _SYSTEM) -> IssuedToken:
+    async def renew(self, tenant: str, want: Want, actor: Actor = SYSTEM) -> IssuedToken:
         """A token that meets ``want``, renewed if the stored one does not.
 
         A caller that goes away leaves the refresh running. Raises the errors of `broker.errors`.
         """
-        deadline = self._clock.monotonic() + self._provider.timeout_seconds + 10
+        deadline = self._clock.monotonic() + self._provider.timeout_seconds + PATIENCE_SECONDS
         while True:
-            flight = self._flights.get(tenant)
+            flight = self.flights.current(tenant)
+            is_mine = flight is None
             if flight is None:
-                flight = self.fly(tenant, self._renew(tenant, want, actor))
+                work = self._renew(tenant, want, actor)
+                flight = self.flights.start(tenant, work, insists=want.insists)
             try:
                 async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
-                    token = await asyncio.shield(flight)
+                    token = await asyncio.shield(flight.task)
             except TimeoutError:
-                raise Unavailable("The refresh is taking too long.", tenant=tenant) from None
-            if want.is_met_by(token, self._clock.now()):
+                text = "The refresh that is under way takes too long."
+                raise ProviderUnavailable(text, tenant=tenant) from None
+            except BrokerError:
+                # What was refused to a caller who asked for less does not bind this one.
+                if is_mine or flight.insists or not want.insists:
+                    raise
+                continue
+            if want.is_met_by(token, self._clock.monotonic()):
                 return token
-
-    def fly(
-        self, tenant: str, refresh: Coroutine[Any, Any, IssuedToken]
-    ) -> asyncio.Task[IssuedToken]:
-        """Makes ``refresh`` the one that every caller of ``tenant`` in this process waits for."""
-        flight = asyncio.create_task(refresh)
-        self._flights[tenant] = flight
-
-        def landed(task: asyncio.Task[IssuedToken]) -> None:
-            if self._flights.get(tenant) is task:
-                del self._flights[tenant]
-            if not task.cancelled():
-                task.exception()
-
-        flight.add_done_callback(landed)
-        return flight
-
-    def is_flying(self, tenant: str) -> bool:
-        return tenant in self._flights
-
-    def may_ask(self) -> bool:
-        """Whether the provider is worth a request now."""
-        return self._provider.breaker.wait_seconds() == 0
-
-    async def drain(self, seconds: float) -> None:
-        """Lets what is under way finish and be stored."""
-        if self._flights:
-            await asyncio.wait(self._flights.values(), timeout=seconds)
 
     async def _renew(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
         give_up_at = self._clock.monotonic() + self.lease_seconds + self._provider.timeout_seconds
         while self._clock.monotonic() < give_up_at:
-            grant, issued = await self.read(tenant)
-            if want.is_met_by(issued, self._clock.now()):
+            grant, issued = await self._read(tenant)
+            if want.is_met_by(issued, self._clock.monotonic()):
                 return issued
             if not grant.lease_is_held:
-                if not want.is_urgent:
-                    self._check_may_ask(grant, issued, want)
+                self._check_may_ask(grant, issued, want)
                 lease = await self._claim(grant)
                 if lease is not None:
                     return await self.use(lease, actor)
+                self._breaker.release()
             await self._notices.wait(tenant, POLL_SECONDS)
         raise ProviderUnavailable("Another replica's refresh did not end.", tenant=tenant)
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        """The connected grant as it is stored, put into the cache; raises where there is none."""
+        """The connected grant as it is stored; raises where there is none.
+
+        Callers who ask at the same time share one statement.
+        """
+        read = self._reads.current(tenant) or self._reads.start(tenant, self._read(tenant))
+        return await asyncio.shield(read.task)
+
+    async def _read(self, tenant: str) -> tuple[Grant, IssuedToken]:
         mark = self._cache.mark()
+        asked_at = self._clock.monotonic()
         try:
-            grant = await self._database.once(lambda c: grants.read(c, self._cipher, tenant))
+            grant = await self._database.once(
+                lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
+            )
         except StorageUnavailable as error:
             raise Unavailable("The database is away.", tenant=tenant) from error
+        if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
+            self._cache.put(grant.issued, mark)
+            return grant, grant.issued
+        self._cache.forget(tenant)
         if grant is None:
             raise UnknownTenant(tenant)
         if grant.status is GrantStatus.REAUTHORIZATION_REQUIRED:
             raise ReauthorizationRequired(tenant, grant.last_error)
-        if grant.status is GrantStatus.DISCONNECTED or grant.issued is None:
-            raise NotConnected(tenant)
-        self._cache.put(grant.issued, mark)
-        return grant, grant.issued
+        raise NotConnected(tenant)
+
+    def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
+        if want.is_urgent:
+            return
+        pause = pause_before_asking(grant, issued, want, self._clock.monotonic())
+        # The breaker comes last: whoever passes it is its probe.
+        pause = pause or self._breaker.pause()
+        if pause is not None:
+            text = f"Ignition is not asked for a new token just now: {pause.reason}."
+            raise ProviderUnavailable(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
 
     async def _claim(self, grant: Grant) -> Lease | None:
-        use_before = self.use_before()
+        asked_at = self._clock.monotonic()
         try:
             return await self._database.single(
                 lambda c: grants.claim(
@@ -163,113 +157,62 @@ class Refresher:
                     version=grant.version,
                     owner=self.owner,
                     lease_seconds=self.lease_seconds,
-                    use_before=use_before,
+                    asked_at=asked_at,
+                    use_before=self.use_before(asked_at),
                 )
             )
         except StorageUnavailable as error:
+            self._breaker.release()
             raise Unavailable("The database is away.", tenant=grant.tenant) from error
 
-    def use_before(self) -> float:
-        """For a lease asked for now: counted from before the claim, so that the request's own
+    def use_before(self, asked_at: float) -> float:
+        """For a lease asked for then: counted from before the claim, so that the request's own
         deadline ends inside the lease whatever the claim took."""
-        return self._clock.monotonic() + self.lease_seconds - 2 * self._provider.timeout_seconds
+        return asked_at + self.lease_seconds - 2 * self._provider.timeout_seconds
 
-    def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
-        wait = self._provider.breaker.wait_seconds()
-        reason = "too many requests to Ignition failed"
-        if grant.is_uncertain and want.rejected_sha256 is None:
-            # A second use of the refresh token may revoke the family, the live token with it.
-            reserve = min(UNCERTAIN_RESERVE_SECONDS, issued.lifetime_seconds / 2)
-            wait = max(wait, issued.seconds_left(self._clock.now()) - reserve)
-            reason = "the answer to the last refresh was lost"
-        if grant.failures and not (grant.is_uncertain and grant.failures == 1):
-            wait = max(wait, grant.retry_in_seconds)
-            reason = grant.last_error or reason
-        if wait > 0:
-            raise ProviderUnavailable(
-                f"Ignition could not renew the token: {reason}.",
-                retry_after_seconds=wait,
-                tenant=grant.tenant,
-            )
-
-    async def use(self, lease: Lease, actor: Actor = _SYSTEM) -> IssuedToken:
+    async def use(self, lease: Lease, actor: Actor = SYSTEM) -> IssuedToken:
         """Asks Ignition with a lease that was claimed, and stores what it says."""
-        if not lease.refresh_token.reveal():
-            return await self._refused(lease, Refused("Ignition gave no refresh token"), actor)
         if self._clock.monotonic() > lease.use_before:
             await self._outcomes.given_back(lease)
-            raise Unavailable("The lease on the refresh token ran late.", tenant=lease.tenant)
-        outcome: Outcome = await self._provider.refresh(lease.refresh_token)
-        match outcome:
-            case Renewed():
-                return await self._renewed(lease, outcome, actor)
-            case Refused():
-                return await self._refused(lease, outcome, actor)
-            case Misconfigured():
-                reason = f"Ignition rejects this broker's client: {outcome.error}"
-                error = f"{outcome.error}: {outcome.description}".rstrip(": ")
-                await self._outcomes.not_used(lease, "misconfigured", error, 30.0, actor)
-                return await self._newer(lease, ProviderFault(reason, tenant=lease.tenant))
-            case NotSent():
-                reason = f"Ignition can't be reached: {outcome.reason}"
-                wait = await self._outcomes.not_used(lease, "not_sent", reason, None, actor)
-                return await self._newer(lease, _unavailable(lease, reason, wait))
-            case Throttled():
-                reason = f"Ignition's token endpoint answers status {outcome.status}"
-                wait = await self._outcomes.not_used(
-                    lease, "throttled", reason, outcome.retry_after_seconds, actor
-                )
-                return await self._newer(lease, _unavailable(lease, reason, wait))
-            case AnswerLost() | NoToken():
-                return await self._lost(lease, outcome, actor)
+            raise ProviderUnavailable("The lease came too late.", tenant=lease.tenant)
+        if lease.refresh_token.reveal():
+            outcome = await self._provider.refresh(lease.refresh_token)
+        else:
+            outcome = Refused("Ignition gave no refresh token")
+        settled = await self._outcomes.record(lease, outcome, actor)
+        match settled:
+            case IssuedToken():
+                self._cache.replace(settled)
+                return settled
+            case Overtaken():
+                _grant, issued = await self._read(lease.tenant)
+                return issued
+            case TryAtOnce(failure=failure):
+                grant, issued = await self._read(lease.tenant)
+                again = await self._claim(grant) if issued.version == lease.version else None
+                if again is not None:
+                    return await self.use(again, actor)
+                return await self._newer(lease, failure)
+            case BrokerError():
+                return await self._newer(lease, settled)
             case _:
-                assert_never(outcome)
+                assert_never(settled)
 
-    async def _renewed(self, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken:
-        issued = await self._outcomes.renewed(lease, renewed, actor)
-        if issued is None:
-            _grant, issued = await self.read(lease.tenant)
-            return issued
-        self._cache.replace(issued)
-        if issued.lifetime_seconds <= 0:
-            raise ProviderFault(LIVES_FOR_NOTHING, tenant=lease.tenant)
-        return issued
+    def give_back(self, lease: Lease) -> None:
+        """Of a lease that is not going to be used; done in the background."""
 
-    async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> IssuedToken:
-        await self._outcomes.refused(lease, refused, actor)
-        self._cache.drop(lease.tenant)
-        # Another version there means that somebody else renewed it, and all is well.
-        _grant, issued = await self.read(lease.tenant)
-        return issued
+        async def returned() -> IssuedToken:
+            await self._outcomes.given_back(lease)
+            raise ProviderUnavailable("This replica stops.", tenant=lease.tenant)
 
-    async def _lost(self, lease: Lease, outcome: AnswerLost | NoToken, actor: Actor) -> IssuedToken:
-        is_live = lease.access_expires_at > self._clock.now()
-        # The one try at once: nothing that still works can be lost by it.
-        tries_at_once = not is_live and not lease.was_uncertain and isinstance(outcome, AnswerLost)
-        wait = await self._outcomes.lost(
-            lease, outcome.reason, actor, is_live=is_live, tries_at_once=tries_at_once
-        )
-        if tries_at_once:
-            grant, issued = await self.read(lease.tenant)
-            again = await self._claim(grant) if issued.version == lease.version else None
-            if again is not None:
-                return await self.use(again, actor)
-        if isinstance(outcome, NoToken):
-            fault = ProviderFault(f"Ignition's answer: {outcome.reason}.", tenant=lease.tenant)
-            return await self._newer(lease, fault)
-        reason = f"Ignition did not answer: {outcome.reason}"
-        return await self._newer(lease, _unavailable(lease, reason, wait))
+        self.flights.start(lease.tenant, returned())
 
     async def _newer(self, lease: Lease, failure: BrokerError) -> IssuedToken:
         """What somebody else has stored meanwhile; raises ``failure`` where nobody has."""
         try:
-            _grant, issued = await self.read(lease.tenant)
+            _grant, issued = await self._read(lease.tenant)
         except Unavailable:
             raise failure from None
-        if issued.version > lease.version:
+        if issued.version > lease.version and issued.seconds_left(self._clock.monotonic()) > 0:
             return issued
         raise failure
-
-
-def _unavailable(lease: Lease, reason: str, wait: float) -> ProviderUnavailable:
-    return ProviderUnavailable(f"{reason}.", retry_after_seconds=wait, tenant=lease.tenant)

@@ -7,6 +7,7 @@ import asyncio
 import structlog
 
 from ignition_broker.broker.access import Access
+from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.refresh import Refresher
@@ -16,85 +17,105 @@ from ignition_broker.model import Lease
 from ignition_broker.storage import authorizations, connect_links, grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.listen import count_listeners
 
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
-BATCH = 50
-CLEAR_EVERY_SECONDS = 300.0
+CONCURRENCY = 50
+HOUSEKEEPING_SECONDS = 10.0
 
 
 class Schedule:
-    """``rate`` bounds this replica's background requests a second to the provider."""
+    """``rate`` bounds the background requests a second to the provider; the replicas that listen
+    on the same database share it evenly."""
 
     def __init__(
         self,
         database: Database,
         cipher: Cipher,
+        breaker: CircuitBreaker,
         refresher: Refresher,
         issuer: Issuer,
         access: Access,
         clock: Clock,
         *,
-        rate: float = 400.0,
-        concurrency: int = 50,
+        rate: float,
     ) -> None:
         self._database = database
         self._cipher = cipher
+        self._breaker = breaker
         self._refresher = refresher
         self._issuer = issuer
         self._access = access
         self._clock = clock
         self._rate = rate
-        self._free = asyncio.Semaphore(concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replicas = 1
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until it is cancelled; what is under way then is for `Refresher.drain`."""
-        clear_at = 0.0
+        """Until it is cancelled; what is under way then is for `Flights.land_all`."""
+        keep_house_at = 0.0
         while True:
-            claimed = 0
+            has_more = False
             try:
                 await self._issuer.flush_use()
                 await self._access.flush_use()
-                if self._refresher.may_ask():
-                    claimed = await self._renew_due()
-                if self._clock.monotonic() >= clear_at:
-                    clear_at = self._clock.monotonic() + CLEAR_EVERY_SECONDS
-                    await self._database.single(authorizations.clear)
-                    await self._database.single(connect_links.clear)
+                if self._clock.monotonic() >= keep_house_at:
+                    keep_house_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
+                    await self._keep_house()
+                has_more = await self._renew_due()
             except StorageError as error:
                 log.warning("schedule_paused", reason=str(error))
-            if claimed < BATCH:
+            except Exception:
+                # Every grant depends on this loop: it must outlive what nobody thought of.
+                log.exception("schedule_failed")
+            if not has_more:
                 await self._clock.sleep(TICK_SECONDS)
 
-    async def _renew_due(self) -> int:
-        async with self._free:
-            use_before = self._refresher.use_before()
-            leases = await self._database.single(
-                lambda c: grants.claim_due(
-                    c,
-                    self._cipher,
-                    owner=self._refresher.owner,
-                    lease_seconds=self._refresher.lease_seconds,
-                    use_before=use_before,
-                    limit=BATCH,
-                )
+    async def _renew_due(self) -> bool:
+        """Claims what is due and begins to renew it, at this replica's share of the rate; whether
+        more may be due."""
+        if len(self._under_way) >= CONCURRENCY:
+            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        if self._breaker.pause() is not None:
+            return False
+        limit = 1 if self._breaker.is_open else CONCURRENCY - len(self._under_way)
+        asked_at = self._clock.monotonic()
+        waiting = await self._database.single(
+            lambda c: grants.claim_due(
+                c,
+                self._cipher,
+                owner=self._refresher.owner,
+                lease_seconds=self._refresher.lease_seconds,
+                asked_at=asked_at,
+                use_before=self._refresher.use_before(asked_at),
+                limit=limit,
             )
-        for lease in leases:
-            task = asyncio.create_task(self._renew(lease))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            await self._clock.sleep(1 / self._rate)
-        # The next batch is claimed when this one is through: a lease must not age in a queue.
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        return len(leases)
+        )
+        if not waiting:
+            self._breaker.release()
+        has_more = len(waiting) == limit
+        try:
+            while waiting:
+                task = asyncio.create_task(self._renew(waiting.pop()))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+                await self._clock.sleep(self._replicas / self._rate)
+        finally:
+            # At a shutdown: whose turn did not come is as good as before, and not uncertain.
+            for lease in waiting:
+                self._refresher.give_back(lease)
+        return has_more
 
     async def _renew(self, lease: Lease) -> None:
-        async with self._free:
-            flight = self._refresher.fly(lease.tenant, self._refresher.use(lease))
-            try:
-                await asyncio.shield(flight)
-            except (BrokerError, StorageError) as error:
-                log.info("renewal_failed", tenant=lease.tenant, reason=str(error))
+        flight = self._refresher.flights.start(lease.tenant, self._refresher.use(lease))
+        try:
+            await asyncio.shield(flight.task)
+        except (BrokerError, StorageError) as error:
+            log.info("renewal_failed", tenant=lease.tenant, reason=str(error))
+
+    async def _keep_house(self) -> None:
+        self._replicas = max(1, await self._database.single(count_listeners))
+        await self._database.single(authorizations.clear)
+        await self._database.single(connect_links.clear)

@@ -34,7 +34,9 @@ REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 class Tokens(Protocol):
     """Where tokens come from; raises errors that are not the proxy's to judge."""
 
-    async def issue(self, tenant: str, *, min_ttl_seconds: float) -> IssuedToken: ...
+    async def issue(
+        self, tenant: str, *, min_ttl_seconds: float, at_worst_seconds: float | None = None
+    ) -> IssuedToken: ...
 
     async def renew(self, tenant: str, *, rejected_sha256: str) -> IssuedToken: ...
 
@@ -83,7 +85,7 @@ class Forwarder:
         has_body = length > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
         body.is_read_whole = not has_body
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
-        token = await self._tokens.issue(call.tenant, min_ttl_seconds=min_ttl)
+        token = await self._tokens.issue(call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0)
         work = asyncio.ensure_future(
             self._answer(scope["method"], target, scope["headers"], body, has_body, token, call)
         )

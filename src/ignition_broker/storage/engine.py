@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from ignition_broker.storage.errors import StorageUnavailable, translated
 
 Result = TypeVar("Result")
+Connection = AsyncConnection
+"""What the layers above hand on, without knowing SQLAlchemy."""
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 STATEMENT_TIMEOUT_SECONDS = 5.0
@@ -78,8 +80,8 @@ class Database:
         statement = text("SELECT version_num FROM alembic_version")
         return await self.once(lambda connection: connection.scalar(statement))
 
-    async def listening_connection(self) -> asyncpg.Connection[Any]:
-        """A connection of its own for LISTEN, outside the pool."""
+    async def own_connection(self, application_name: str) -> asyncpg.Connection[Any]:
+        """A connection outside the pool, for LISTEN."""
         url = make_url(self._url).set(drivername="postgresql")
         with translated():
             try:
@@ -87,7 +89,7 @@ class Database:
                     url.render_as_string(hide_password=False),
                     timeout=CONNECT_TIMEOUT_SECONDS,
                     command_timeout=STATEMENT_TIMEOUT_SECONDS,
-                    server_settings={"application_name": "ignition-broker listen"},
+                    server_settings={"application_name": application_name},
                 )
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise StorageUnavailable(type(error).__name__) from error

@@ -32,7 +32,9 @@ USE_WINDOW_LIFETIMES = 3
 
 _COLUMNS = """
     tenant_id, status, version, access_token, refresh_token, token_type, scope, expires_at,
-    issued_at, failures, last_error,
+    failures, last_error,
+    extract(epoch FROM expires_at - issued_at)::float8 AS lifetime_seconds,
+    extract(epoch FROM expires_at - now())::float8 AS seconds_left,
     coalesce(lease_until > now(), false) AS lease_is_held,
     refresh_started_at IS NOT NULL AND coalesce(lease_until <= now(), true) AS is_uncertain,
     greatest(0, extract(epoch FROM next_refresh_at - now()))::float8 AS retry_in_seconds
@@ -52,17 +54,28 @@ _LEASE_IS_FREE = f"""
 
 _CLAIMED = """
     RETURNING grants.tenant_id, grants.version, grants.lease_owner, grants.refresh_token,
-        grants.scope, grants.failures, grants.expires_at,
-        before.refresh_started_at IS NOT NULL AS was_uncertain
+        grants.scope, grants.failures, before.refresh_started_at IS NOT NULL AS was_uncertain,
+        extract(epoch FROM grants.expires_at - now())::float8 AS seconds_left
 """
+
+# Whoever had this lease was killed, or stopped for longer than it: nobody knows what Ignition did.
+_ABANDONED = """
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
+    SELECT tenant_id, 'broker', 'refresh', 'answer_lost', jsonb_build_object(
+        'version', version, 'reason', 'the lease of ' || lease_owner || ' ran out',
+        'access_token_is_live', expires_at > now())
+    FROM before WHERE lease_owner IS NOT NULL
+"""
+
+_BEFORE_CLAIM = "tenant_id, version, lease_owner, refresh_started_at, expires_at"
 
 CLAIM = text(f"""
     WITH before AS (
-        SELECT tenant_id, refresh_started_at FROM grants
+        SELECT {_BEFORE_CLAIM} FROM grants
         WHERE tenant_id = :tenant AND version = :version AND status = 'connected'
           AND {_LEASE_IS_FREE}
         FOR UPDATE
-    )
+    ), audited AS ({_ABANDONED})
     UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
         lease_until = now() + make_interval(secs => :lease)
     FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
@@ -70,12 +83,12 @@ CLAIM = text(f"""
 
 CLAIM_DUE = text(f"""
     WITH before AS (
-        SELECT tenant_id, refresh_started_at FROM grants
+        SELECT {_BEFORE_CLAIM} FROM grants
         WHERE next_refresh_at < now() AND status = 'connected' AND {_LEASE_IS_FREE}
           AND (refresh_started_at IS NULL OR expires_at < now())
         ORDER BY next_refresh_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
-    )
+    ), audited AS ({_ABANDONED})
     UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
         lease_until = now() + make_interval(secs => :lease)
     FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
@@ -95,20 +108,25 @@ _WHEN_DUE = f"""
     END
 """
 
+_AGE = """
+    issued_at = now() - make_interval(secs => :age),
+    expires_at = now() + make_interval(secs => :left)
+"""
+
 # The version alone decides. A lease taken over since does not matter, nor a refusal that the
 # other one met: Ignition's fresh answer is the newest that anybody knows.
 STORE_REFRESHED = text(f"""
     WITH changed AS (
         UPDATE grants SET status = 'connected', access_token = :access_token,
             refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
-            issued_at = :issued_at, expires_at = :expires_at, refreshed_at = now(),
+            {_AGE}, refreshed_at = now(),
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
             next_refresh_at = {_WHEN_DUE}
         WHERE tenant_id = :tenant AND version = :version
-        RETURNING tenant_id, version, status
+        RETURNING tenant_id, version, status, expires_at
     ), audited AS ({_AUDIT})
-    SELECT version, {_NOTIFY} FROM changed
+    SELECT version, expires_at, {_NOTIFY} FROM changed
 """)  # noqa: S608
 
 STORE_CONNECTED = text(f"""
@@ -116,7 +134,8 @@ STORE_CONNECTED = text(f"""
         INSERT INTO grants (tenant_id, status, access_token, refresh_token, token_type, scope,
             issued_at, expires_at, connected_at, used_at, version, next_refresh_at)
         VALUES (:tenant, 'connected', :access_token, :refresh_token, :token_type, :scope,
-            :issued_at, :expires_at, now(), now(), 1, now() + make_interval(secs => :renew_in))
+            now() - make_interval(secs => :age), now() + make_interval(secs => :left),
+            now(), now(), 1, now() + make_interval(secs => :renew_in))
         ON CONFLICT (tenant_id) DO UPDATE SET status = 'connected',
             access_token = excluded.access_token, refresh_token = excluded.refresh_token,
             token_type = excluded.token_type, scope = excluded.scope,
@@ -125,10 +144,15 @@ STORE_CONNECTED = text(f"""
             version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, next_refresh_at = excluded.next_refresh_at,
             failures = 0, last_error = NULL
-        RETURNING tenant_id, version, status
+        RETURNING tenant_id, version, status, expires_at
     ), audited AS ({_AUDIT})
-    SELECT version, {_NOTIFY} FROM changed
+    SELECT version, expires_at, {_NOTIFY} FROM changed
 """)  # noqa: S608
+
+FIND_STORED = text("""
+    SELECT version, expires_at FROM grants
+    WHERE tenant_id = :tenant AND version = :version AND access_token = :access_token
+""")
 
 RECORD_REFUSAL = text(f"""
     WITH changed AS (
@@ -189,6 +213,8 @@ DISCONNECT = text(f"""
     FROM changed JOIN before ON true
 """)  # noqa: S608
 
+STATUS = text("SELECT status FROM grants WHERE tenant_id = :tenant")
+
 # An idle grant's next renewal lies a keep-alive away; one that is used again is renewed ahead.
 NOTE_USE = text("""
     UPDATE grants SET used_at = now(), next_refresh_at = CASE
@@ -202,32 +228,41 @@ NOTE_USE = text("""
 
 @dataclass(frozen=True, slots=True)
 class SealedTokens:
-    """What goes into the row; the same bytes at every try, so that a store can be recognized."""
+    """What goes into the row; the same bytes at every try, so that a store can be recognized.
+
+    ``lifetime_seconds`` counts from the request that brought the tokens.
+    """
 
     access_token: bytes
     refresh_token: bytes
     token_type: str
     scope: str
-    issued_at: datetime
-    expires_at: datetime
-
-    @property
-    def lifetime_seconds(self) -> float:
-        return (self.expires_at - self.issued_at).total_seconds()
+    lifetime_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the next renewal falls due, seconds from now."""
+    """When the next renewal falls due, counted from the request that brought the tokens."""
 
-    renew_in_seconds: float
+    renew_after_seconds: float
     keepalive_seconds: float
 
 
-async def read(connection: AsyncConnection, cipher: Cipher, tenant: str) -> Grant | None:
-    """The grant; None for a tenant nobody knows, status disconnected for one never connected."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    version: int
+    expires_at: datetime
+
+
+async def read(
+    connection: AsyncConnection, cipher: Cipher, tenant: str, *, asked_at: float
+) -> Grant | None:
+    """The grant; None for a tenant nobody knows, status disconnected for one never connected.
+
+    ``asked_at``: now, on the monotonic clock, from which the token's end is counted.
+    """
     row = (await connection.execute(READ, {"tenant": tenant})).one_or_none()
-    return None if row is None else _grant(cipher, row, tenant)
+    return None if row is None else _grant(cipher, row, tenant, asked_at)
 
 
 async def claim(
@@ -238,12 +273,13 @@ async def claim(
     version: int,
     owner: str,
     lease_seconds: float,
+    asked_at: float,
     use_before: float,
 ) -> Lease | None:
     """The lease on this version's refresh token; None while somebody else has it."""
     parameters = {"tenant": tenant, "version": version, "owner": owner, "lease": lease_seconds}
     row = (await connection.execute(CLAIM, parameters)).one_or_none()
-    return None if row is None else _lease(cipher, row, use_before)
+    return None if row is None else _lease(cipher, row, asked_at, use_before)
 
 
 async def claim_due(
@@ -252,6 +288,7 @@ async def claim_due(
     *,
     owner: str,
     lease_seconds: float,
+    asked_at: float,
     use_before: float,
     limit: int,
 ) -> list[Lease]:
@@ -261,7 +298,7 @@ async def claim_due(
     leases = []
     for row in rows:
         try:
-            leases.append(_lease(cipher, row, use_before))
+            leases.append(_lease(cipher, row, asked_at, use_before))
         except CipherError as error:
             log.warning("grant_unreadable", tenant=row.tenant_id, reason=str(error))
     return leases
@@ -274,19 +311,24 @@ async def store_refreshed(
     schedule: Schedule,
     event: AuditEvent,
     *,
+    age_seconds: float,
     error: str | None = None,
-) -> int | None:
-    """The new version; None where the row has moved on from the lease's."""
+) -> Stored | None:
+    """None where the row has moved on from the lease's version.
+
+    ``age_seconds``: since the request that brought the tokens.
+    """
     parameters = {
         "version": lease.version,
         "failures": 0 if error is None else lease.failures + 1,
         "last_error": error,
         "lifetime": sealed.lifetime_seconds,
         "keepalive": schedule.keepalive_seconds,
-        **_sealed_parameters(lease.tenant, sealed, schedule),
+        **_sealed_parameters(lease.tenant, sealed, schedule, age_seconds),
         **audit_parameters(event),
     }
-    return await _changed(connection, STORE_REFRESHED, parameters)
+    row = (await connection.execute(STORE_REFRESHED, parameters)).one_or_none()
+    return None if row is None else Stored(row.version, row.expires_at)
 
 
 async def store_connected(
@@ -295,20 +337,28 @@ async def store_connected(
     sealed: SealedTokens,
     schedule: Schedule,
     event: AuditEvent,
-) -> int:
-    """The version that the new grant has."""
-    parameters = {**_sealed_parameters(tenant, sealed, schedule), **audit_parameters(event)}
-    version = await _changed(connection, STORE_CONNECTED, parameters)
-    assert version is not None  # noqa: S101  # an upsert always returns its row
-    return version
+    *,
+    age_seconds: float,
+) -> Stored:
+    parameters = {
+        **_sealed_parameters(tenant, sealed, schedule, age_seconds),
+        **audit_parameters(event),
+    }
+    row = (await connection.execute(STORE_CONNECTED, parameters)).one()
+    return Stored(row.version, row.expires_at)
 
 
-async def is_stored(connection: AsyncConnection, lease: Lease, sealed: SealedTokens) -> bool:
-    """Whether a store whose answer was lost had in fact been committed."""
-    statement = text("SELECT access_token FROM grants WHERE tenant_id = :tenant AND version = :v")
-    parameters = {"tenant": lease.tenant, "v": lease.version + 1}
-    stored: bytes | None = await connection.scalar(statement, parameters)
-    return stored == sealed.access_token
+async def find_stored(
+    connection: AsyncConnection, lease: Lease, sealed: SealedTokens
+) -> Stored | None:
+    """A store whose answer was lost and that had in fact been committed."""
+    parameters = {
+        "tenant": lease.tenant,
+        "version": lease.version + 1,
+        "access_token": sealed.access_token,
+    }
+    row = (await connection.execute(FIND_STORED, parameters)).one_or_none()
+    return None if row is None else Stored(row.version, row.expires_at)
 
 
 async def record_refusal(
@@ -380,17 +430,15 @@ async def disconnect(
     return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
 
 
+async def is_disconnected(connection: AsyncConnection, tenant: str) -> bool:
+    status: str | None = await connection.scalar(STATUS, {"tenant": tenant})
+    return status == GrantStatus.DISCONNECTED
+
+
 async def note_use(
     connection: AsyncConnection, tenants: Sequence[str], *, lead_seconds: float
 ) -> None:
     await connection.execute(NOTE_USE, {"tenants": list(tenants), "lead": lead_seconds})
-
-
-async def _changed(
-    connection: AsyncConnection, statement: TextClause, parameters: dict[str, object]
-) -> int | None:
-    row = (await connection.execute(statement, parameters)).one_or_none()
-    return None if row is None else int(row.version)
 
 
 async def _recorded(
@@ -407,23 +455,25 @@ async def _recorded(
         "owner": lease.owner,
         **fields,
     }
-    return await _changed(connection, statement, parameters) is not None
+    return (await connection.execute(statement, parameters)).one_or_none() is not None
 
 
-def _sealed_parameters(tenant: str, sealed: SealedTokens, schedule: Schedule) -> dict[str, object]:
+def _sealed_parameters(
+    tenant: str, sealed: SealedTokens, schedule: Schedule, age_seconds: float
+) -> dict[str, object]:
     return {
         "tenant": tenant,
         "access_token": sealed.access_token,
         "refresh_token": sealed.refresh_token,
         "token_type": sealed.token_type,
         "scope": sealed.scope,
-        "issued_at": sealed.issued_at,
-        "expires_at": sealed.expires_at,
-        "renew_in": schedule.renew_in_seconds,
+        "age": age_seconds,
+        "left": sealed.lifetime_seconds - age_seconds,
+        "renew_in": max(0.0, schedule.renew_after_seconds - age_seconds),
     }
 
 
-def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
+def _grant(cipher: Cipher, row: Row[Any], tenant: str, asked_at: float) -> Grant:
     if row.status is None:
         return Grant(
             tenant=tenant,
@@ -444,7 +494,8 @@ def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
             token_type=row.token_type,
             scope=row.scope,
             expires_at=row.expires_at,
-            issued_at=row.issued_at,
+            lifetime_seconds=row.lifetime_seconds,
+            dies_at=asked_at + row.seconds_left,
             version=row.version,
         )
     return Grant(
@@ -460,7 +511,7 @@ def _grant(cipher: Cipher, row: Row[Any], tenant: str) -> Grant:
     )
 
 
-def _lease(cipher: Cipher, row: Row[Any], use_before: float) -> Lease:
+def _lease(cipher: Cipher, row: Row[Any], asked_at: float, use_before: float) -> Lease:
     return Lease(
         tenant=row.tenant_id,
         version=row.version,
@@ -472,5 +523,5 @@ def _lease(cipher: Cipher, row: Row[Any], use_before: float) -> Lease:
         use_before=use_before,
         was_uncertain=row.was_uncertain,
         failures=row.failures,
-        access_expires_at=row.expires_at,
+        access_dies_at=asked_at + row.seconds_left,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
 import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ignition_broker.clock import Clock
 from ignition_broker.storage.engine import Database
@@ -15,17 +18,31 @@ from ignition_broker.storage.errors import StorageError
 
 GRANTS_CHANNEL = "grants"
 API_KEYS_CHANNEL = "api_keys"
-HEARTBEAT_SECONDS = 5.0
+APPLICATION_NAME = "ignition-broker listen"
+HEARTBEAT_SECONDS = 0.3
+HEARTBEAT_TIMEOUT_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+COUNT_LISTENERS = text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = :name AND datname = current_database()
+""")
+
+
+async def count_listeners(connection: AsyncConnection) -> int:
+    """How many processes listen on this database, this one included once it does."""
+    return int((await connection.execute(COUNT_LISTENERS, {"name": APPLICATION_NAME})).scalar_one())
 
 
 class Listener:
     """Hears both channels and says when it is deaf.
 
     ``on_notice(channel, payload)`` is called for each notification, ``on_alive`` when listening
-    begins (what was missed before is unknown) and ``on_lost`` when it ends.
+    begins (what was missed before is unknown) and ``on_lost`` when it ends. ``on_proof(asked_at)``
+    says that all committed before that moment of the monotonic clock has been heard.
     """
 
     def __init__(
@@ -35,12 +52,14 @@ class Listener:
         *,
         on_notice: Callable[[str, str], None],
         on_alive: Callable[[], None],
+        on_proof: Callable[[float], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._database = database
         self._clock = clock
         self._on_notice = on_notice
         self._on_alive = on_alive
+        self._on_proof = on_proof
         self._on_lost = on_lost
 
     async def run(self) -> None:
@@ -48,7 +67,7 @@ class Listener:
         pause = 0.05
         while True:
             try:
-                connection = await self._database.listening_connection()
+                connection = await self._database.own_connection(APPLICATION_NAME)
             except StorageError as error:
                 log.warning("listen_failed", reason=str(error))
                 await self._clock.sleep(pause)
@@ -78,11 +97,14 @@ class Listener:
 
         await connection.add_listener(GRANTS_CHANNEL, heard)
         await connection.add_listener(API_KEYS_CHANNEL, heard)
-        if not ended.is_set():
-            self._on_alive()
+        if ended.is_set():
+            return
+        self._on_alive()
         while not ended.is_set():
-            try:
+            asked_at = self._clock.monotonic()
+            # Postgres sends what it has to notify of ahead of the answer.
+            await connection.execute("SELECT 1", timeout=HEARTBEAT_TIMEOUT_SECONDS)
+            self._on_proof(asked_at)
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await ended.wait()
-            except TimeoutError:
-                await connection.execute("SELECT 1")

@@ -85,7 +85,9 @@ async def forward_auth(
     check(caller, Scope.PROXY, tenant)
     actor = actor_of(request, caller)
     if rejected_token_sha256 is None:
-        token = await services.issuer.issue(tenant, min_ttl_seconds=5, actor=actor)
+        token = await services.issuer.issue(
+            tenant, min_ttl_seconds=5, at_worst_seconds=0, actor=actor
+        )
     else:
         token = await services.issuer.renew(
             tenant, rejected_sha256=rejected_token_sha256.lower(), actor=actor
@@ -101,7 +103,7 @@ def _answer(token: IssuedToken, services: BrokerServices) -> Response:
             "access_token": token.access_token.reveal(),
             "token_type": token.token_type,
             "expires_at": token.expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            "expires_in": max(0, int(token.seconds_left(services.clock.now()))),
+            "expires_in": max(0, int(token.seconds_left(services.clock.monotonic()))),
             "scope": token.scope,
         },
         headers=NO_STORE,

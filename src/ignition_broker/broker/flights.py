@@ -1,0 +1,56 @@
+"""Single flight: in one process, the callers of one tenant share one refresh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Flight(Generic[Result]):
+    """``insists``: it was begun for somebody whom the current token can't satisfy at all."""
+
+    task: asyncio.Task[Result]
+    insists: bool
+
+
+class Flights(Generic[Result]):
+    """A caller that goes away leaves its flight in the air; `land_all` waits for every one."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Flight[Result]] = {}
+        self._in_the_air: set[asyncio.Task[Result]] = set()
+
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._current
+
+    def current(self, tenant: str) -> Flight[Result] | None:
+        return self._current.get(tenant)
+
+    def start(
+        self, tenant: str, work: Coroutine[Any, Any, Result], *, insists: bool = True
+    ) -> Flight[Result]:
+        """Makes ``work`` the flight that callers of ``tenant`` join from now on."""
+        flight = Flight(asyncio.create_task(work), insists)
+        self._current[tenant] = flight
+        self._in_the_air.add(flight.task)
+
+        def landed(task: asyncio.Task[Result]) -> None:
+            self._in_the_air.discard(task)
+            if self._current.get(tenant) is flight:
+                del self._current[tenant]
+            if not task.cancelled():
+                # Whoever waits sees it; where nobody does, asyncio is not to complain.
+                task.exception()
+
+        flight.task.add_done_callback(landed)
+        return flight
+
+    async def land_all(self, seconds: float) -> None:
+        """Lets what is under way end, for at most ``seconds``."""
+        if self._in_the_air:
+            await asyncio.wait(self._in_the_air, timeout=seconds)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from tests.unit.values import NOW, make_grant, make_token
+
+from ignition_broker.broker.want import Want, pause_before_asking
+
+
+def test_a_newer_version_meets_any_want():
+    want = Want(1, min_ttl_seconds=10**6, is_urgent=True)
+    assert not want.is_met_by(make_token(version=1), NOW)
+    assert want.is_met_by(make_token(version=2, lifetime=1), NOW)
+    assert not want.is_met_by(make_token(version=2, lifetime=0), NOW)
+
+
+def test_the_rejected_token_does_not_meet_the_want_of_whoever_saw_it_rejected():
+    token = make_token()
+    assert not Want(1, rejected_sha256=token.sha256).is_met_by(token, NOW)
+    assert Want(1, rejected_sha256="0" * 64).is_met_by(token, NOW)
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "age", "waits"),
+    [
+        (3600, 0, 3540),
+        (3600, 3539, 1),
+        (3600, 3541, None),
+        (36000, 35939, 1),
+        (60, 58, 1),
+        (60, 60, None),
+        (60, 70, None),
+    ],
+)
+def test_after_a_lost_answer_a_live_token_is_served_nearly_to_its_end(lifetime, age, waits):
+    token = make_token(lifetime=lifetime, age=age)
+    grant = make_grant(token, is_uncertain=True, failures=1, retry_in_seconds=lifetime - age)
+    pause = pause_before_asking(grant, token, Want(1, min_ttl_seconds=60), NOW)
+    assert (pause and pause.seconds) == (waits and pytest.approx(waits))
+
+
+def test_after_a_lost_answer_who_saw_the_token_rejected_need_not_wait():
+    token = make_token(lifetime=3600)
+    grant = make_grant(token, is_uncertain=True, failures=1, retry_in_seconds=3600)
+    want = Want(1, rejected_sha256=token.sha256)
+    assert pause_before_asking(grant, token, want, NOW) is None
+
+
+def test_a_second_lost_answer_makes_everybody_wait():
+    token = make_token(lifetime=3600)
+    grant = make_grant(token, is_uncertain=True, failures=2, retry_in_seconds=3)
+    want = Want(1, rejected_sha256=token.sha256)
+    assert pause_before_asking(grant, token, want, NOW).seconds == 3
+
+
+def test_a_failure_is_waited_out_and_named():
+    token = make_token(age=100)
+    grant = make_grant(token, failures=1, retry_in_seconds=2, last_error="status 503")
+    pause = pause_before_asking(grant, token, Want(1), NOW)
+    assert (pause.reason, pause.seconds) == ("status 503", 2)
+    assert pause_before_asking(make_grant(token), token, Want(1), NOW) is None
