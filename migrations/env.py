@@ -7,8 +7,10 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from ignition_broker.storage.engine import without_ssl
 from ignition_broker.storage.tables import metadata
 
 ADVISORY_LOCK = 0x69676E62
@@ -26,7 +28,8 @@ def migrate(connection: Connection) -> None:
 
 async def connect_and_migrate() -> None:
     url = context.config.get_main_option("sqlalchemy.url") or os.environ["DATABASE_URL"]
-    engine = create_async_engine(url, poolclass=pool.NullPool)
+    target, ssl = without_ssl(make_url(url))
+    engine = create_async_engine(target, poolclass=pool.NullPool, connect_args={"ssl": ssl})
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

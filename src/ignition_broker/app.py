@@ -40,6 +40,7 @@ from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, errors, health, pages, tokens
+from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
@@ -50,7 +51,7 @@ SHUTDOWN_STORE_SECONDS = 5.0
 
 def application() -> ASGIApp:
     """For uvicorn: settings from the environment."""
-    settings = load_settings()
+    settings = load_settings(Settings)
     configure_logging(settings.broker_log_level, settings.broker_log_format)
     return create_app(settings)
 
@@ -249,7 +250,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
     )
-    return RequestEnvelope(ProxyRoute(app, access, forwarder), metrics, is_https=settings.is_https)
+    return RequestEnvelope(
+        ProxyRoute(BodyLimit(app), access, forwarder), metrics, is_https=settings.is_https
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

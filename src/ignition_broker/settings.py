@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
@@ -17,7 +17,7 @@ EXAMPLES = {
     "IGNITION_CLIENT_ID": "IGNITION_CLIENT_ID=my-client",
     "IGNITION_CLIENT_SECRET": "IGNITION_CLIENT_SECRET=the-secret-from-ignition",
     "REDIRECT_URI": "REDIRECT_URI=https://broker.example.com/callback",
-    "DATABASE_URL": "DATABASE_URL=postgresql+asyncpg://user:password@host:5432/broker",
+    "DATABASE_URL": "DATABASE_URL=postgresql+asyncpg://user:password@db.example.com:5432/broker",
     "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
     "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
     "BROKER_PORT": "BROKER_PORT=3000",
@@ -28,6 +28,9 @@ EXAMPLES = {
 }
 
 
+AnySettings = TypeVar("AnySettings", bound="DatabaseSettings")
+
+
 class SettingsError(Exception):
     """``lines``: one per setting that is missing or malformed."""
 
@@ -36,37 +39,18 @@ class SettingsError(Exception):
         self.lines = lines
 
 
-class Settings(BaseSettings):
-    """Field names are the settings' names in lower case."""
+class DatabaseSettings(BaseSettings):
+    """What the commands need that work at the database alone.
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", hide_input_in_errors=True)
+    Field names are the settings' names in lower case; an empty value is an unset one.
+    """
 
-    ignition_client_id: str = Field(min_length=1)
-    ignition_client_secret: SecretStr = Field(min_length=1)
-    redirect_uri: str = "http://localhost:3000/callback"
-    ignition_authorize_url: str = "https://ignition.com/oauth/authorize"
-    ignition_token_url: str = "https://ignition.com/oauth/token"
-    ignition_revoke_url: str | None = None
-    ignition_api_url: str = "https://api.ignition.com"
-    ignition_issuer: str | None = None
-    ignition_scopes: str = ""
-    ignition_client_auth: Literal["client_secret_post", "client_secret_basic"] = (
-        "client_secret_post"
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
-    ignition_token_format: Literal["form", "json"] = "form"
+
     database_url: SecretStr = Field(min_length=1)
-    broker_encryption_keys: SecretStr = Field(min_length=1)
-    broker_admin_key: SecretStr | None = None
-    broker_host: str = "127.0.0.1"
-    broker_port: int = Field(3000, ge=1, le=65535)
-    broker_refresh_lead: float = Field(300, ge=0)
-    broker_keepalive: float = Field(86400, ge=0)
-    broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
-    broker_proxy_timeout: float = Field(30, gt=0)
-    broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    broker_log_format: Literal["auto", "json", "console"] = "auto"
-    broker_refresh_rate: float = Field(400, gt=0)
-    broker_provider_timeout: float = Field(10, gt=0, le=300)
+    redirect_uri: str = "http://localhost:3000/callback"
 
     @classmethod
     def settings_customise_sources(
@@ -79,55 +63,22 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, file_secret_settings
 
-    @field_validator("ignition_revoke_url", "ignition_issuer", "broker_admin_key", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
-    @field_validator(
-        "redirect_uri",
-        "ignition_authorize_url",
-        "ignition_token_url",
-        "ignition_revoke_url",
-        "ignition_api_url",
-    )
-    @classmethod
-    def _is_safe_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("must be an absolute http or https URL")
-        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-            raise ValueError("must be https, since its host is not loopback")
-        if parts.fragment or parts.username:
-            raise ValueError("must have neither a fragment nor credentials")
-        return value
-
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
         scheme, separator, rest = value.get_secret_value().partition("://")
         if not separator or scheme not in {"postgresql+asyncpg", "postgresql", "postgres"}:
             raise ValueError("must begin with postgresql+asyncpg:// or postgresql://")
+        try:
+            _port = urlsplit(f"postgresql://{rest}").port
+        except ValueError:
+            raise ValueError("has no proper host and port; percent-encode the password") from None
         return SecretStr(f"postgresql+asyncpg://{rest}")
 
-    @field_validator("broker_encryption_keys")
+    @field_validator("redirect_uri")
     @classmethod
-    def _are_fernet_keys(cls, value: SecretStr) -> SecretStr:
-        for key in fernet_keys(value):
-            try:
-                Fernet(key)
-            except ValueError:
-                raise ValueError("must be Fernet keys, comma separated") from None
-        return value
-
-    @field_validator("broker_admin_key")
-    @classmethod
-    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < 32:
-            raise ValueError("must have at least 32 characters")
-        return value
+    def _is_safe_redirect(cls, value: str) -> str:
+        return _safe_url(value)
 
     @property
     def is_https(self) -> bool:
@@ -140,17 +91,85 @@ class Settings(BaseSettings):
         return f"{parts.scheme}://{parts.netloc}"
 
 
+class RotationSettings(DatabaseSettings):
+    """What a change of keys needs."""
+
+    broker_encryption_keys: SecretStr = Field(min_length=1)
+
+    @field_validator("broker_encryption_keys")
+    @classmethod
+    def _are_fernet_keys(cls, value: SecretStr) -> SecretStr:
+        keys = fernet_keys(value)
+        for key in keys:
+            try:
+                Fernet(key)
+            except ValueError:
+                raise ValueError("must be Fernet keys, comma separated") from None
+        if not keys:
+            raise ValueError("must hold at least one Fernet key")
+        return value
+
+
+class Settings(RotationSettings):
+    """All that the service needs."""
+
+    ignition_client_id: str = Field(min_length=1)
+    ignition_client_secret: SecretStr = Field(min_length=1)
+    ignition_authorize_url: str = "https://ignition.com/oauth/authorize"
+    ignition_token_url: str = "https://ignition.com/oauth/token"
+    ignition_revoke_url: str | None = None
+    ignition_api_url: str = "https://api.ignition.com"
+    ignition_issuer: str | None = None
+    ignition_scopes: str = ""
+    ignition_client_auth: Literal["client_secret_post", "client_secret_basic"] = (
+        "client_secret_post"
+    )
+    ignition_token_format: Literal["form", "json"] = "form"
+    broker_admin_key: SecretStr | None = None
+    broker_host: str = "127.0.0.1"
+    broker_port: int = Field(3000, ge=1, le=65535)
+    broker_refresh_lead: float = Field(300, ge=0)
+    broker_keepalive: float = Field(86400, ge=0)
+    broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
+    broker_proxy_timeout: float = Field(30, gt=0)
+    broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    broker_log_format: Literal["auto", "json", "console"] = "auto"
+    broker_refresh_rate: float = Field(400, gt=0)
+    broker_provider_timeout: float = Field(10, gt=0, le=300)
+
+    @field_validator("broker_log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator(
+        "ignition_authorize_url", "ignition_token_url", "ignition_revoke_url", "ignition_api_url"
+    )
+    @classmethod
+    def _is_safe_url(cls, value: str | None) -> str | None:
+        return None if value is None else _safe_url(value)
+
+    @field_validator("broker_admin_key")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 32:
+            raise ValueError("must have at least 32 characters")
+        return value
+
+
 def fernet_keys(value: SecretStr) -> list[str]:
     return [key.strip() for key in value.get_secret_value().split(",") if key.strip()]
 
 
-def load_settings() -> Settings:
+def load_settings(kind: type[AnySettings]) -> AnySettings:
     """Raises `SettingsError`."""
     folder = os.environ.get("BROKER_SECRETS_DIR")
     if folder and not Path(folder).is_dir():
-        raise SettingsError([f"BROKER_SECRETS_DIR: no such folder; example: {'/run/secrets'}"])
+        raise SettingsError(
+            ["BROKER_SECRETS_DIR: no such folder; example: BROKER_SECRETS_DIR=/run/secrets"]
+        )
     try:
-        return Settings(_secrets_dir=folder)  # type: ignore[call-arg]
+        return kind(_secrets_dir=folder or None)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError([_line(problem) for problem in error.errors()]) from None
 
@@ -167,3 +186,18 @@ def _line(problem: object) -> str:
 def _default(name: str) -> object:
     field = Settings.model_fields.get(name.lower())
     return "" if field is None or field.default is None else field.default
+
+
+def _safe_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        _port = parts.port
+    except ValueError:
+        raise ValueError("must be an absolute http or https URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be an absolute http or https URL")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("must be https, since its host is not loopback")
+    if parts.fragment or parts.username:
+        raise ValueError("must have neither a fragment nor credentials")
+    return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -36,6 +38,22 @@ def test_bad_requests_are_problems(broker, method, path, status, problem):
     with broker.client() as admin:
         answer = admin.request(method, path)
     assert (answer.status_code, code(answer)) == (status, problem)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused_and_nothing_is_made(broker, is_chunked):
+    new = {"name": "large", "scopes": ["token"], "tenants": ["a" * 70_000]}
+    content = json.dumps(new).encode()
+    with broker.client() as admin:
+        answer = admin.post(
+            "/admin/api-keys",
+            content=iter([content[:1000], content[1000:]]) if is_chunked else content,
+            headers={"Content-Type": "application/json"},
+        )
+        assert (answer.status_code, code(answer)) == (413, "body-too-large")
+        assert "large" not in {
+            row["name"] for row in admin.get("/admin/api-keys").json()["api_keys"]
+        }
 
 
 def test_keys_cover_their_scopes_and_tenants_alone(broker):

@@ -14,21 +14,39 @@ def test_settings_that_are_missing_or_malformed_are_named_and_never_shown(idle_b
         idle_broker.settings["BROKER_ENCRYPTION_KEYS"] = "hunter2-not-a-key"
         idle_broker.settings["REDIRECT_URI"] = "http://broker.example.com/callback"
         idle_broker.settings["BROKER_ADMIN_KEY"] = "too-short"
-        for command in ("serve", "migrate"):
-            ended = idle_broker.command(command)
-            assert ended.returncode == 2
-            lines = ended.stderr.strip().splitlines()
-            assert len(lines) == 4, ended.stderr
-            for name in (
-                "IGNITION_CLIENT_ID: is missing",
-                "BROKER_ENCRYPTION_KEYS: ",
-                "REDIRECT_URI: must be https",
-                "BROKER_ADMIN_KEY: must have at least 32",
-            ):
-                assert any(line.startswith(name) for line in lines), (name, lines)
-            assert all("example: " in line for line in lines)
-            assert "hunter2" not in ended.stderr
-            assert "too-short" not in ended.stderr
+        idle_broker.settings["BROKER_PORT"] = ""
+        idle_broker.settings["DATABASE_URL"] = "postgresql://broker:hunter3@host:x/broker"
+        ended = idle_broker.command("serve")
+        assert ended.returncode == 2
+        lines = ended.stderr.strip().splitlines()
+        assert len(lines) == 5, ended.stderr
+        for name in (
+            "IGNITION_CLIENT_ID: is missing",
+            "BROKER_ENCRYPTION_KEYS: ",
+            "REDIRECT_URI: must be https",
+            "BROKER_ADMIN_KEY: must have at least 32",
+            "DATABASE_URL: has no proper host and port",
+        ):
+            assert any(line.startswith(name) for line in lines), (name, lines)
+        assert all("example: " in line for line in lines)
+        for value in ("hunter2", "hunter3", "too-short"):
+            assert value not in ended.stderr
+    finally:
+        idle_broker.settings.clear()
+        idle_broker.settings.update(kept)
+
+
+def test_a_command_asks_for_the_settings_that_it_uses(idle_broker):
+    kept = dict(idle_broker.settings)
+    try:
+        idle_broker.settings.clear()
+        idle_broker.settings["DATABASE_URL"] = kept["DATABASE_URL"] + "?sslmode=prefer"
+        assert idle_broker.command("migrate").returncode == 0
+        assert idle_broker.command("tenants", "list", "--json").stdout.strip() == "[]"
+        ended = idle_broker.command("keys", "rotate")
+        assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1), ended.stderr
+        del idle_broker.settings["DATABASE_URL"]
+        assert idle_broker.command("migrate").stderr.startswith("DATABASE_URL: is missing")
     finally:
         idle_broker.settings.clear()
         idle_broker.settings.update(kept)

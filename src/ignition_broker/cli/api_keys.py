@@ -17,7 +17,7 @@ from ignition_broker.broker import access
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor
-from ignition_broker.settings import load_settings
+from ignition_broker.settings import DatabaseSettings, load_settings
 from ignition_broker.storage.engine import Database
 
 app = typer.Typer(help="API keys of internal services and admins.", no_args_is_help=True)
@@ -28,7 +28,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
-    settings = load_settings()
+    settings = load_settings(DatabaseSettings)
 
     async def run() -> Result:
         database = Database(settings.database_url.get_secret_value(), pool_size=1)

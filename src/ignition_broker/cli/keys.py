@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from ignition_broker.broker.rotate import rotate as rotate_grants
 from ignition_broker.cipher import Cipher
-from ignition_broker.settings import fernet_keys, load_settings
+from ignition_broker.settings import RotationSettings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 
 app = typer.Typer(help="Encryption keys.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def generate() -> None:
 @app.command()
 def rotate() -> None:
     """Re-encrypt every grant with the first key; may be stopped and run again."""
-    settings = load_settings()
+    settings = load_settings(RotationSettings)
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value(), pool_size=2)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from ignition_broker.settings import load_settings
+from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
 from ignition_broker.telemetry import configure_logging
 
@@ -20,7 +20,7 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
     """Run the service."""
-    settings = load_settings()
+    settings = load_settings(Settings)
     configure_logging(settings.broker_log_level, settings.broker_log_format)
     # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
@@ -41,6 +41,6 @@ def serve(
 def migrate() -> None:
     """Bring the database to the newest schema."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
-    settings = load_settings()
+    settings = load_settings(DatabaseSettings)
     version = schema.migrate(settings.database_url.get_secret_value())
     typer.echo(f"the schema is at {version}")

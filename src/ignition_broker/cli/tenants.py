@@ -18,7 +18,7 @@ from ignition_broker.broker.directory import list_tenants, show_tenant
 from ignition_broker.cli.api_keys import ACTOR, with_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import TenantSummary, is_tenant_id
-from ignition_broker.settings import load_settings
+from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.telemetry import Metrics
 
 app = typer.Typer(help="Tenants and their grants.", no_args_is_help=True)
@@ -41,7 +41,7 @@ TenantId = Annotated[str, typer.Argument(callback=_tenant_id)]
 
 
 def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
-    settings = load_settings()
+    settings = load_settings(Settings)
 
     async def run() -> Result:
         parts = assemble(settings, SystemClock(), Metrics())
@@ -87,7 +87,7 @@ def show(tenant: TenantId, as_json: AsJson = False) -> None:
 @app.command("connect-link")
 def connect_link(tenant: TenantId) -> None:
     """Print a link that connects the tenant, once; makes the tenant if it is new."""
-    origin = load_settings().public_origin
+    origin = load_settings(DatabaseSettings).public_origin
     token, _expires_at = with_database(lambda database: create_link(database, tenant, ACTOR))
     typer.echo(f"{origin}/connect/{token}")
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from ignition_broker.storage.errors import StorageUnavailable, translated
@@ -24,13 +24,14 @@ STATEMENT_TIMEOUT_SECONDS = 5.0
 class Database:
     """A pool on one Postgres. Raises the errors of `storage.errors` alone.
 
-    ``url`` is an SQLAlchemy URL of the asyncpg driver.
+    ``url`` is an SQLAlchemy URL of the asyncpg driver; ``sslmode`` in its query is libpq's.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self._url = url
+        self._url, ssl = without_ssl(make_url(url))
+        self._ssl = ssl
         self._engine = create_async_engine(
-            url,
+            self._url,
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -39,6 +40,7 @@ class Database:
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": STATEMENT_TIMEOUT_SECONDS,
                 "server_settings": {"application_name": "ignition-broker"},
+                "ssl": ssl,
             },
         )
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -82,7 +84,7 @@ class Database:
 
     async def own_connection(self, application_name: str) -> asyncpg.Connection[Any]:
         """A connection outside the pool, for LISTEN."""
-        url = make_url(self._url).set(drivername="postgresql")
+        url = self._url.set(drivername="postgresql")
         with translated():
             try:
                 return await asyncpg.connect(
@@ -90,9 +92,20 @@ class Database:
                     timeout=CONNECT_TIMEOUT_SECONDS,
                     command_timeout=STATEMENT_TIMEOUT_SECONDS,
                     server_settings={"application_name": application_name},
+                    ssl=self._ssl,
                 )
             except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise StorageUnavailable(type(error).__name__) from error
 
     async def aclose(self) -> None:
         await self._engine.dispose()
+
+
+def without_ssl(url: URL) -> tuple[URL, str | None]:
+    """The URL, and its ``sslmode`` as asyncpg takes it.
+
+    Hosted databases give URLs for libpq, whose words SQLAlchemy would hand to asyncpg as they are.
+    """
+    mode = url.query.get("sslmode") or url.query.get("ssl")
+    rest = url.difference_update_query(["sslmode", "ssl", "channel_binding"])
+    return rest, mode if isinstance(mode, str) else None

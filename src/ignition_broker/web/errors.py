@@ -20,9 +20,15 @@ from ignition_broker.web.sessions import FormForged
 
 log = structlog.get_logger(__name__)
 
+
+class BodyTooLarge(errors.BrokerError):
+    """More than a route of the broker's own takes."""
+
+
 PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.InvalidRequest: ("invalid-request", 422, "The request is malformed"),
     FormForged: ("invalid-request", 400, "The form is stale"),
+    BodyTooLarge: ("body-too-large", 413, "The body is too large"),
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
     errors.NotFound: ("not-found", 404, "Not found"),
