@@ -52,14 +52,22 @@ class Fake:
         self.port = free_port()
         self.url = f"http://localhost:{self.port}"
         self.options = FakeIgnitionOptions(**options)
-        app = create_fake_ignition(self.options)
+        self._app = create_fake_ignition(self.options)
+        self.listen()
+        self.http = httpx.Client(base_url=self.url)
+
+    def listen(self) -> None:
         self._server = uvicorn.Server(
-            uvicorn.Config(app, host="127.0.0.1", port=self.port, log_config=None)
+            uvicorn.Config(self._app, host="127.0.0.1", port=self.port, log_config=None)
         )
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
         wait_until(lambda: self._server.started, what="the fake Ignition's start")
-        self.http = httpx.Client(base_url=self.url)
+
+    def hang_up(self) -> None:
+        """Nobody listens until `listen`; what it knows stays."""
+        self._server.should_exit = True
+        self._thread.join(5)
 
     def control(self, verb: str, **body):
         answer = self.http.post(f"/control/{verb}", json=body)
@@ -74,8 +82,7 @@ class Fake:
 
     def stop(self) -> None:
         self.http.close()
-        self._server.should_exit = True
-        self._thread.join(5)
+        self.hang_up()
 
 
 @dataclass
