@@ -40,6 +40,7 @@ from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, errors, health, pages, tokens
+from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope
 from ignition_broker.web.proxy import ProxyRoute
@@ -250,8 +251,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
     )
+    hot_path = HotPath(app, access, parts.issuer, clock)
     return RequestEnvelope(
-        ProxyRoute(BodyLimit(app), access, forwarder), metrics, is_https=settings.is_https
+        ProxyRoute(BodyLimit(hot_path), access, forwarder), metrics, is_https=settings.is_https
     )
 
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-CALL_TIMEOUT_SECONDS = 4.0
+CALL_TIMEOUT_SECONDS = 8.0
 ROUNDING_SECONDS = 1.1
 """``expires_in`` is given in whole seconds."""
 
 
 @dataclass
 class Callers:
-    """``known_until``: for each tenant, until when some token that was handed out lives."""
+    """``known_until``: for each tenant, until when some token that was handed out lives.
+    ``outages``: from when to when a tenant's callers got none, on the wall clock."""
 
     seed: int
     urls: list[str]
@@ -30,7 +31,7 @@ class Callers:
     too_short: list[str] = field(default_factory=list)
     wrongly_refused: list[str] = field(default_factory=list)
     unmet_since: dict[str, float] = field(default_factory=dict)
-    recoveries: list[float] = field(default_factory=list)
+    outages: list[tuple[float, float]] = field(default_factory=list)
     lost_tenants: set[str] = field(default_factory=set)
 
     async def run(self, callers: int, until: float) -> None:
@@ -52,12 +53,13 @@ class Callers:
             tenant = chance.choice(self.tenants)
             min_ttl = chance.choice([0, 1, 2])
             await self._call(session, chance, tenant, min_ttl)
-            await asyncio.sleep(chance.uniform(0, 0.05))
+            await asyncio.sleep(chance.uniform(0, 0.3))
 
     async def _call(self, session, chance: random.Random, tenant: str, min_ttl: int) -> None:
         """One caller's call: a replica that does not answer is passed over for the next."""
         for url in chance.sample(self.urls, len(self.urls)):
             began = time.time()
+            known_until = self.known_until.get(tenant, 0.0)
             try:
                 async with session.get(f"{url}/token/{tenant}?min_ttl={min_ttl}") as answer:
                     body = await answer.json(content_type=None)
@@ -73,7 +75,7 @@ class Callers:
             else:
                 code = body["type"].rpartition(":")[2]
                 self._count(f"{status} {code}")
-                self._judge_refusal(tenant, min_ttl, code, began, ended)
+                self._judge_refusal(tenant, min_ttl, code, began, ended, known_until)
             return
         self._count("nobody answered")
 
@@ -84,9 +86,10 @@ class Callers:
         self.known_until[tenant] = max(until, self.known_until.get(tenant, 0.0))
         since = self.unmet_since.pop(tenant, None)
         if since is not None:
-            self.recoveries.append(ended - since)
+            self.outages.append((since, ended))
 
-    def _judge_refusal(self, tenant, min_ttl, code, began, ended) -> None:
+    def _judge_refusal(self, tenant, min_ttl, code, began, ended, known_until) -> None:
+        """``known_until``: as it was when the call began, so that the token lived all along."""
         self.unmet_since.setdefault(tenant, began)
         if code == "reauthorization-required":
             # Whether the grant died for a good reason is read off the provider's ledger.
@@ -94,8 +97,8 @@ class Callers:
             self.known_until.pop(tenant, None)
             return
         away = code == "unavailable" and self.faults.active("postgres", began - 6, ended)
-        if not away and self.known_until.get(tenant, 0.0) > ended + min_ttl:
-            left = self.known_until[tenant] - ended
+        if not away and known_until > ended + min_ttl:
+            left = known_until - ended
             self.wrongly_refused.append(f"{tenant}: {code} with {left:.1f} s left, asked {min_ttl}")
 
     def _count(self, what: str) -> None:

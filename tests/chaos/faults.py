@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-PROVIDER_TIMEOUT_SECONDS = 1.0
+PROVIDER_TIMEOUT_SECONDS = 2.0
 LEASE_SECONDS = 3 * PROVIDER_TIMEOUT_SECONDS
 
 

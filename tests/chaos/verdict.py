@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 
 from tests.chaos.faults import PROVIDER_TIMEOUT_SECONDS, Faults
@@ -39,6 +40,24 @@ def judge(ledger: list[dict], faults: Faults) -> Verdict:
         if not grant["alive"] and not is_provoked:
             verdict.lost.append(f"{grant['id']}: {grant['revoked_reason']}")
     return verdict
+
+
+def recoveries(faults: Faults, outages: list[tuple[float, float]]) -> dict[str, dict]:
+    """For each kind of fault: from its end to the end of the last outage that it overlaps."""
+    seconds: dict[str, list[float]] = {}
+    for window in faults.windows:
+        ends = [end for begin, end in outages if begin <= window.ended and end >= window.began]
+        seconds.setdefault(window.kind, []).append(
+            max(0.0, max(ends, default=window.ended) - window.ended)
+        )
+    return {
+        kind: {
+            "faults": len(each),
+            "median": round(statistics.median(each), 2),
+            "max": round(max(each), 2),
+        }
+        for kind, each in sorted(seconds.items())
+    }
 
 
 def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults) -> bool:

@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ignition_broker.broker.errors import Forbidden, Unauthenticated
 from ignition_broker.model import TENANT_PATTERN, Actor, Caller, Scope
+from ignition_broker.web.callers import caller_of, check
 from ignition_broker.web.services import Services
 
 bearer = HTTPBearer(bearerFormat="ibk_…", description="An API key of this broker", auto_error=False)
@@ -23,25 +23,15 @@ BrokerServices = Annotated[Services, Depends(services_of)]
 TenantPath = Annotated[str, Path(pattern=TENANT_PATTERN, examples=["acme"])]
 
 
-async def caller_of(
+async def _caller_of(
     services: BrokerServices,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+    request: Request,
+    _shown: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
 ) -> Caller:
-    if credentials is None:
-        raise Unauthenticated("Show an API key: Authorization: Bearer ibk_…")
-    key = credentials.credentials
-    return services.access.held(key) or await services.access.authenticate(key)
+    return await caller_of(request.scope, services.access)
 
 
-AnyCaller = Annotated[Caller, Depends(caller_of)]
-
-
-def check(caller: Caller, scope: Scope, tenant: str | None = None) -> None:
-    """Raises `Forbidden`."""
-    if not caller.may(scope):
-        raise Forbidden(f"This needs an API key with the scope {scope.value}.", tenant=tenant)
-    if tenant is not None and not caller.covers(tenant):
-        raise Forbidden("This API key does not cover this tenant.", tenant=tenant)
+AnyCaller = Annotated[Caller, Depends(_caller_of)]
 
 
 async def admin_of(caller: AnyCaller) -> Caller:

@@ -66,7 +66,7 @@ class RequestEnvelope:
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             await problem_for(error, request_id)(scope, receive, send_on)
         finally:
-            route = getattr(scope.get("route"), "path", None) or "unmatched"
+            route = scope.get("route_path") or getattr(scope.get("route"), "path", "unmatched")
             self._metrics.requests.labels(route, _known_method(scope["method"]), status).inc()
 
     def _browser_headers(self, path: str) -> list[tuple[bytes, bytes]]:

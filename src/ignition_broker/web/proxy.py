@@ -5,13 +5,13 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.broker.access import Access
-from ignition_broker.broker.errors import BrokerError, InvalidRequest, Unauthenticated
+from ignition_broker.broker.errors import BrokerError, InvalidRequest
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.proxy.errors import ProxyError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.web.dependencies import check
+from ignition_broker.web.callers import caller_of, check
 from ignition_broker.web.errors import entry_for, problem_for
 
 PREFIX = b"/proxy/"
@@ -49,19 +49,6 @@ class ProxyRoute:
         tenant = tenant_bytes.decode("latin-1")
         if not is_tenant_id(tenant):
             raise InvalidRequest("tenant: no tenant id; call /proxy/{tenant}/{path}.")
-        key = _bearer(scope)
-        caller = self._access.held(key) if key else None
-        if caller is None:
-            caller = await self._access.authenticate(key)
+        caller = await caller_of(scope, self._access)
         check(caller, KeyScope.PROXY, tenant)
         return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id)
-
-
-def _bearer(scope: Scope) -> str | None:
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
-        return None
-    scheme, _, key = values[0].partition(b" ")
-    if scheme.lower() != b"bearer":
-        raise Unauthenticated("Show an API key: Authorization: Bearer ibk_…")
-    return str(key.strip().decode("latin-1"))

@@ -1,0 +1,121 @@
+"""Several replicas on one Postgres with a provider in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from cryptography.fernet import Fernet
+
+from ignition_broker.embedded import EmbeddedPostgres
+from ignition_broker.storage import schema
+from tests.conftest import Broker, free_port, wait_until
+
+
+@dataclass
+class Cluster:
+    replicas: list[Broker]
+    postgres: EmbeddedPostgres
+    database_url: str
+    fake_url: str
+
+    @property
+    def urls(self) -> list[str]:
+        return [replica.url for replica in self.replicas]
+
+    def connect(self, tenant: str) -> None:
+        """The dance, with Ignition's consent given by itself."""
+        with self.replicas[0].client() as admin, httpx.Client(timeout=10) as browser:
+            link = admin.post(f"/admin/tenants/{tenant}/connect-link").json()["url"]
+            url = browser.post(link).headers["location"]
+            callback = browser.get(url + "&auto=1").headers["location"]
+            assert browser.get(callback).status_code == 200
+
+    def control(self, verb: str, **body) -> None:
+        httpx.post(f"{self.fake_url}/control/{verb}", json=body).raise_for_status()
+
+    def counters(self) -> dict[str, int]:
+        return httpx.get(f"{self.fake_url}/control/counters").json()
+
+    def ledger(self) -> list[dict]:
+        return httpx.get(f"{self.fake_url}/control/ledger", timeout=60).json()["grants"]
+
+
+@contextlib.contextmanager
+def cluster(
+    replicas: int, *, lifetime_seconds: int, provider_timeout_seconds: float
+) -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="ib-cluster-") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        os.chmod(folder, 0o755)
+        ports = [free_port() for _ in range(replicas)]
+        fake_url = stack.enter_context(_fake(folder, ports[0], lifetime_seconds))
+        postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", fsync=False))
+        postgres.create_database("broker")
+        url = postgres.url("broker")
+        schema.migrate(url)
+        brokers = _brokers(folder, fake_url, url, ports, provider_timeout_seconds)
+        stack.callback(_kill, brokers)
+        for broker in brokers:
+            broker.start()
+        yield Cluster(brokers, postgres, url, fake_url)
+
+
+@contextlib.contextmanager
+def _fake(folder: Path, broker_port: int, lifetime_seconds: int) -> Iterator[str]:
+    port = free_port()
+    arguments = [
+        f"--port={port}",
+        f"--lifetime={lifetime_seconds}",
+        f"--redirect-uri=http://localhost:{broker_port}/callback",
+    ]
+    with (folder / "fake.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ignition_broker", "fake-ignition", *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    url = f"http://localhost:{port}"
+    try:
+        wait_until(lambda: httpx.get(f"{url}/healthz").is_success, what="the fake Ignition")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _brokers(
+    folder: Path, fake_url: str, database_url: str, ports: list[int], timeout_seconds: float
+) -> list[Broker]:
+    admin_key = secrets.token_urlsafe(32)
+    shared = {
+        "IGNITION_CLIENT_ID": "demo-client",
+        "IGNITION_CLIENT_SECRET": "demo-secret",
+        "REDIRECT_URI": f"http://localhost:{ports[0]}/callback",
+        "IGNITION_AUTHORIZE_URL": f"{fake_url}/oauth/authorize",
+        "IGNITION_TOKEN_URL": f"{fake_url}/oauth/token",
+        "IGNITION_API_URL": fake_url,
+        "DATABASE_URL": database_url,
+        "BROKER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
+        "BROKER_ADMIN_KEY": admin_key,
+        "BROKER_LOG_FORMAT": "json",
+        "BROKER_PROVIDER_TIMEOUT": str(timeout_seconds),
+    }
+    return [Broker({**shared, "BROKER_PORT": str(port)}, port, admin_key, folder) for port in ports]
+
+
+def _kill(brokers: list[Broker]) -> None:
+    for broker in brokers:
+        if broker.process is not None and broker.process.poll() is None:
+            broker.process.send_signal(signal.SIGCONT)
+            broker.stop(signal.SIGKILL)
