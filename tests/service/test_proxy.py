@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from tests.conftest import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,51 @@ def test_two_401_in_a_row_pass_through(broker, fake, service):
     assert answer.status_code == 401
     assert "broker-error" not in answer.headers
     assert fake.counters()["refreshes"] == before["refreshes"] + 1
+
+
+def test_a_storm_of_401_causes_one_refresh_and_a_pause(broker, fake):
+    broker.connect("storm")
+    before = fake.counters()["refreshes"]
+    fake.fail("api", 200, status=401)
+    with broker.client() as admin, ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(lambda _: admin.get("/proxy/storm/v1/me"), range(50)))
+    assert {answer.status_code for answer in answers} == {401}
+    assert fake.counters()["refreshes"] == before + 1
+
+
+def test_an_expiry_shortly_after_a_storm_is_mended(broker, fake):
+    broker.connect("mended")
+    with broker.client() as admin:
+        fake.fail("api", 2, status=401)
+        assert admin.get("/proxy/mended/v1/me").status_code == 401
+        before = fake.counters()["refreshes"]
+        # Without a good answer in between, it is mended as soon as the pause of a second is over.
+        fake.control("expire")
+        wait_until(
+            lambda: admin.get("/proxy/mended/v1/me").status_code == 200, 2, "the token's renewal"
+        )
+        assert fake.counters()["refreshes"] == before + 1
+
+
+def test_an_expiry_right_after_a_good_answer_is_mended_at_once(broker, fake):
+    broker.connect("good")
+    with broker.client() as admin:
+        fake.fail("api", 2, status=401)
+        assert admin.get("/proxy/good/v1/me").status_code == 401
+        assert admin.get("/proxy/good/v1/me").status_code == 200
+        fake.control("expire")
+        assert admin.get("/proxy/good/v1/me").status_code == 200
+
+
+def test_a_401_for_want_of_scope_causes_no_refresh(broker, fake):
+    broker.connect("scope")
+    before = fake.counters()["refreshes"]
+    demand = 'Bearer error="insufficient_scope"'
+    fake.fail("api", 1, status=401, headers={"WWW-Authenticate": demand})
+    with broker.client() as admin:
+        answer = admin.get("/proxy/scope/v1/me")
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, demand)
+    assert fake.counters()["refreshes"] == before
 
 
 def test_the_callers_key_and_cookies_do_not_go_out(service):

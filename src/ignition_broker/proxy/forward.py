@@ -20,12 +20,12 @@ from ignition_broker.proxy.headers import (
     request_headers,
 )
 from ignition_broker.proxy.paths import upstream_target
+from ignition_broker.proxy.pauses import RenewalPauses
 from ignition_broker.proxy.replay import CallerGone, RequestBody
 from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
 
 MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
-PAUSE_SECONDS = 30.0
 EARLY_401_SECONDS = 5.0
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
@@ -70,7 +70,7 @@ class Forwarder:
         self._api_url = api_url
         self._base_path = base_path
         self._replay_limit = replay_limit_bytes
-        self._paused_until: dict[str, float] = {}
+        self._pauses = RenewalPauses(clock)
 
     async def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
@@ -113,7 +113,10 @@ class Forwarder:
             )
 
         answer = await sent(token)
-        if answer.status != 401 or not is_token_problem(answer.headers) or self._is_paused(call):
+        if not _blames_token(answer):
+            self._pauses.token_was_accepted(call.tenant)
+            return answer, []
+        if self._pauses.is_on(call.tenant):
             return answer, []
         try:
             renewed = await self._tokens.renew(call.tenant, rejected_sha256=token.sha256)
@@ -126,11 +129,10 @@ class Forwarder:
             return answer, [(b"broker-error", b"not-replayed")]
         answer.close()
         answer = await sent(renewed)
-        if answer.status == 401 and is_token_problem(answer.headers):
-            # The API refuses even a new token: no use in asking for another at every call.
-            self._paused_until[call.tenant] = self._clock.monotonic() + PAUSE_SECONDS
+        if _blames_token(answer):
+            self._pauses.new_token_was_refused(call.tenant, renewed.sha256)
         else:
-            self._paused_until.pop(call.tenant, None)
+            self._pauses.renewal_helped(call.tenant)
         return answer, []
 
     async def _can_replay(self, body: RequestBody) -> bool:
@@ -141,9 +143,6 @@ class Forwarder:
                 return False
             await self._clock.sleep(0.01)
         return body.can_replay
-
-    def _is_paused(self, call: ForwardedCall) -> bool:
-        return self._paused_until.get(call.tenant, 0.0) > self._clock.monotonic()
 
     async def _pass_back(
         self,
@@ -194,6 +193,10 @@ async def _abandoned_with_caller(
         watcher.cancel()
         if not work.done():
             work.cancel()
+
+
+def _blames_token(answer: UpstreamAnswer) -> bool:
+    return answer.status == 401 and is_token_problem(answer.headers)
 
 
 def _content_length(scope: Scope) -> int:
