@@ -112,7 +112,7 @@ class Broker:
                 stderr=file,
                 stdout=file,
             )
-        wait_until(self._is_ready, what=f"ready ({log.read_text()})")
+        wait_until(self._is_ready, 40, what=f"ready ({log.read_text()})")
         return self
 
     def _is_ready(self) -> bool:

@@ -70,6 +70,7 @@ def registration(settings: Settings) -> Registration:
         authorize_url=settings.ignition_authorize_url,
         token_url=settings.ignition_token_url,
         revoke_url=settings.ignition_revoke_url,
+        client_secret=secret,
         authenticate=methods[settings.ignition_client_auth](settings.ignition_client_id, secret),
         body_format=settings.ignition_token_format,
     )

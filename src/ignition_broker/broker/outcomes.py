@@ -35,7 +35,7 @@ from ignition_broker.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)
 
-LONGEST_BACK_OFF_SECONDS = 30.0
+LONGEST_BACK_OFF_SECONDS = 15.0
 MISCONFIGURED_PAUSE_SECONDS = 30.0
 LIVES_FOR_NOTHING = "Ignition's token lives for 0 seconds"
 

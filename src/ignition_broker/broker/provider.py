@@ -6,7 +6,7 @@ Every try ends in one of a closed set of outcomes, so that the refresh has nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -26,8 +26,10 @@ from ignition_broker.oauth.requests import (
 )
 from ignition_broker.oauth.tokens import (
     AuthorizationCode,
+    ClientSecret,
     CodeVerifier,
     RefreshToken,
+    Secret,
     TokenAnswer,
 )
 
@@ -108,6 +110,7 @@ class Registration:
     authorize_url: str
     token_url: str
     revoke_url: str | None
+    client_secret: ClientSecret
     authenticate: ClientAuthentication
     body_format: BodyFormat
 
@@ -153,7 +156,7 @@ class Provider:
             authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("authorization_code", request)
+        return await self._ask("authorization_code", request, code, verifier)
 
     async def refresh(self, refresh_token: RefreshToken) -> Outcome:
         registration = self._registration
@@ -163,7 +166,7 @@ class Provider:
             authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("refresh_token", request)
+        return await self._ask("refresh_token", request, refresh_token)
 
     async def revoke(self, refresh_token: RefreshToken) -> bool | None:
         """Whether the provider confirmed it (RFC 7009 section 2.2); None: it offers no way."""
@@ -184,9 +187,9 @@ class Provider:
             return False
         return response.is_success
 
-    async def _ask(self, kind: str, request: OAuthRequest) -> Outcome:
+    async def _ask(self, kind: str, request: OAuthRequest, *sent: Secret) -> Outcome:
         started = self._clock.monotonic()
-        outcome = await self._send(request)
+        outcome = await self._send(request, (self._registration.client_secret, *sent))
         if isinstance(outcome, NotSent | Throttled | AnswerLost):
             self._breaker.failed()
         else:
@@ -194,7 +197,7 @@ class Provider:
         self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
         return outcome
 
-    async def _send(self, request: OAuthRequest) -> Outcome:
+    async def _send(self, request: OAuthRequest, secrets: Sequence[Secret]) -> Outcome:
         requested_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -219,9 +222,11 @@ class Provider:
             case TokenAnswer():
                 return Renewed(verdict, requested_at)
             case OAuthError(error="invalid_grant"):
-                return Refused(verdict.description)
+                return Refused(_masked(verdict.description, secrets))
             case OAuthError():
-                return Misconfigured(verdict.error, verdict.description)
+                return Misconfigured(
+                    _masked(verdict.error, secrets), _masked(verdict.description, secrets)
+                )
             case Overloaded():
                 return Throttled(verdict.status, verdict.retry_after_seconds)
             case NotOAuth(status=status) if 300 <= status < 500:
@@ -230,3 +235,11 @@ class Provider:
                 return NoToken(verdict.reason)
             case _:
                 assert_never(verdict)
+
+
+def _masked(text: str, secrets: Sequence[Secret]) -> str:
+    """A provider that repeats what it was sent must not bring it into a log or an error."""
+    for secret in secrets:
+        if secret.reveal():
+            text = text.replace(secret.reveal(), "…")
+    return text
