@@ -33,7 +33,7 @@ from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.proxy.forward import Forwarder
-from ignition_broker.proxy.upstream import AiohttpUpstream
+from ignition_broker.proxy.upstream import AiohttpUpstream, UpstreamLimits
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
@@ -202,7 +202,13 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
 
     upstream = AiohttpUpstream(
-        settings.ignition_api_url, timeout_seconds=settings.broker_proxy_timeout
+        settings.ignition_api_url,
+        UpstreamLimits(
+            connect_timeout_seconds=settings.broker_proxy_connect_timeout,
+            timeout_seconds=settings.broker_proxy_timeout,
+            idle_timeout_seconds=settings.broker_proxy_idle_timeout,
+            connections=settings.broker_proxy_connections,
+        ),
     )
 
     @asynccontextmanager
@@ -251,6 +257,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         api_url=settings.ignition_api_url,
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
+        timeout_seconds=settings.broker_proxy_timeout,
+        tenant_concurrency=settings.broker_proxy_tenant_concurrency,
     )
     hot_path = HotPath(app, access, parts.issuer, clock)
     return RequestEnvelope(

@@ -132,6 +132,10 @@ class Settings(RotationSettings):
     broker_keepalive: float = Field(86400, ge=0)
     broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
     broker_proxy_timeout: float = Field(30, gt=0)
+    broker_proxy_connect_timeout: float = Field(5, gt=0)
+    broker_proxy_idle_timeout: float = Field(300, gt=0)
+    broker_proxy_connections: int = Field(1000, ge=1)
+    broker_proxy_tenant_concurrency: int = Field(200, ge=1)
     broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     broker_log_format: Literal["auto", "json", "console"] = "auto"
     broker_refresh_rate: float = Field(400, gt=0)

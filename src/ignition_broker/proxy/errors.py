@@ -3,7 +3,7 @@
 ProxyError
 ├── PathRefused             the target could leave the API's base path
 ├── UpstreamUnreachable     no connection, or it broke before an answer began
-└── UpstreamTimeout         no response headers in time
+└── UpstreamTimeout         no response headers in time, or silence amid the answer
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ class PathRefused(ProxyError):
 
 
 class UpstreamUnreachable(ProxyError):
-    pass
+    """``was_sent``: the API may have seen the request, or a part of it."""
+
+    def __init__(self, detail: str, *, was_sent: bool = True) -> None:
+        super().__init__(detail)
+        self.was_sent = was_sent
 
 
 class UpstreamTimeout(ProxyError):

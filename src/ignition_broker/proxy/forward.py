@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
-from ignition_broker.proxy.errors import PathRefused
+from ignition_broker.proxy.errors import PathRefused, UpstreamUnreachable
 from ignition_broker.proxy.headers import (
     Headers,
     ResponseHeaders,
@@ -21,14 +18,21 @@ from ignition_broker.proxy.headers import (
 )
 from ignition_broker.proxy.paths import upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
-from ignition_broker.proxy.replay import CallerGone, RequestBody
+from ignition_broker.proxy.replay import RequestBody, abandoned_with_caller
+from ignition_broker.proxy.retries import (
+    IDEMPOTENT_METHODS,
+    retries_asked_for,
+    retry_after_seconds,
+)
+from ignition_broker.proxy.turns import Turns
 from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
 
 MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
-EARLY_401_SECONDS = 5.0
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+# RFC 9110: no body comes with these, and uvicorn would wait for what a length announces.
+BODILESS_STATUSES = frozenset({204, 304})
 
 
 class Tokens(Protocol):
@@ -51,6 +55,18 @@ class ForwardedCall:
     request_id: str
 
 
+@dataclass(slots=True)
+class _Request:
+    """What goes out, but for the token; ``added``: the proxy's own word on the answer."""
+
+    method: str
+    target: bytes
+    headers: Headers
+    body: RequestBody
+    has_body: bool
+    added: Headers = field(default_factory=list)
+
+
 class Forwarder:
     """``replay_limit_bytes``: the largest body that can be sent twice."""
 
@@ -63,6 +79,8 @@ class Forwarder:
         api_url: str,
         base_path: bytes,
         replay_limit_bytes: int,
+        timeout_seconds: float,
+        tenant_concurrency: int,
     ) -> None:
         self._tokens = tokens
         self._upstream = upstream
@@ -70,92 +88,114 @@ class Forwarder:
         self._api_url = api_url
         self._base_path = base_path
         self._replay_limit = replay_limit_bytes
+        self._timeout_seconds = timeout_seconds
         self._pauses = RenewalPauses(clock)
+        self._turns = Turns(tenant_concurrency)
 
     async def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
     ) -> None:
         """Streams the API's answer. Raises `proxy.errors` or what ``tokens`` raises, before
         anything was sent; once the answer has begun, an error breaks it off."""
-        if scope["method"] in REFUSED_METHODS:
-            raise PathRefused(f"The method {scope['method']} is not passed on.")
+        method: str = scope["method"]
+        if method in REFUSED_METHODS:
+            raise PathRefused(f"The method {method} is not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
-        length = _content_length(scope)
+        headers: Headers = list(scope["headers"])
+        length, has_body = _framing(headers)
         body = RequestBody(receive, self._replay_limit, length)
-        has_body = length > 0 or any(name == b"transfer-encoding" for name, _ in scope["headers"])
-        body.is_read_whole = not has_body
+        if not has_body:
+            body.has_none()
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
-        token = await self._tokens.issue(call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0)
-        work = asyncio.ensure_future(
-            self._answer(scope["method"], target, scope["headers"], body, has_body, token, call)
-        )
-        async with _abandoned_with_caller(work, body):
+        request = _Request(method, target, headers, body, has_body)
+        async with abandoned_with_caller(body):
+            await self._turns.take(call.tenant)
             try:
-                answer, own_headers = await work
-            except CallerGone:
-                return
-            await self._pass_back(scope["method"], answer, own_headers, send, call)
+                token = await self._tokens.issue(
+                    call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
+                )
+                answer = await self._answer_worth_passing_back(request, token, call)
+                await self._pass_back(request, answer, send, call)
+            finally:
+                self._turns.give_back(call.tenant)
+
+    async def _answer_worth_passing_back(
+        self, request: _Request, token: IssuedToken, call: ForwardedCall
+    ) -> UpstreamAnswer:
+        retries = retries_asked_for(request.method, request.headers)
+        give_up_at = self._clock.monotonic() + self._timeout_seconds
+        while True:
+            answer, token = await self._answer(request, token, call)
+            seconds = retry_after_seconds(answer.status, answer.headers, self._clock.now())
+            if (
+                seconds is None
+                or retries == 0
+                or not request.body.can_replay
+                or self._clock.monotonic() + seconds >= give_up_at
+            ):
+                return answer
+            answer.close()
+            retries -= 1
+            await self._clock.sleep(seconds)
 
     async def _answer(
-        self,
-        method: str,
-        target: bytes,
-        received: Headers,
-        body: RequestBody,
-        has_body: bool,  # noqa: FBT001
-        token: IssuedToken,
-        call: ForwardedCall,
-    ) -> tuple[UpstreamAnswer, Headers]:
-        async def sent(with_token: IssuedToken) -> UpstreamAnswer:
-            headers = request_headers(received, with_token.access_token.reveal(), call.request_id)
-            return await self._upstream.send(
-                method, target, headers, body.chunks() if has_body else None
-            )
-
-        answer = await sent(token)
+        self, request: _Request, token: IssuedToken, call: ForwardedCall
+    ) -> tuple[UpstreamAnswer, IssuedToken]:
+        answer = await self._sent(request, token, call)
         if not _blames_token(answer):
-            self._pauses.token_was_accepted(call.tenant)
-            return answer, []
-        if self._pauses.is_on(call.tenant):
-            return answer, []
+            self._pauses.token_was_accepted(call.tenant, token.sha256)
+            return answer, token
+        if not self._pauses.may_renew(call.tenant, token.sha256):
+            return answer, token
         try:
             renewed = await self._tokens.renew(call.tenant, rejected_sha256=token.sha256)
         except BaseException:
             answer.close()
             raise
         if renewed.sha256 == token.sha256:
-            return answer, []
-        if not await self._can_replay(body):
-            return answer, [(b"broker-error", b"not-replayed")]
+            return answer, token
+        self._pauses.was_renewed(call.tenant, renewed.sha256)
+        if not request.body.can_replay:
+            request.added.append((b"broker-error", b"not-replayed"))
+            return answer, renewed
         answer.close()
-        answer = await sent(renewed)
+        answer = await self._sent(request, renewed, call)
         if _blames_token(answer):
             self._pauses.new_token_was_refused(call.tenant, renewed.sha256)
         else:
-            self._pauses.renewal_helped(call.tenant)
-        return answer, []
+            self._pauses.token_was_accepted(call.tenant, renewed.sha256)
+        return answer, renewed
 
-    async def _can_replay(self, body: RequestBody) -> bool:
-        """A 401 may come ahead of the body's end; whether all of it fits the limit shows later."""
-        give_up_at = self._clock.monotonic() + EARLY_401_SECONDS
-        while body.can_replay and not body.is_read_whole:
-            if self._clock.monotonic() > give_up_at:
-                return False
-            await self._clock.sleep(0.01)
-        return body.can_replay
+    async def _sent(
+        self, request: _Request, token: IssuedToken, call: ForwardedCall
+    ) -> UpstreamAnswer:
+        headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
+        for is_last in (False, True):
+            body = request.body.chunks() if request.has_body else None
+            try:
+                return await self._upstream.send(request.method, request.target, headers, body)
+            except UpstreamUnreachable as error:
+                # aiohttp itself tries again where a kept connection turns out dead, but for bodies.
+                is_safe = not error.was_sent or (
+                    request.has_body
+                    and request.method in IDEMPOTENT_METHODS
+                    and request.body.can_replay
+                    and not request.body.is_caller_gone
+                )
+                if is_last or not is_safe:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     async def _pass_back(
-        self,
-        method: str,
-        answer: UpstreamAnswer,
-        own_headers: Headers,
-        send: Send,
-        call: ForwardedCall,
+        self, request: _Request, answer: UpstreamAnswer, send: Send, call: ForwardedCall
     ) -> None:
-        headers = ResponseHeaders(self._api_url, call.prefix).of(answer.headers) + own_headers
+        headers = ResponseHeaders(self._api_url, call.prefix).of(answer.headers) + request.added
+        has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
+        if not has_body and request.method != "HEAD":
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            if method != "HEAD":
+            if has_body:
                 async for chunk in answer.chunks():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -163,44 +203,16 @@ class Forwarder:
             answer.close()
 
 
-@contextlib.asynccontextmanager
-async def _abandoned_with_caller(
-    work: asyncio.Future[tuple[UpstreamAnswer, Headers]], body: RequestBody
-) -> AsyncIterator[None]:
-    """Ends the block, and with it the upstream request, when the caller goes away."""
-    current = asyncio.current_task()
-    is_gone = False
-
-    async def watch() -> None:
-        nonlocal is_gone
-        while not body.is_read_whole:
-            if work.done():
-                return
-            await asyncio.wait([work], timeout=0.2)
-        await body.caller_gone()
-        is_gone = True
-        if current is not None:
-            current.cancel()
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not is_gone or current is None:
-            raise
-        current.uncancel()
-    finally:
-        watcher.cancel()
-        if not work.done():
-            work.cancel()
-
-
 def _blames_token(answer: UpstreamAnswer) -> bool:
     return answer.status == 401 and is_token_problem(answer.headers)
 
 
-def _content_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
+def _framing(headers: Headers) -> tuple[int, bool]:
+    """The declared length, 0 where none is, and whether there is a body (RFC 9112 section 6)."""
+    length = 0
+    for name, value in headers:
+        if name == b"transfer-encoding":
+            return 0, True
         if name == b"content-length" and value.isdigit():
-            return int(value)
-    return 0
+            length = int(value)
+    return length, length > 0

@@ -41,7 +41,10 @@ def request_headers(
 ) -> Headers:
     """What goes out: in order, duplicates kept, with this tenant's token in place of the key."""
     received = list(received)
-    dropped = _NOT_SENT | _named_by_connection(received)
+    # Framing is not the caller's to take away, and has one form (RFC 9112 section 6.3).
+    dropped = _NOT_SENT | (_named_by_connection(received) - {b"content-length"})
+    if any(name == b"transfer-encoding" for name, _ in received):
+        dropped |= {b"content-length"}
     headers = [
         (name, value)
         for name, value in received

@@ -18,9 +18,15 @@ def pauses(clock):
     return RenewalPauses(clock)
 
 
-def seconds_paused(pauses, clock, tenant="acme"):
+def refuse_new(pauses, version, tenant="acme"):
+    """A call is renewed after a 401, and its replay is refused."""
+    pauses.was_renewed(tenant, f"token {version}")
+    pauses.new_token_was_refused(tenant, f"token {version}")
+
+
+def seconds_paused(pauses, clock, version):
     start = clock.at
-    while pauses.is_on(tenant):
+    while not pauses.may_renew("acme", f"token {version}"):
         clock.at += 0.5
     return clock.at - start
 
@@ -28,61 +34,68 @@ def seconds_paused(pauses, clock, tenant="acme"):
 def test_the_pause_begins_at_a_second_and_doubles_to_a_minute(pauses, clock):
     lengths = []
     for version in range(8):
-        pauses.new_token_was_refused("acme", f"token {version}")
-        lengths.append(seconds_paused(pauses, clock))
+        refuse_new(pauses, version)
+        lengths.append(seconds_paused(pauses, clock, version))
     assert lengths == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_a_token_counts_once_however_many_calls_saw_it_refused(pauses, clock):
     for _ in range(100):
-        pauses.new_token_was_refused("acme", "token")
-    assert seconds_paused(pauses, clock) == 1
+        refuse_new(pauses, 1)
+    assert seconds_paused(pauses, clock, 1) == 1
+
+
+def test_a_new_token_that_another_call_sees_refused_first_begins_the_pause_too(pauses, clock):
+    pauses.was_renewed("acme", "token 1")
+    assert not pauses.may_renew("acme", "token 1")
+    assert seconds_paused(pauses, clock, 1) == 1
 
 
 def test_a_good_answer_ends_the_pause(pauses):
-    pauses.new_token_was_refused("acme", "token")
-    assert pauses.is_on("acme")
-    pauses.token_was_accepted("acme")
-    assert not pauses.is_on("acme")
+    refuse_new(pauses, 1)
+    assert not pauses.may_renew("acme", "token 1")
+    pauses.token_was_accepted("acme", "token 1")
+    assert pauses.may_renew("acme", "token 1")
 
 
 def test_good_answers_elsewhere_do_not_let_an_endpoint_that_always_refuses_renew_without_end(
     pauses, clock
 ):
-    renewals = 0
-    for call in range(6000):
-        if not pauses.is_on("acme"):
-            renewals += 1
-            pauses.new_token_was_refused("acme", f"token {call}")
-        pauses.token_was_accepted("acme")
+    version = 0
+    for _ in range(6000):
+        if pauses.may_renew("acme", f"token {version}"):
+            version += 1
+            refuse_new(pauses, version)
+        pauses.token_was_accepted("acme", f"token {version}")
         clock.at += 0.1
-    assert renewals < 10 + 20
+    assert 10 < version < 20
 
 
 def test_a_renewal_that_helped_forgets_all_refusals(pauses, clock):
     for version in range(8):
-        pauses.new_token_was_refused("acme", f"token {version}")
-    pauses.renewal_helped("acme")
-    assert not pauses.is_on("acme")
-    pauses.new_token_was_refused("acme", "another")
-    assert seconds_paused(pauses, clock) == 1
+        refuse_new(pauses, version)
+    pauses.was_renewed("acme", "good")
+    pauses.token_was_accepted("acme", "good")
+    assert pauses.may_renew("acme", "good")
+    refuse_new(pauses, 9)
+    assert seconds_paused(pauses, clock, 9) == 1
 
 
 def test_refusals_of_long_ago_are_forgotten(pauses, clock):
     for version in range(8):
-        pauses.new_token_was_refused("acme", f"token {version}")
+        refuse_new(pauses, version)
     clock.at += 200
-    pauses.new_token_was_refused("acme", "another")
-    assert seconds_paused(pauses, clock) == 1
+    refuse_new(pauses, 9)
+    assert seconds_paused(pauses, clock, 9) == 1
 
 
 def test_one_tenants_pause_is_not_anothers_and_the_memory_is_bounded(clock):
     pauses = RenewalPauses(clock, most_tenants=2)
     for tenant in ("first", "second", "third"):
-        pauses.new_token_was_refused(tenant, "token")
-    assert [pauses.is_on(name) for name in ("first", "second", "third", "fourth")] == [
-        False,
-        True,
-        True,
-        False,
+        refuse_new(pauses, 1, tenant)
+    renewable = [
+        tenant
+        for tenant in ("first", "second", "third", "fourth")
+        if pauses.may_renew(tenant, "token 1")
     ]
+    assert renewable == ["first", "fourth"]
