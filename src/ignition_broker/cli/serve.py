@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
 from ignition_broker.telemetry import configure_logging
@@ -27,6 +28,7 @@ def serve(
     uvicorn.run(
         "ignition_broker.app:application",
         factory=True,
+        http=ProxyHttpProtocol,
         host=settings.broker_host,
         port=settings.broker_port,
         workers=workers,
