@@ -59,14 +59,18 @@ def judge_token_answer(
     if status == 429 or status >= 500:
         return Overloaded(status, retry_after_seconds(headers.get("retry-after"), now=now))
     fields = _json_object(body)
-    if 200 <= status < 300:
-        if fields is None:
-            return NotOAuth(status, "the body is no JSON object")
-        return _judge_success(status, fields)
-    error = fields.get("error") if fields is not None else None
-    if 400 <= status < 500 and fields is not None and isinstance(error, str) and error:
+    is_success = 200 <= status < 300
+    if fields is None:
+        said = "the body is no JSON object" if is_success else "no OAuth error"
+        return NotOAuth(status, f"status {status}, {said}")
+    error = fields.get("error")
+    # Some servers say no with status 200.
+    is_error = 400 <= status < 500 or (is_success and "access_token" not in fields)
+    if is_error and isinstance(error, str) and error:
         return OAuthError(status, _printable(error), _printable(fields.get("error_description")))
-    return NotOAuth(status, f"status {status} without an OAuth error")
+    if is_success:
+        return _judge_success(status, fields)
+    return NotOAuth(status, f"status {status}, no OAuth error")
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:

@@ -90,6 +90,11 @@ def test_an_oauth_error_is_one_whatever_its_4xx():
     assert isinstance(judge(302, b""), NotOAuth)
 
 
+def test_an_error_with_status_200_is_one_too_unless_a_token_came_with_it():
+    assert judge(200, {"error": "invalid_grant"}) == OAuthError(200, "invalid_grant", "")
+    assert isinstance(judge(200, {"error": "odd", "access_token": "a"}), TokenAnswer)
+
+
 @given(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
 )
