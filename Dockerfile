@@ -27,8 +27,11 @@ ENV PATH=/opt/ignition-broker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     BROKER_HOST=0.0.0.0 \
     BROKER_LOG_FORMAT=json
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
-    --shell /usr/sbin/nologin broker
+# The base's own installers go too: nothing here adds a package to a running container.
+RUN python3 -m pip uninstall --quiet --yes pip setuptools wheel \
+    && rm -r "$(python3 -c 'import ensurepip; print(*ensurepip.__path__)')" \
+    && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent \
+       --shell /usr/sbin/nologin broker
 COPY --from=builder /opt/ignition-broker /opt/ignition-broker
 WORKDIR /opt/ignition-broker
 # By number, so that an orchestrator can see that it is not root.

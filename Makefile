@@ -34,6 +34,12 @@ types: $(READY) ## Check the types
 
 check: lint types test ## What CI runs
 
+secrets: ## Make the files that docker-compose.yml mounts as secrets
+	@scripts/make-secrets
+
+image-check: $(READY) ## Build the image and play docker-compose.yml; as root, on Debian, without Docker
+	@scripts/image-check
+
 lock: $(READY) ## Pin the dependencies anew
 	for name in runtime dev; do \
 	  extra=$$( [ $$name = dev ] && echo "--extra dev requirements/build.in -c requirements/runtime.txt" ); \
@@ -45,7 +51,7 @@ lock: $(READY) ## Pin the dependencies anew
 	    --python-version 3.11 --no-header requirements/$$name.in -o requirements/$$name.txt; \
 	done
 
-.PHONY: help install dev test lint types check lock
+.PHONY: help install dev test lint types check secrets image-check lock
 
 chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 	$(PYTHON) -m tests.chaos.run $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,6 @@
 """Play a compose file without a Docker engine: part of ``scripts/image-check``, which see.
 
-The database service is an embedded Postgres; every other one runs from the built image's root file
-system as an engine would start it: read-only, secrets mounted, no capabilities, the image's user.
+The database service is an embedded Postgres; every other one runs from the built image.
 """
 
 from __future__ import annotations
@@ -9,81 +8,33 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import yaml
+from check_image import check_image
+from container import Image, Service, expect, read_image, refused_writes
 
 from ignition_broker.embedded import EmbeddedPostgres
 
 DATABASE = "db"
-# What an engine does ahead of the entry point, in a mount namespace that ends with it.
-CONTAINER = """
-root=$1 secrets=$2 user=$3 tmpfs=$4 read_only=$5; shift 5
-mount --bind "$root" "$root"
-mkdir -p "$root/run/secrets" "$root/proc" "$root/dev"
-mount --bind "$secrets" "$root/run/secrets"
-for folder in $tmpfs; do mount -t tmpfs -o nosuid,nodev,noexec tmpfs "$root$folder"; done
-mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
-if [ "$read_only" = True ]; then mount -o remount,bind,ro "$root"; fi
-exec setpriv --no-new-privs chroot --userspec="$user" "$root" "$@"
+# What the user may write, kernel file systems aside.
+WRITABLE = """
+import os
+for folder, folders, files in os.walk("/"):
+    if folder == "/":
+        folders[:] = set(folders) - {"proc", "sys", "dev"}
+    for path in (folder, *(os.path.join(folder, name) for name in files)):
+        if os.access(path, os.W_OK) and not os.path.islink(path):
+            print(path)
 """
-
-READ_ONLY = "import os, sys; sys.exit(not os.statvfs('/').f_flag & os.ST_RDONLY)"
-
-
-@dataclass(frozen=True)
-class Image:
-    """What the Dockerfile says about running it."""
-
-    root: Path
-    user: str
-    environment: Mapping[str, str]
-    entrypoint: list[str]
-    command: list[str]
-    health_check: list[str]
-    stop_signal: signal.Signals
-
-
-@dataclass(frozen=True)
-class Service:
-    """One service of the compose file, ready to be started."""
-
-    name: str
-    image: Image
-    environment: Mapping[str, str]
-    command: list[str]
-    secrets: Path
-    tmpfs: list[str]
-    is_read_only: bool
-    grace_seconds: float
-
-    def start(self, command: list[str], *, output: int | None = None) -> subprocess.Popen[bytes]:
-        arguments = [str(self.image.root), str(self.secrets), self.image.user]
-        arguments += [" ".join(self.tmpfs), str(self.is_read_only)]
-        return subprocess.Popen(
-            ["/usr/bin/unshare", "--mount", "sh", "-euc", CONTAINER, "sh", *arguments, *command],
-            env={**self.image.environment, **self.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-
-    def run(self, *command: str) -> int:
-        return self.start(list(command)).wait(60)
-
-    def is_healthy(self) -> bool:
-        return self.start(self.image.health_check, output=subprocess.DEVNULL).wait(10) == 0
 
 
 def main(compose_path: Path, image_path: Path, root: Path, work: Path) -> None:
@@ -91,48 +42,41 @@ def main(compose_path: Path, image_path: Path, root: Path, work: Path) -> None:
     image = read_image(json.loads(image_path.read_text())["Docker"]["config"], root)
     check_image(image)
     secrets = make_secrets(work / "secrets")
+    files = {Path(secret["file"]).name for secret in compose["secrets"].values()}
+    expect(files == {path.name for path in secrets.iterdir()}, "it writes the file's secrets")
     with database(compose["services"][DATABASE], secrets, work) as address:
         port = free_port()
         replace_secret(secrets / "database_url", f"@{DATABASE}:5432/", f"@{address}/")
         for name in in_order(compose["services"]):
             service = read_service(name, compose, image, secrets, port)
             if "ports" in compose["services"][name]:
-                check_service(service, port)
+                check_rights(service, work / "touch.trace")
+                check_service(service, port, work / "serve.trace")
             else:
                 expect(service.run(*image.entrypoint, *service.command) == 0, f"{name} ends with 0")
                 again = service.run(*image.entrypoint, *service.command)
                 expect(again == 0, f"{name} may run again")
 
 
-def check_image(image: Image) -> None:
-    uid = image.user.split(":")[0]
-    expect(uid.isdigit() and int(uid) > 0, f"the user is numeric and not root: {image.user}")
-    home = image.root / "opt/ignition-broker"
-    tools = {"pip", "pip3", "uv", "gcc", "cc", "hatchling", "wheel"}
-    expect(not tools & {path.name for path in (home / "bin").iterdir()}, "the venv has no tools")
-    packages = next(home.glob("lib/python3*/site-packages"))
-    expect(not (packages / "pip").exists(), "the venv has no pip")
-    expect(not (packages / "setuptools").exists(), "the venv has no setuptools")
-    expect(not list(image.root.glob("usr/bin/*gcc")), "there is no compiler")
-    expect(any(packages.glob("ignition_broker/**/*.pyc")), "the bytecode is there")
-    expect(not (image.root / "build").exists(), "nothing of the build is left")
-    files = [path.lstat() for path in home.rglob("*")]
-    expect(all(file.st_uid == 0 for file in files), "the service's own files belong to root")
+def check_rights(service: Service, trace: Path) -> None:
+    wrote = service.run("touch", "/refused", trace=trace) == 0
+    writable = service.read("python", "-c", WRITABLE).split()
+    expect(writable == service.tmpfs, "the user can write to the tmpfs alone", writable)
+    expect(not wrote and refused_writes(trace), "an attempt to write elsewhere shows")
 
 
-def check_service(service: Service, port: int) -> None:
+def check_service(service: Service, port: int, trace: Path) -> None:
     image = service.image
     expect(not service.is_healthy(), "the health check fails while nothing runs")
-    expect(service.run("python", "-c", READ_ONLY) == 0, "the root file system is read-only")
     begun = time.monotonic()
-    running = service.start([*image.entrypoint, *service.command])
+    running = service.start([*image.entrypoint, *service.command], trace=trace)
     try:
         while not service.is_healthy() and running.poll() is None:
             if time.monotonic() > begun + 30:
                 break
             time.sleep(0.2)
         took = time.monotonic() - begun
-        expect(service.is_healthy(), f"the image's health check passes after {took:.1f} s")
+        expect(service.is_healthy(), f"the health check passes after {took:.1f} s, traced")
         status = Path(f"/proc/{running.pid}/status").read_text()
         expect(f"Uid:\t{image.user.split(':')[0]}\t" in status, "it runs as the image's user")
         expect("CapPrm:\t0000000000000000" in status, "it has no capabilities")
@@ -140,14 +84,16 @@ def check_service(service: Service, port: int) -> None:
         expect(answer(port, "/admin/tenants") == 401, "/admin/tenants without a key answers 401")
         key = (service.secrets / "broker_admin_key").read_text()
         expect(answer(port, "/admin/tenants", key) == 200, "and 200 with the key of the secret")
-    except BaseException:
+        begun = time.monotonic()
+        running.send_signal(image.stop_signal)
+        code = running.wait(service.grace_seconds)
+        took = time.monotonic() - begun
+        expect(code == 0, f"{image.stop_signal.name} ends it with 0 after {took:.1f} s", code)
+    finally:
         running.kill()
-        raise
-    begun = time.monotonic()
-    running.send_signal(image.stop_signal)
-    code = running.wait(service.grace_seconds)
-    took = time.monotonic() - begun
-    expect(code == 0, f"{image.stop_signal.name} ends it after {took:.1f} s; exit code {code}")
+    expect(not service.is_healthy(), "the health check fails again")
+    refused = refused_writes(trace)
+    expect(not refused, "the service has made no attempt to write elsewhere", refused)
 
 
 @contextmanager
@@ -168,27 +114,10 @@ def database(service: Mapping[str, Any], secrets: Path, work: Path) -> Iterator[
         yield f"127.0.0.1:{postgres.port}"
 
 
-def read_image(config: Mapping[str, Any], root: Path) -> Image:
-    kind, *health_check = config["Healthcheck"]["Test"]
-    expect(kind == "CMD", "the health check needs no shell")
-    return Image(
-        root=root,
-        user=config["User"],
-        environment=dict(line.split("=", 1) for line in config["Env"]),
-        entrypoint=config["Entrypoint"],
-        command=config["Cmd"],
-        health_check=health_check,
-        stop_signal=signal.Signals[config.get("StopSignal", "SIGTERM")],
-    )
-
-
 def read_service(
     name: str, compose: Mapping[str, Any], image: Image, secrets: Path, port: int
 ) -> Service:
     service = compose["services"][name]
-    for secret in service["secrets"]:
-        file = Path(compose["secrets"][secret]["file"]).name
-        expect((secrets / file).exists(), f"make-secrets writes {file}")
     given = {key: value or os.environ.get(key) for key, value in service["environment"].items()}
     return Service(
         name=name,
@@ -225,7 +154,10 @@ def make_secrets(folder: Path) -> Path:
     subprocess.run([script, folder], env={**os.environ, **client}, check=True)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     subprocess.run([script, folder], env=os.environ, check=True)
-    expect(before == {path: path.read_bytes() for path in folder.iterdir()}, "it overwrites none")
+    expect(
+        before == {path: path.read_bytes() for path in folder.iterdir()},
+        "make-secrets overwrites nothing",
+    )
     # Compose mounts file by file into a folder open to all; here the folder itself is mounted.
     folder.chmod(0o755)
     return folder
@@ -248,12 +180,6 @@ def answer(port: int, path: str, key: str | None = None) -> int:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def expect(fact: object, sentence: str) -> None:
-    if not fact:
-        sys.exit(f"image-check: not so: {sentence}")
-    print(f"  {sentence}", flush=True)
 
 
 if __name__ == "__main__":
