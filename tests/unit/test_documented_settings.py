@@ -64,7 +64,7 @@ def example() -> dict[str, str]:
 def readme_rows() -> list[tuple[str, str]]:
     """A row may hold two settings, with one default each or one for both."""
     table = read("README.md").split("\n## Settings\n")[1].split("\n## ")[0]
-    rows = []
+    rows: list[tuple[str, str]] = []
     for row in re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.MULTILINE):
         names, defaults = (cell.split(", ") for cell in row)
         defaults *= len(names) // len(defaults)
