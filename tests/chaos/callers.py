@@ -14,10 +14,23 @@ ROUNDING_SECONDS = 1.1
 """``expires_in`` is given in whole seconds."""
 
 
+@dataclass(frozen=True)
+class Outage:
+    """From the first refusal to the next token, on the wall clock."""
+
+    tenant: str
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
 @dataclass
 class Callers:
     """``known_until``: for each tenant, until when some token that was handed out lives.
-    ``outages``: from when to when a tenant's callers got none, on the wall clock."""
+    ``outages``: when a tenant's callers got none."""
 
     seed: int
     urls: list[str]
@@ -31,7 +44,7 @@ class Callers:
     too_short: list[str] = field(default_factory=list)
     wrongly_refused: list[str] = field(default_factory=list)
     unmet_since: dict[str, float] = field(default_factory=dict)
-    outages: list[tuple[float, float]] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
     lost_tenants: set[str] = field(default_factory=set)
 
     async def run(self, callers: int, until: float) -> None:
@@ -86,7 +99,7 @@ class Callers:
         self.known_until[tenant] = max(until, self.known_until.get(tenant, 0.0))
         since = self.unmet_since.pop(tenant, None)
         if since is not None:
-            self.outages.append((since, ended))
+            self.outages.append(Outage(tenant, since, ended))
 
     def _judge_refusal(self, tenant, min_ttl, code, began, ended, known_until) -> None:
         """``known_until``: as it was when the call began, so that the token lived all along."""

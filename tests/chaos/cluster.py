@@ -40,6 +40,11 @@ class Cluster:
             callback = browser.get(url + "&auto=1").headers["location"]
             assert browser.get(callback).status_code == 200
 
+    def errors_logged(self) -> list[str]:
+        """What no fault should bring a replica to log."""
+        lines = (line for replica in self.replicas for line in replica.log_text().splitlines())
+        return [line[:4000] for line in lines if '"level": "error"' in line][:20]
+
     def control(self, verb: str, **body) -> None:
         httpx.post(f"{self.fake_url}/control/{verb}", json=body).raise_for_status()
 

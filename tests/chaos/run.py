@@ -15,6 +15,7 @@ import random
 import statistics
 import sys
 import time
+from datetime import datetime
 
 import httpx
 
@@ -57,7 +58,7 @@ async def chaos(
         mend(callers, running, until),
     )
     verdict = judge(await asyncio.to_thread(running.ledger), faults)
-    outages = [ended - began for began, ended in callers.outages] or [0.0]
+    seconds_without = [outage.seconds for outage in callers.outages] or [0.0]
     return {
         "seed": seed,
         "seconds": seconds,
@@ -72,11 +73,33 @@ async def chaos(
         "served_with_less_than_asked": callers.too_short,
         "tenants_without_a_token_seconds": {
             "times": len(callers.outages),
-            "median": round(statistics.median(outages), 2),
-            "max": round(max(outages), 2),
+            "median": round(statistics.median(seconds_without), 2),
+            "max": round(max(seconds_without), 2),
         },
+        "longest_outage": await asyncio.to_thread(longest_outage, running, callers, faults),
+        "errors_logged": running.errors_logged(),
         "recovery_after_a_fault_seconds": recoveries(faults, callers.outages),
     }
+
+
+def longest_outage(running: Cluster, callers: Callers, faults: Faults) -> list[str]:
+    """What happened in it, for whoever wants to shorten it."""
+    if not callers.outages:
+        return []
+    worst = max(callers.outages, key=lambda outage: outage.seconds)
+    told = [
+        (window.began - worst.began, f"{window.kind} until {window.ended - worst.began:+.1f}")
+        for window in faults.windows
+        if window.began <= worst.ended and window.ended >= worst.began
+    ]
+    with running.replicas[0].client() as admin:
+        trail = admin.get(f"/admin/audit?tenant={worst.tenant}&limit=1000").json()["events"]
+    for event in trail:
+        at = datetime.fromisoformat(event["at"]).timestamp()
+        if worst.began - 10 <= at <= worst.ended + 1:
+            what = f"{event['action']} {event['outcome']} {json.dumps(event['detail'])}"
+            told.append((at - worst.began, what))
+    return [f"{at:+.1f} {what}" for at, what in sorted(told)]
 
 
 def run(
@@ -94,6 +117,7 @@ def is_kept(figures: dict) -> bool:
     return not any(
         figures[name]
         for name in (
+            "errors_logged",
             "reuses_unprovoked",
             "grants_lost_unprovoked",
             "refused_while_a_live_token_existed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, field
 
+from tests.chaos.callers import Outage
 from tests.chaos.faults import PROVIDER_TIMEOUT_SECONDS, Faults
 
 STORE_SECONDS = 1.5
@@ -42,11 +43,15 @@ def judge(ledger: list[dict], faults: Faults) -> Verdict:
     return verdict
 
 
-def recoveries(faults: Faults, outages: list[tuple[float, float]]) -> dict[str, dict]:
+def recoveries(faults: Faults, outages: list[Outage]) -> dict[str, dict]:
     """For each kind of fault: from its end to the end of the last outage that it overlaps."""
     seconds: dict[str, list[float]] = {}
     for window in faults.windows:
-        ends = [end for begin, end in outages if begin <= window.ended and end >= window.began]
+        ends = [
+            outage.ended
+            for outage in outages
+            if outage.began <= window.ended and outage.ended >= window.began
+        ]
         seconds.setdefault(window.kind, []).append(
             max(0.0, max(ends, default=window.ended) - window.ended)
         )

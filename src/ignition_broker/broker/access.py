@@ -22,7 +22,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope, is_tenant_pattern
 from ignition_broker.storage import api_keys, audit
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageUnavailable
+from ignition_broker.storage.errors import StorageError
 
 KEY_PREFIX = "ibk_"
 BOOTSTRAP_ADMIN = "bootstrap-admin"
@@ -86,9 +86,11 @@ class Access:
         try:
             async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
                 caller = await self._database.once(lambda c: api_keys.find(c, hashed))
-        except (StorageUnavailable, TimeoutError) as error:
+        except (StorageError, TimeoutError) as error:
             if held is None:
-                raise Unavailable("The database is away, so keys can't be checked.") from error
+                raise Unavailable(
+                    "The database can't be used just now, so keys can't be checked."
+                ) from error
             return held
         if caller is None:
             self._callers.drop(hashed)

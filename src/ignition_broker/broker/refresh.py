@@ -29,7 +29,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageUnavailable
+from ignition_broker.storage.errors import StorageError
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
@@ -124,8 +124,8 @@ class Refresher:
             grant = await self._database.once(
                 lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
             )
-        except StorageUnavailable as error:
-            raise Unavailable("The database is away.", tenant=tenant) from error
+        except StorageError as error:
+            raise Unavailable("The database can't be used just now.", tenant=tenant) from error
         if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
             self._cache.put(grant.issued, mark)
             return grant, grant.issued
@@ -161,9 +161,11 @@ class Refresher:
                     use_before=self.use_before(asked_at),
                 )
             )
-        except StorageUnavailable as error:
+        except StorageError as error:
             self._breaker.release()
-            raise Unavailable("The database is away.", tenant=grant.tenant) from error
+            raise Unavailable(
+                "The database can't be used just now.", tenant=grant.tenant
+            ) from error
 
     def use_before(self, asked_at: float) -> float:
         """For a lease asked for then: counted from before the claim, so that the request's own

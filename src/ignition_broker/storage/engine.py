@@ -86,16 +86,13 @@ class Database:
         """A connection outside the pool, for LISTEN."""
         url = self._url.set(drivername="postgresql")
         with translated():
-            try:
-                return await asyncpg.connect(
-                    url.render_as_string(hide_password=False),
-                    timeout=CONNECT_TIMEOUT_SECONDS,
-                    command_timeout=STATEMENT_TIMEOUT_SECONDS,
-                    server_settings={"application_name": application_name},
-                    ssl=self._ssl,
-                )
-            except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                raise StorageUnavailable(type(error).__name__) from error
+            return await asyncpg.connect(
+                url.render_as_string(hide_password=False),
+                timeout=CONNECT_TIMEOUT_SECONDS,
+                command_timeout=STATEMENT_TIMEOUT_SECONDS,
+                server_settings={"application_name": application_name},
+                ssl=self._ssl,
+            )
 
     async def aclose(self) -> None:
         await self._engine.dispose()

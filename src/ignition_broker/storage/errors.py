@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import asyncpg
+import structlog
 from sqlalchemy import exc
 
 
@@ -26,8 +28,11 @@ class StorageFault(StorageError):
     """A statement that Postgres refuses: a missing table, a broken constraint."""
 
 
-# SQLSTATE classes: connection, resources, operator intervention, system, transaction rollback.
-_PASSING_CLASSES = ("08", "53", "57", "58", "40")
+# SQLSTATE classes: connection, who may connect, and to which database, transaction rollback,
+# resources, operator intervention, system.
+_PASSING_CLASSES = ("08", "28", "3D", "40", "53", "57", "58")
+
+log = structlog.get_logger(__name__)
 
 
 @contextmanager
@@ -38,13 +43,30 @@ def translated() -> Iterator[None]:
     except exc.DBAPIError as error:
         if error.connection_invalidated or _is_passing(error):
             raise StorageUnavailable(type(error.orig).__name__) from error
-        raise StorageFault(type(error.orig).__name__) from error
+        raise _fault(error.orig) from error
     except exc.TimeoutError as error:
         raise StorageUnavailable("no database connection became free in time") from error
     except exc.SQLAlchemyError as error:
-        raise StorageFault(type(error).__name__) from error
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise _fault(error) from error
+    except asyncpg.PostgresError as error:
+        if str(error.sqlstate).startswith(_PASSING_CLASSES):
+            raise StorageUnavailable(type(error).__name__) from error
+        raise _fault(error) from error
+    except (
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        TimeoutError,
+        asyncio.IncompleteReadError,
+    ) as error:
+        # SQLAlchemy lets through what it does not know of a connection that breaks.
         raise StorageUnavailable(type(error).__name__) from error
+
+
+def _fault(error: BaseException | None) -> StorageFault:
+    kind = type(error).__name__
+    log.error("statement_refused", kind=kind)
+    return StorageFault(kind)
 
 
 def _is_passing(error: exc.DBAPIError) -> bool:
