@@ -45,11 +45,6 @@ class Database:
         )
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    @property
-    def checked_out(self) -> int:
-        """How many connections are in use now."""
-        return self._engine.pool.checkedout()  # type: ignore[attr-defined, no-any-return]
-
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A transaction: committed at the end of the block, rolled back by an exception."""

@@ -27,11 +27,6 @@ LIST = text(f"""
     ORDER BY tenants.id LIMIT :limit
 """)
 
-COUNT = text("""
-    SELECT coalesce(grants.status, 'disconnected') AS status, count(*) AS number
-    FROM tenants LEFT JOIN grants ON grants.tenant_id = tenants.id GROUP BY 1
-""")
-
 
 async def ensure(connection: AsyncConnection, tenant: str) -> None:
     """Makes the tenant if it is new."""
@@ -49,10 +44,6 @@ async def list_after(
     """At most ``limit`` tenants in the order of their ids, those behind ``after``."""
     parameters = {"after": after, "status": status and status.value, "limit": limit}
     return [_summary(row) for row in await connection.execute(LIST, parameters)]
-
-
-async def count_by_status(connection: AsyncConnection) -> dict[GrantStatus, int]:
-    return {GrantStatus(row.status): row.number for row in await connection.execute(COUNT)}
 
 
 def _summary(row: Row[Any]) -> TenantSummary:
