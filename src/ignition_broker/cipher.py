@@ -7,7 +7,6 @@ CipherError
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Sequence
@@ -71,11 +70,6 @@ class Cipher:
             HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(key)
             for key in self._keys
         )
-
-
-def sha256_hex(secret: str) -> str:
-    """How a secret is named without being told."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def is_same_secret(left: str | bytes, right: str | bytes) -> bool:

@@ -66,9 +66,6 @@ class Database:
             async with self._autocommit.connect() as connection:
                 return await work(connection)
 
-    async def ping(self) -> None:
-        await self.once(lambda connection: connection.execute(text("SELECT 1")))
-
     async def schema_version(self) -> str | None:
         """The migration that the database stands at; None before the first."""
         exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
