@@ -29,7 +29,10 @@ class Flights(Generic[Result]):
         return tenant in self._current
 
     def current(self, tenant: str) -> Flight[Result] | None:
-        return self._current.get(tenant)
+        """The one to join. One that has ended is not, though its callbacks have yet to run:
+        whoever it can't content would join it again and again, and give way to nobody."""
+        flight = self._current.get(tenant)
+        return None if flight is None or flight.task.done() else flight
 
     def start(
         self, tenant: str, work: Coroutine[Any, Any, Result], *, insists: bool = True

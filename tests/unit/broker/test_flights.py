@@ -41,3 +41,17 @@ async def test_all_land_also_those_that_another_took_the_place_of():
     assert flights.current("acme") is not None
     await flights.land_all(1)
     assert sorted(landed) == [0, 1, 2]
+
+
+async def test_a_flight_is_not_joined_from_the_moment_it_ends():
+    flights: Flights[str] = Flights()
+
+    async def work() -> str:
+        return "landed"
+
+    flight = flights.start("acme", work())
+    # Runs after the task's only step and before the callbacks that tell of its end.
+    found: list[object] = []
+    asyncio.get_running_loop().call_soon(lambda: found.append(flights.current("acme")))
+    assert await flight.task == "landed"
+    assert found == [None]
