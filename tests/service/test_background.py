@@ -14,6 +14,7 @@ def fake_options():
 
 def test_a_grant_in_use_is_renewed_ahead_and_no_caller_waits(broker, fake):
     broker.connect("busy")
+    fake.fail("token", 100, delay_seconds=0.8)
     waits = []
     with broker.client() as admin:
         seen = set()
@@ -27,6 +28,7 @@ def test_a_grant_in_use_is_renewed_ahead_and_no_caller_waits(broker, fake):
             seen.add(answer.json()["access_token"])
             time.sleep(0.1)
     assert len(seen) >= 3
+    assert max(waits) < 0.7, "nobody waited for Ignition"
     counters = fake.counters()
     assert counters["refresh_token_reuses"] == 0
     assert counters["refreshes"] >= len(seen) - 1
@@ -38,6 +40,15 @@ def test_an_idle_grant_is_left_alone(broker, fake):
     before = fake.counters()["refreshes"]
     time.sleep(5)
     assert fake.counters()["refreshes"] == before
+
+
+def test_a_lifetime_counts_from_when_the_request_was_sent(broker, fake):
+    broker.connect("slow")
+    fake.fail("token", 1, delay_seconds=1.5)
+    with broker.client() as admin:
+        answer = admin.post("/token/slow/refresh")
+    assert answer.status_code == 200
+    assert answer.json()["expires_in"] <= 2, "4 s less the 1.5 s that the answer took"
 
 
 @pytest.mark.parametrize("expires_in", [0, -5, None, "soon", "7200", 10**30, 1.5, True, [1]])
