@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import aiohttp
 
 CALL_TIMEOUT_SECONDS = 8.0
+HAIR_SECONDS = 0.5
+"""A replica takes a token's age from before it asked Postgres for it, on a machine this busy."""
 ROUNDING_SECONDS = 1.1
 """``expires_in`` is given in whole seconds."""
 
@@ -21,6 +23,7 @@ class Outage:
     tenant: str
     began: float
     ended: float
+    needed_an_admin: bool
 
     @property
     def seconds(self) -> float:
@@ -46,6 +49,7 @@ class Callers:
     unmet_since: dict[str, float] = field(default_factory=dict)
     outages: list[Outage] = field(default_factory=list)
     lost_tenants: set[str] = field(default_factory=set)
+    refused_for_good: set[str] = field(default_factory=set)
 
     async def run(self, callers: int, until: float) -> None:
         connector = aiohttp.TCPConnector(limit=0)
@@ -95,11 +99,14 @@ class Callers:
     def _judge_token(self, tenant, min_ttl, body, began, ended) -> None:
         if body["expires_in"] + ROUNDING_SECONDS < min(min_ttl, self.lifetime_seconds):
             self.too_short.append(f"{tenant}: {body['expires_in']} s, asked {min_ttl}")
-        until = ended + body["expires_in"]
+        # The answer may have been long under way: it was true when the call began, or later.
+        until = began + body["expires_in"]
         self.known_until[tenant] = max(until, self.known_until.get(tenant, 0.0))
         since = self.unmet_since.pop(tenant, None)
         if since is not None:
-            self.outages.append(Outage(tenant, since, ended))
+            needed_an_admin = tenant in self.refused_for_good
+            self.refused_for_good.discard(tenant)
+            self.outages.append(Outage(tenant, since, ended, needed_an_admin))
 
     def _judge_refusal(self, tenant, min_ttl, code, began, ended, known_until) -> None:
         """``known_until``: as it was when the call began, so that the token lived all along."""
@@ -107,10 +114,11 @@ class Callers:
         if code == "reauthorization-required":
             # Whether the grant died for a good reason is read off the provider's ledger.
             self.lost_tenants.add(tenant)
+            self.refused_for_good.add(tenant)
             self.known_until.pop(tenant, None)
             return
         away = code == "unavailable" and self.faults.active("postgres", began - 6, ended)
-        if not away and known_until > ended + min_ttl:
+        if not away and known_until > ended + min_ttl + HAIR_SECONDS:
             left = known_until - ended
             self.wrongly_refused.append(f"{tenant}: {code} with {left:.1f} s left, asked {min_ttl}")
 
