@@ -36,6 +36,8 @@ class Database:
             max_overflow=pool_size,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
             pool_use_lifo=True,
+            # What an error shows goes to the log.
+            hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": STATEMENT_TIMEOUT_SECONDS,
