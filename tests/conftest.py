@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -43,6 +44,16 @@ def wait_until(condition, seconds: float = 15.0, what: str = "the condition"):
                 return value
         time.sleep(0.02)
     pytest.fail(f"{what} did not come true within {seconds} s")
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sql(postgres: EmbeddedPostgres, url: str, statement: str) -> str:
+    """What psql prints, bare."""
+    command = [postgres.binary("psql"), url.replace("+asyncpg", ""), "-Atc", statement]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Fake:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import hashlib
 import json
 import time
 
 import pytest
-from tests.conftest import wait_until
+from tests.conftest import sha256, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +19,6 @@ def more_settings():
 def admin(broker):
     with broker.client() as client:
         yield client
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def oauth_error(error: str, **more) -> dict:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 
 import httpx
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+from tests.conftest import sha256
 
 
 def test_a_connected_tenant_gets_a_token_that_works(broker, fake):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import time
 
 import pytest
-from tests.conftest import free_port, wait_until
+from tests.conftest import free_port, sql, wait_until
 
 RATE = 20
 DUE = 60
@@ -52,8 +51,7 @@ def test_what_falls_due_at_once_is_spread_over_the_replicas_at_their_common_rate
             broker.connect(f"due-{number}")
         time.sleep(11)  # each counts the replicas every ten seconds
         statement = "UPDATE grants SET next_refresh_at = now() WHERE tenant_id LIKE 'due-%'"
-        command = [postgres.binary("psql"), database_url.replace("+asyncpg", ""), "-c", statement]
-        subprocess.run(command, check=True, capture_output=True)
+        sql(postgres, database_url, statement)
 
         def spent() -> list[float]:
             tokens = [token for token in refresh_tokens(fake) if token["spent_at"] is not None]

@@ -10,14 +10,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from tests.conftest import decide
+from tests.conftest import decide, sql
 
 from ignition_broker.cipher import Cipher
-
-
-def sql(postgres, url: str, statement: str) -> str:
-    command = [postgres.binary("psql"), url.replace("+asyncpg", ""), "-Atc", statement]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from tests.conftest import consent, decide
+from tests.conftest import consent, decide, sql
 
 
 def hidden(html: str, name: str) -> str:
@@ -117,12 +117,9 @@ def test_a_wrong_state_connects_nothing(browser, broker):
 
 
 def test_an_expired_state_connects_nothing(browser, broker, postgres, database_url):
-    import subprocess
-
     callback = decide(browser, begin(browser, broker, "late"))
     statement = "UPDATE authorizations SET expires_at = now() - interval '1 second'"
-    url = database_url.replace("+asyncpg", "")
-    subprocess.run([postgres.binary("psql"), url, "-c", statement], check=True)
+    sql(postgres, database_url, statement)
     page = browser.get(callback)
     assert page.status_code == 400
     assert "too long" in page.text

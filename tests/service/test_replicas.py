@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import signal
-import subprocess
 import time
 
 import httpx
 import pytest
-from tests.conftest import free_port, wait_until
+from tests.conftest import free_port, sha256, sql, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +22,6 @@ def other(broker):
     yield replica
     if replica.process.poll() is None:
         replica.stop()
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def sql(postgres, url: str, statement: str) -> str:
-    return subprocess.run(
-        [postgres.binary("psql"), url.replace("+asyncpg", ""), "-Atc", statement],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
 
 
 async def test_two_replicas_refresh_a_rejected_token_once(broker, other, fake):

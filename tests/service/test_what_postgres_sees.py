@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
-import subprocess
 import time
 
-
-def sql(postgres, url: str, statement: str) -> str:
-    command = [postgres.binary("psql"), url.replace("+asyncpg", ""), "-Atc", statement]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+from tests.conftest import sql
 
 
 def transactions(postgres, url: str) -> int:
