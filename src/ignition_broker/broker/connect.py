@@ -56,7 +56,6 @@ class Connected:
     tenant: str
     scope: str
     expires_at: datetime
-    return_to: str | None
 
 
 class Connector:
@@ -81,29 +80,33 @@ class Connector:
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
 
-    async def begin(
-        self, tenant: str, *, browser: str, actor: Actor, return_to: str | None = None
-    ) -> str:
+    async def begin(self, tenant: str, *, browser: str, actor: Actor) -> str:
         """The provider's URL for this tenant and this browser; makes the tenant if it is new."""
+        async with self._database.begin() as connection:
+            return await self._begun(connection, tenant, browser, actor)
+
+    async def _begun(
+        self,
+        connection: Connection,
+        tenant: str,
+        browser: str,
+        actor: Actor,
+    ) -> str:
         state = secrets.token_urlsafe(32)
         verifier = new_code_verifier()
-        async with self._database.begin() as connection:
-            await tenants.ensure(connection, tenant)
-            await authorizations.begin(
-                connection,
-                self._cipher,
-                state_hash=_hash(state),
-                tenant=tenant,
-                code_verifier=verifier,
-                browser_hash=_hash(browser),
-                lifetime_seconds=AUTHORIZATION_LIFETIME_SECONDS,
-                actor=actor.name,
-                return_to=return_to,
-            )
-            await audit.append(
-                connection,
-                AuditEvent("connect", "begun", actor.name, tenant, actor.request_id),
-            )
+        await tenants.ensure(connection, tenant)
+        await authorizations.begin(
+            connection,
+            self._cipher,
+            state_hash=_hash(state),
+            tenant=tenant,
+            code_verifier=verifier,
+            browser_hash=_hash(browser),
+            lifetime_seconds=AUTHORIZATION_LIFETIME_SECONDS,
+            actor=actor.name,
+        )
+        event = AuditEvent("connect", "begun", actor.name, tenant, actor.request_id)
+        await audit.append(connection, event)
         return self._provider.authorization_url(state=state, verifier=verifier)
 
     async def finish(
@@ -144,11 +147,9 @@ class Connector:
         if not isinstance(outcome, Renewed):
             kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
             raise await self._failed(tenant, actor, kind, _explain(outcome), type(outcome).__name__)
-        return await self._store(tenant, outcome, actor, authorization.return_to)
+        return await self._store(tenant, outcome, actor)
 
-    async def _store(
-        self, tenant: str, renewed: Renewed, actor: Actor, return_to: str | None
-    ) -> Connected:
+    async def _store(self, tenant: str, renewed: Renewed, actor: Actor) -> Connected:
         answer = renewed.answer
         scope = answer.scope if answer.scope is not None else self._requested_scope
         refresh_token = answer.refresh_token or RefreshToken("")
@@ -167,7 +168,7 @@ class Connector:
         # Tried again on a new connection: a repeated upsert of the same tokens does no harm.
         stored = await self._database.once(store)
         log.info("tenant_connected", tenant=tenant)
-        return Connected(tenant, scope, stored.expires_at, return_to)
+        return Connected(tenant, scope, stored.expires_at)
 
     async def _failed(
         self, tenant: str, actor: Actor, title: str, detail: str, error: str | None = None
@@ -201,10 +202,10 @@ class Connector:
         await self.link(token)
         async with self._database.begin() as connection:
             spent = await connect_links.spend(connection, _hash(token))
-        if spent is None:
-            raise LinkSpent("This link was used, revoked, or has expired.")
-        actor = Actor(f"link of {spent.created_by}", request_id)
-        return await self.begin(spent.tenant, browser=browser, actor=actor)
+            if spent is None:
+                raise LinkSpent("This link was used, revoked, or has expired.")
+            actor = Actor(f"link of {spent.created_by}", request_id)
+            return await self._begun(connection, spent.tenant, browser, actor)
 
 
 async def create_link(database: Database, tenant: str, actor: Actor) -> tuple[str, datetime]:

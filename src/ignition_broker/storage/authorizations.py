@@ -12,16 +12,16 @@ from ignition_broker.oauth.tokens import CodeVerifier
 
 BEGIN = text("""
     INSERT INTO authorizations
-        (state_hash, tenant_id, code_verifier, browser_hash, expires_at, actor, return_to)
+        (state_hash, tenant_id, code_verifier, browser_hash, expires_at, actor)
     VALUES (:state_hash, :tenant, :code_verifier, :browser_hash,
-            now() + make_interval(secs => :lifetime), :actor, :return_to)
+            now() + make_interval(secs => :lifetime), :actor)
 """)
 
 # The browser is part of the key: a stranger with the state can't even spend it.
 TAKE = text("""
     DELETE FROM authorizations
     WHERE state_hash = :state_hash AND browser_hash = :browser_hash
-    RETURNING tenant_id, code_verifier, actor, return_to, expires_at > now() AS is_live
+    RETURNING tenant_id, code_verifier, actor, expires_at > now() AS is_live
 """)
 
 CLEAR = text("DELETE FROM authorizations WHERE expires_at < now() - interval '1 hour'")
@@ -32,7 +32,6 @@ class Authorization:
     tenant: str
     code_verifier: CodeVerifier
     actor: str
-    return_to: str | None
     is_live: bool
 
 
@@ -46,7 +45,6 @@ async def begin(
     browser_hash: bytes,
     lifetime_seconds: float,
     actor: str,
-    return_to: str | None,
 ) -> None:
     await connection.execute(
         BEGIN,
@@ -57,7 +55,6 @@ async def begin(
             "browser_hash": browser_hash,
             "lifetime": lifetime_seconds,
             "actor": actor,
-            "return_to": return_to,
         },
     )
 
@@ -72,9 +69,7 @@ async def take(
     if row is None:
         return None
     verifier = cipher.decrypt(row.tenant_id, "code_verifier", row.code_verifier)
-    return Authorization(
-        row.tenant_id, CodeVerifier(verifier), row.actor, row.return_to, row.is_live
-    )
+    return Authorization(row.tenant_id, CodeVerifier(verifier), row.actor, row.is_live)
 
 
 async def clear(connection: AsyncConnection) -> None:
