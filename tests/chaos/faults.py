@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 
 PROVIDER_TIMEOUT_SECONDS = 2.0
+SLOW_SECONDS = PROVIDER_TIMEOUT_SECONDS / 2
 LEASE_SECONDS = 3 * PROVIDER_TIMEOUT_SECONDS
 
 
@@ -60,6 +61,17 @@ class Faults:
             under_way.add(asyncio.create_task(fault()))
             await asyncio.sleep(self._random.uniform(0.5, 4.0))
         await asyncio.gather(*under_way)
+
+    async def watch(self, until: float) -> None:
+        """Notes when the provider was slower than it was told to be, for want of a processor: an
+        answer that comes past the broker's timeout then is as lost as a dropped one."""
+        async with httpx.AsyncClient(timeout=30) as client:
+            while time.time() < until:
+                began = time.time()
+                await client.get(f"{self.fake_url}/healthz")
+                if time.time() - began > SLOW_SECONDS:
+                    self.windows.append(Window("slow", began, time.time()))
+                await asyncio.sleep(0.1)
 
     def active(self, kind: str, began: float, ended: float) -> bool:
         return any(

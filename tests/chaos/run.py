@@ -54,6 +54,7 @@ async def chaos(
     until = time.time() + seconds
     await asyncio.gather(
         faults.run(until - QUIET_SECONDS),
+        faults.watch(until),
         callers.run(concurrency, until),
         mend(callers, running, until),
     )
@@ -80,6 +81,7 @@ async def chaos(
         },
         "longest_outage": await asyncio.to_thread(longest_outage, running, outages, faults),
         "errors_logged": running.errors_logged(),
+        "times_the_machine_was_too_slow": sum(w.kind == "slow" for w in faults.windows),
         "recovery_after_a_fault_seconds": recoveries(faults, outages),
     }
 

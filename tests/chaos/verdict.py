@@ -47,6 +47,8 @@ def recoveries(faults: Faults, outages: list[Outage]) -> dict[str, dict]:
     """For each kind of fault: from its end to the end of the last outage that it overlaps."""
     seconds: dict[str, list[float]] = {}
     for window in faults.windows:
+        if window.kind == "slow":
+            continue
         ends = [
             outage.ended
             for outage in outages
@@ -68,6 +70,8 @@ def recoveries(faults: Faults, outages: list[Outage]) -> dict[str, dict]:
 def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults) -> bool:
     """The answer was taken away by a fault, or nobody lived to store it."""
     if token["answer_dropped"] or token["answer_delayed"]:
+        return True
+    if faults.active("slow", spent_at - PROVIDER_TIMEOUT_SECONDS, spent_at):
         return True
     until = spent_at + PROVIDER_TIMEOUT_SECONDS + STORE_SECONDS
     for window in faults.windows:
