@@ -25,10 +25,6 @@ class TokenCache:
         if held is None or held.version <= token.version:
             self._tokens.put(token.tenant, token, mark)
 
-    def replace(self, token: IssuedToken) -> None:
-        """What this process has just stored itself."""
-        self.put(token, self.mark())
-
     def forget(self, tenant: str) -> None:
         """The tenant has no token that may be served."""
         self._tokens.drop(tenant)

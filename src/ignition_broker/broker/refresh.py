@@ -181,10 +181,12 @@ class Refresher:
             outcome = await self._provider.refresh(lease.refresh_token)
         else:
             outcome = Refused("Ignition gave no refresh token")
+        # Ahead of the store: a disconnect may be heard of before the store's answer comes.
+        mark = self._cache.mark()
         settled = await self._outcomes.record(lease, outcome, actor)
         match settled:
             case IssuedToken():
-                self._cache.replace(settled)
+                self._cache.put(settled, mark)
                 return settled
             case Overtaken():
                 _grant, issued = await self._read(lease.tenant)
