@@ -143,9 +143,9 @@ class Forwarder:
     ) -> tuple[UpstreamAnswer, IssuedToken]:
         answer = await self._sent(request, token, call)
         if not _blames_token(answer):
-            self._pauses.token_was_accepted(call.tenant, token.sha256)
+            self._pauses.token_was_accepted(call.tenant, token.version)
             return answer, token
-        if not self._pauses.may_renew(call.tenant, token.sha256):
+        if not self._pauses.may_renew(call.tenant, token.version):
             return answer, token
         try:
             renewed = await self._tokens.renew(call.tenant, rejected_sha256=token.sha256)
@@ -154,16 +154,15 @@ class Forwarder:
             raise
         if renewed.sha256 == token.sha256:
             return answer, token
-        self._pauses.was_renewed(call.tenant, renewed.sha256)
         if not request.body.can_replay:
             request.added.append((b"broker-error", b"not-replayed"))
             return answer, renewed
         answer.close()
         answer = await self._sent(request, renewed, call)
         if _blames_token(answer):
-            self._pauses.new_token_was_refused(call.tenant, renewed.sha256)
+            self._pauses.new_token_was_refused(call.tenant, renewed.version)
         else:
-            self._pauses.token_was_accepted(call.tenant, renewed.sha256)
+            self._pauses.token_was_accepted(call.tenant, renewed.version)
         return answer, renewed
 
     async def _sent(
