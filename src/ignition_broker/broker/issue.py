@@ -106,6 +106,10 @@ class Issuer:
         want = Want(token.version, rejected_sha256=rejected_sha256)
         if want.is_met_by(token, self._clock.monotonic()):
             return token
+        if token.sha256 != rejected_sha256:
+            # The caller was given a newer one than is known here; that must not be given again.
+            _grant, token = await self._refresher.read(tenant)
+            want = Want(token.version, rejected_sha256=rejected_sha256)
         return await self._refresher.renew(tenant, want, actor)
 
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
