@@ -7,6 +7,7 @@ that is not committed.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import assert_never
 
 from ignition_broker.broker.breaker import CircuitBreaker
@@ -63,7 +64,8 @@ class Refresher:
         self._notices = notices
         self._clock = clock
         self._outcomes = outcomes
-        self.owner = owner
+        self._owner = owner
+        self._leases = itertools.count(1)
         self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
         self.flights: Flights[IssuedToken] = Flights()
         self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
@@ -155,7 +157,7 @@ class Refresher:
                     self._cipher,
                     tenant=grant.tenant,
                     version=grant.version,
-                    owner=self.owner,
+                    owner=self.lease_owner(),
                     lease_seconds=self.lease_seconds,
                     asked_at=asked_at,
                     use_before=self.use_before(asked_at),
@@ -166,6 +168,10 @@ class Refresher:
             raise Unavailable(
                 "The database can't be used just now.", tenant=grant.tenant
             ) from error
+
+    def lease_owner(self) -> str:
+        """Another for each lease, so that what is written late of one does not end the next."""
+        return f"{self._owner}/{next(self._leases)}"
 
     def use_before(self, asked_at: float) -> float:
         """For a lease asked for then: counted from before the claim, so that the request's own

@@ -86,7 +86,7 @@ class Schedule:
             lambda c: grants.claim_due(
                 c,
                 self._cipher,
-                owner=self._refresher.owner,
+                owner=self._refresher.lease_owner(),
                 lease_seconds=self._refresher.lease_seconds,
                 asked_at=asked_at,
                 use_before=self._refresher.use_before(asked_at),
