@@ -107,6 +107,11 @@ class RawUpstream:
         def work() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 self._loop.run_until_complete(self._task)
+            others = asyncio.all_tasks(self._loop)
+            for task in others:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+            self._loop.close()
 
         self._task = self._loop.create_task(run())
         self._thread = threading.Thread(target=work, daemon=True)
@@ -115,8 +120,9 @@ class RawUpstream:
         return self
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._task.cancel)
-        self._thread.join(5)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(5)
 
     def plays(self, script: Script) -> None:
         self.exchanges.clear()
