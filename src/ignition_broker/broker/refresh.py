@@ -106,7 +106,12 @@ class Refresher:
                 self._check_may_ask(grant, issued, want)
                 lease = await self._claim(grant)
                 if lease is not None:
-                    return await self.use(lease, actor)
+                    if want.insists or grant.is_uncertain or not lease.was_uncertain:
+                        return await self.use(lease, actor)
+                    # An answer was lost after the row was read: what that means is yet to be seen.
+                    self._breaker.release()
+                    await self._outcomes.given_back(lease)
+                    continue
                 self._breaker.release()
             await self._notices.wait(tenant, POLL_SECONDS)
         raise ProviderUnavailable("Another replica's refresh did not end.", tenant=tenant)
