@@ -107,10 +107,10 @@ class RawUpstream:
         def work() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 self._loop.run_until_complete(self._task)
-            others = asyncio.all_tasks(self._loop)
-            for task in others:
+            for task in asyncio.all_tasks(self._loop):
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*others, return_exceptions=True))
+                with contextlib.suppress(asyncio.CancelledError):
+                    self._loop.run_until_complete(task)
             self._loop.close()
 
         self._task = self._loop.create_task(run())

@@ -1,0 +1,218 @@
+"""The fixed origin and base path can't be left. The oracle is what the upstream's socket saw.
+
+``FUZZ_CASES=100000`` makes the fuzz long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.service.wire import RawCaller, RawUpstream
+
+BASE = b"/api/v2"
+FUZZ_CASES = int(os.environ.get("FUZZ_CASES", "400"))
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    server = RawUpstream().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def more_settings(upstream):
+    return {"IGNITION_API_URL": f"http://127.0.0.1:{upstream.port}{BASE.decode()}"}
+
+
+@pytest.fixture(scope="module")
+def caller(broker):
+    broker.connect("acme")
+    return RawCaller(broker.port, broker.make_key("proxy", ["proxy"], ["acme"]))
+
+
+@pytest.fixture(scope="module")
+def access_token(broker, caller):
+    with broker.client() as admin:
+        return admin.get("/token/acme").json()["access_token"].encode()
+
+
+def judge(upstream, caller, access_token) -> None:
+    """What went out, if anything did, is one request to where it belongs, with the tenant's token
+    and without the caller's key."""
+    assert len(upstream.exchanges) <= 1, [exchange.head for exchange in upstream.exchanges]
+    for exchange in upstream.exchanges:
+        target = exchange.target
+        path = target.partition(b"?")[0]
+        assert path.startswith(BASE + b"/") or path == BASE, target
+        decoded = path
+        for _ in range(5):
+            decoded = unquote_to_bytes(decoded)
+            segments = [segment.partition(b";")[0] for segment in decoded.split(b"/")]
+            assert b".." not in segments, target
+            assert b"." not in segments, target
+            assert b"\\" not in decoded, target
+        assert exchange.values(b"host") == [f"127.0.0.1:{upstream.port}".encode()]
+        assert exchange.values(b"authorization") == [b"Bearer " + access_token]
+        assert caller.key.encode() not in exchange.head
+        lowered = exchange.head.lower()
+        for name in (b"x-forwarded-", b"forwarded:", b"cookie:", b"proxy-authorization:"):
+            assert b"\r\n" + name not in lowered
+        framings = exchange.values(b"content-length") + exchange.values(b"transfer-encoding")
+        assert len(framings) <= 1
+
+
+PATHS = [
+    b"/..",
+    b"/../",
+    b"/../secret",
+    b"/./x",
+    b"/.",
+    b"/a/../../x",
+    b"/a/..",
+    b"/%2e%2e/x",
+    b"/%2E%2e/x",
+    b"/.%2e/x",
+    b"/%2e./x",
+    b"/%252e%252e/x",
+    b"/%25252e%25252e/x",
+    b"/%2525252525252e%2525252525252e/x",
+    b"/a%2f..%2fx",
+    b"/..%2fx",
+    b"/..;/x",
+    b"/..;a=b/x",
+    b"/a/..;x/b",
+    b"/%2e%2e;/x",
+    b"//evil.example/x",
+    b"///evil.example",
+    b"/\\evil.example",
+    b"/\\..\\x",
+    b"\\x",
+    b"/a\\..\\..\\x",
+    b"/%5c..%5cx",
+    b"/%255c..%255cx",
+    b"@evil.example/x",
+    b":80@evil.example/x",
+    b".evil.example/x",
+    b":1/x",
+    b"/x%00",
+    b"/x%0d%0aX-Evil:%201",
+    b"/x%0aX-Evil:1",
+    b"/x%09y",
+    b"/x%7f",
+    b"/x#y",
+    b"/x?a#b",
+    b"/http://evil.example/x",
+    b"/x?u=http://evil.example/../..",
+    b"/x?y=..%2f..",
+    b"/%c0%ae%c0%ae/x",
+    b"/%u002e%u002e/x",
+    b"/x\t/y",
+    b"/x\x0b/y",
+    b"/\xff/x",
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_no_path_leaves_the_base(caller, upstream, access_token, path):
+    upstream.exchanges.clear()
+    answer = caller.call(b"GET " + path)
+    judge(upstream, caller, access_token)
+    assert answer.status in ({200} if upstream.exchanges else {400, 403, 404, 422})
+
+
+TARGETS = [
+    b"http://evil.example/proxy/acme/x",
+    b"//evil.example/proxy/acme/x",
+    b"/proxy/acme/../../token/acme",
+    b"/proxy/../proxy/acme/x",
+    b"/PROXY/acme/x",
+    b"/proxy/acme%2f..%2f..%2fx",
+    b"/proxy/acme%00/x",
+    b"/proxy//acme/x",
+    b"/proxy/ACME/x",
+    b"/proxy/",
+    b"*",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=repr)
+def test_no_target_is_more_than_a_tenant_and_a_path(caller, upstream, access_token, target):
+    upstream.exchanges.clear()
+    head = b"GET " + target + b" HTTP/1.1\r\nHost: broker\r\nConnection: close\r\n"
+    answer = caller.send(head + b"Authorization: Bearer " + caller.key.encode() + b"\r\n\r\n")
+    judge(upstream, caller, access_token)
+    assert upstream.exchanges or answer.status in {303, 400, 403, 404, 422}
+
+
+HEADERS = [
+    [b"Host: evil.example"],
+    [b"X-Forwarded-Host: evil.example", b"X-Forwarded-For: 10.0.0.1", b"Forwarded: for=1"],
+    [b"Connection: authorization, host, x-y", b"X-Y: 1"],
+    [b"Connection: close, content-length"],
+    [b"Transfer-Encoding: chunked", b"Content-Length: 5"],
+    [b"Content-Length: 5", b"Content-Length: 6"],
+    [b"Content-Length: +5"],
+    [b"Content-Length: 0x5"],
+    [b"Transfer-Encoding: chunked, identity"],
+    [b"Transfer-Encoding: xchunked"],
+    [b"Transfer-Encoding : chunked"],
+    [b"Transfer-Encoding: chunked", b"Transfer-Encoding: identity"],
+    [b"TE: trailers, chunked"],
+    [b"Cookie: a=b"],
+    [b"Proxy-Authorization: Basic eDp5"],
+    [b"Authorization: Bearer other"],
+    [b"X-Evil: a\rX-Other: b"],
+    [b"X-Evil: a\nX-Other: b"],
+    [b"X-Evil: a\x00b"],
+    [b"X Evil: a"],
+    [b"X-Long: " + b"a" * 70_000],
+    [b"Upgrade: websocket", b"Connection: upgrade"],
+    [b"Upgrade: h2c", b"Connection: upgrade, http2-settings", b"HTTP2-Settings: AAMAAABk"],
+    [b"Expect: 200-ok"],
+]
+
+SMUGGLED = b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: evil\r\n\r\n"
+
+
+@pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: repr(headers)[:60])
+@pytest.mark.parametrize("body", [b"", b"hello", SMUGGLED], ids=["none", "five", "smuggled"])
+def test_no_header_redirects_or_smuggles(caller, upstream, access_token, headers, body):
+    upstream.exchanges.clear()
+    with caller.connect() as connection:
+        connection.sendall(caller.head(b"POST /x", *headers) + body)
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            connection.recv(1 << 16)
+    judge(upstream, caller, access_token)
+
+
+ODD_PIECES = (
+    b".. . / // %2e %2E %252e %2f %5c \\ ; ? @ # : % %00 %0d%0a a x=1 & + evil.example http://"
+).split()
+piece = st.sampled_from(ODD_PIECES) | st.binary(min_size=1, max_size=3).filter(
+    lambda raw: not set(raw) & set(b" \r\n")
+)
+header = st.sampled_from([line for lines in HEADERS for line in lines if len(line) < 1000])
+
+
+@settings(
+    max_examples=FUZZ_CASES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(path=st.lists(piece, max_size=12).map(b"".join), headers=st.lists(header, max_size=2))
+def test_the_fuzz_finds_no_way_out(caller, upstream, access_token, path, headers):
+    upstream.exchanges.clear()
+    with caller.connect() as connection:
+        connection.sendall(caller.head(b"GET /" + path, *headers))
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            connection.recv(1 << 16)
+    judge(upstream, caller, access_token)
