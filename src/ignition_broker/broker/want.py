@@ -13,8 +13,9 @@ UNCERTAIN_RESERVE_PART = 1 / 60
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What a caller needs of a token. Any live one of a version above ``seen_version`` will do:
-    nothing better is to be had than what Ignition has just given."""
+    """What a caller needs of a token. Of a version above ``seen_version``, half of its life will
+    do where that is less than asked: nothing better is to be had than what Ignition has just given.
+    It has less where a replica was stopped between Ignition's answer and its store."""
 
     seen_version: int
     min_ttl_seconds: float = 0.0
@@ -29,7 +30,8 @@ class Want:
     def is_met_by(self, token: IssuedToken, now: float) -> bool:
         """``now`` is on the monotonic clock."""
         if token.version > self.seen_version:
-            return token.seconds_left(now) > 0
+            left = token.seconds_left(now)
+            return left > 0 and left >= min(self.min_ttl_seconds, token.lifetime_seconds / 2)
         if self.is_urgent or token.sha256 == self.rejected_sha256:
             return False
         return token.lives_for(self.min_ttl_seconds, now)

@@ -13,6 +13,14 @@ def test_a_newer_version_meets_any_want():
     assert not want.is_met_by(make_token(version=2, lifetime=0), NOW)
 
 
+def test_a_newer_token_that_was_long_on_its_way_is_no_token_that_lives_as_asked():
+    want = Want(1, min_ttl_seconds=2)
+    assert not want.is_met_by(make_token(version=2, lifetime=6, age=5.5), NOW)
+    assert want.is_met_by(make_token(version=2, lifetime=6, age=3.5), NOW)
+    # Ignition is slow, and what it gives can never be as long as asked.
+    assert Want(1, min_ttl_seconds=5.9).is_met_by(make_token(version=2, lifetime=6, age=1), NOW)
+
+
 def test_the_rejected_token_does_not_meet_the_want_of_whoever_saw_it_rejected():
     token = make_token()
     assert not Want(1, rejected_sha256=token.sha256).is_met_by(token, NOW)
