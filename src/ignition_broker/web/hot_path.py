@@ -25,14 +25,14 @@ from ignition_broker.web.callers import caller_of, check
 from ignition_broker.web.errors import problem_for
 
 DEFAULT_MIN_TTL_SECONDS: Final = 60
-LONGEST_MIN_TTL_SECONDS: Final = 86_400
+LONGEST_MIN_TTL_SECONDS: Final = 365 * 86_400
 FORWARD_AUTH_MIN_TTL_SECONDS: Final = 5
 TOKEN_ROUTE: Final = "/token/{tenant}"
 REFRESH_ROUTE: Final = "/token/{tenant}/refresh"
 FORWARD_AUTH_ROUTE: Final = "/forward-auth/{tenant}"
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,5}")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,8}")
 _BAD_TENANT = (
     "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit."
 )
