@@ -16,6 +16,7 @@ class TokenCache:
         self.get = self._tokens.get
         self.get_unheard = self._tokens.get_unheard
         self.mark = self._tokens.mark
+        self.was_dropped = self._tokens.was_dropped
 
     def __len__(self) -> int:
         return len(self._tokens)

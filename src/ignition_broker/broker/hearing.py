@@ -90,12 +90,16 @@ class HeardValues(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value, mark: Mark) -> None:
         """Kept, unless the key was dropped since ``mark``."""
-        if mark.drops < self._dropped_at.get(key, self._all_dropped_at):
+        if self.was_dropped(key, mark):
             return
         self._held[key] = (mark.epoch, value)
         self._held.move_to_end(key)
         if len(self._held) > self._capacity:
             self._held.popitem(last=False)
+
+    def was_dropped(self, key: Key, mark: Mark) -> bool:
+        """Since ``mark``, so that what was read then is out of date."""
+        return mark.drops < self._dropped_at.get(key, self._all_dropped_at)
 
     def drop(self, key: Key) -> None:
         self.distrust(key)

@@ -133,6 +133,9 @@ class Refresher:
             )
         except StorageError as error:
             raise Unavailable("The database can't be used just now.", tenant=tenant) from error
+        if self._cache.was_dropped(tenant, mark):
+            # A change was heard of meanwhile, and nobody knows which of the two came first.
+            return await self._read(tenant)
         if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
             self._cache.put(grant.issued, mark)
             return grant, grant.issued
