@@ -1,0 +1,119 @@
+"""The simulated Ignition: refresh tokens rotate, and a second use of a spent one kills the grant
+and all its tokens."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+import httpx
+
+from tests.model.world import IGNITION, Operation, World
+
+if TYPE_CHECKING:
+    from tests.model.promises import Promises
+    from tests.model.replicas import Replica
+
+LIFETIME_SECONDS = 40.0
+REVOKE_PATH = "/revoke"
+
+
+@dataclass(eq=False)
+class Family:
+    """A grant as Ignition knows it."""
+
+    current: str
+    is_dead: bool = False
+
+
+class Ignition:
+    """``watch_use`` is told of every use of a refresh token, before it has its effect."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.watch_use: Callable[[Operation, str], None] = lambda _operation, _token: None
+        self._serial = itertools.count(1)
+        self._families: dict[str, Family] = {}
+        self.is_away = False
+        self.access_ends_at: dict[str, float] = {}
+
+    def connect(self) -> tuple[str, str]:
+        """A new grant's access token and refresh token."""
+        return self._rotate(Family(""))
+
+    def is_good(self, refresh_token: str) -> bool:
+        family = self._families[refresh_token]
+        return family.current == refresh_token and not family.is_dead
+
+    def seconds_left(self, access_token: str) -> float:
+        return self.access_ends_at[access_token] - self._world.now
+
+    def carry_out(self, operation: Operation, request: httpx.Request) -> httpx.Response:
+        if self.is_away:
+            raise httpx.ConnectError("refused")
+        form = parse_qs(request.content.decode())
+        if request.url.path == REVOKE_PATH:
+            self._families[form["token"][0]].is_dead = True
+            return httpx.Response(200)
+        refresh_token = form["refresh_token"][0]
+        self.watch_use(operation, refresh_token)
+        family = self._families[refresh_token]
+        if not self.is_good(refresh_token):
+            family.is_dead = True
+            return httpx.Response(400, json={"error": "invalid_grant"})
+        access_token, successor = self._rotate(family)
+        return httpx.Response(
+            200,
+            json={
+                "access_token": access_token,
+                "refresh_token": successor,
+                "token_type": "Bearer",
+                "expires_in": LIFETIME_SECONDS,
+            },
+        )
+
+    def _rotate(self, family: Family) -> tuple[str, str]:
+        number = next(self._serial)
+        access_token, refresh_token = f"access-{number}", f"refresh-{number}"
+        family.current = refresh_token
+        self._families[refresh_token] = family
+        self.access_ends_at[access_token] = self._world.now + LIFETIME_SECONDS
+        return access_token, refresh_token
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """A replica's way to Ignition, below the real `Provider`."""
+
+    def __init__(
+        self, world: World, replica: Replica, ignition: Ignition, promises: Promises
+    ) -> None:
+        self._world = world
+        self._replica = replica
+        self._ignition = ignition
+        self._promises = promises
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        form = parse_qs(request.content.decode())
+        refresh_token = form.get("refresh_token", [""])[0]
+        operation = self._world.begin(
+            self._replica,
+            IGNITION,
+            f"use of {refresh_token}" if refresh_token else "revocation",
+            lambda: self._ignition.carry_out(operation, request),
+        )
+        if refresh_token:
+            self._promises.refresh_token_sent(operation, refresh_token)
+        try:
+            response: httpx.Response = await operation.future
+        except httpx.ConnectError:
+            raise
+        except BaseException:
+            # Also where the deadline struck at the moment at which the answer came.
+            operation.is_lost = True
+            raise
+        if refresh_token and response.is_success and not operation.is_lost:
+            self._promises.answer_arrived(self._replica, refresh_token, response)
+        return response

@@ -1,0 +1,159 @@
+"""Faults put into the refresh on purpose, each of which takes out one of its precautions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import TextClause
+
+from ignition_broker.broker import refresh
+from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
+from ignition_broker.broker.hearing import HeardValues, Hearing
+from ignition_broker.broker.outcomes import Outcomes, issued_token
+from ignition_broker.broker.provider import AnswerLost, Renewed
+from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.want import Want
+from ignition_broker.model import Actor, IssuedToken, Lease
+from ignition_broker.storage import grants
+from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.grants import Stored
+from tests.model.rows import STATEMENTS, Found, Given, GrantRow, GrantRows
+
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def store_without_version_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    _change(monkeypatch, grants.STORE_REFRESHED, lambda _t, row, _g: {"version": row.version})
+
+
+def refusal_without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _change(
+        monkeypatch,
+        grants.RECORD_REFUSAL,
+        lambda _t, row, _g: {"version": row.version, "owner": row.lease_owner},
+    )
+
+
+def claim_of_a_held_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unleased(_table: GrantRows, row: GrantRow, _given: Given) -> Given:
+        row.lease_until = None
+        return {}
+
+    _change(monkeypatch, grants.CLAIM, unleased)
+
+
+def store_only_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store whose lease somebody took over is thrown away."""
+
+    def stale(_table: GrantRows, row: GrantRow, _given: Given) -> Given:
+        return {} if row.lease_owner is not None else {"version": -1}
+
+    _change(monkeypatch, grants.STORE_REFRESHED, stale)
+
+
+def lost_answer_taken_for_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(self: Outcomes, lease: Lease, outcome: AnswerLost, actor: Actor) -> BrokerError:
+        wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
+        return ProviderUnavailable(outcome.reason, retry_after_seconds=wait, tenant=lease.tenant)
+
+    monkeypatch.setattr(Outcomes, "_lost", lost)
+
+
+def no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a restart of Postgres, an abandoned lease is claimed at once."""
+    monkeypatch.setattr(grants, "STORE_HEAD_START_SECONDS", 0.0)
+
+
+def no_lease_margin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refresher, "use_before", lambda _self, _asked_at: float("inf"))
+
+
+def one_name_for_all_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refresher, "lease_owner", lambda self: self._owner)
+
+
+def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = STATEMENTS[grants.CLAIM]
+
+    def claim(table: GrantRows, given: Given, now: float) -> Found:
+        found = real(table, given, now)
+        for row in found:
+            row.was_uncertain = False
+        return found
+
+    monkeypatch.setitem(STATEMENTS, grants.CLAIM, claim)
+
+
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter than a request may take."""
+    monkeypatch.setattr(refresh, "LEASE_FACTOR", 0.8)
+    monkeypatch.setattr(Refresher, "use_before", lambda self, at: at + self.lease_seconds)
+
+
+def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Outcomes._renewed
+
+    async def served(self: Outcomes, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken:
+        import asyncio
+
+        self._storing = asyncio.create_task(store(self, lease, renewed, actor))  # type: ignore[attr-defined]
+        stored = Stored(lease.version + 1, self._clock.now())
+        return issued_token(lease.tenant, renewed, lease.scope, stored)
+
+    monkeypatch.setattr(Outcomes, "_renewed", served)
+
+
+def store_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def once(self: Outcomes, work: Callable[[Any], Any]) -> Any:
+        try:
+            return await self._database.single(work)
+        except StorageError as error:
+            raise Unavailable("The database is away.") from error
+
+    monkeypatch.setattr(Outcomes, "_until_done", once)
+
+
+def no_pause_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refresh, "pause_before_asking", lambda *_given: None)
+
+
+def memory_of_what_was_read_before_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    put = HeardValues.put
+
+    def unmarked(self: HeardValues[Any, Any], key: Any, value: Any, _mark: object) -> None:
+        put(self, key, value, self.mark())
+
+    monkeypatch.setattr(HeardValues, "put", unmarked)
+
+
+def any_live_token_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Want, "is_met_by", lambda _self, token, now: token.seconds_left(now) > 0)
+
+
+def memory_is_believed_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hearing, "is_trusted", True)
+
+
+def _change(
+    monkeypatch: pytest.MonkeyPatch,
+    statement: TextClause,
+    changed: Callable[[GrantRows, GrantRow, Given], Given],
+) -> None:
+    """The statement is given something else, or finds something else, than it should."""
+    real = STATEMENTS[statement]
+
+    def mutated(table: GrantRows, given: Given, now: float) -> Any:
+        row = table.rows[given["tenant"]]
+        return real(table, {**given, **changed(table, row, given)}, now)
+
+    mutated.__name__ = real.__name__
+    monkeypatch.setitem(STATEMENTS, statement, mutated)
+
+
+MUTATIONS: list[Mutation] = [
+    value
+    for name, value in list(globals().items())
+    if callable(value) and getattr(value, "__module__", "") == __name__ and not name.startswith("_")
+]

@@ -1,0 +1,200 @@
+"""A replica: the real refresh, wired as `app` wires it, on a loop, a database and a wire of its
+own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx
+
+from ignition_broker.broker.access import Access
+from ignition_broker.broker.breaker import CircuitBreaker
+from ignition_broker.broker.cache import TokenCache
+from ignition_broker.broker.hearing import Hearing
+from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.notices import Notices
+from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
+from ignition_broker.broker.provider import Provider, Registration
+from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.schedule import Schedule
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import GrantStatus
+from ignition_broker.oauth.requests import client_secret_post
+from ignition_broker.oauth.tokens import ClientSecret
+from ignition_broker.storage.engine import Database
+from tests.model.loop import SimulatedClock, SimulatedLoop
+from tests.model.world import Notice, World
+
+TENANT = "acme"
+TIMEOUT_SECONDS = 2.0
+LEAD_SECONDS = 10.0
+KEEPALIVE_SECONDS = 600.0
+SECRET = ClientSecret("secret")
+REGISTRATION = Registration(
+    client_id="broker",
+    client_secret=SECRET,
+    redirect_uri="http://broker.test/callback",
+    scope="",
+    authorize_url="http://ignition.test/authorize",
+    token_url="http://ignition.test/token",
+    revoke_url="http://ignition.test/revoke",
+    authenticate=client_secret_post("broker", SECRET),
+    body_format="form",
+)
+
+
+class NobodyCalls:
+    """Stands for `Access`, of which the schedule wants this alone."""
+
+    async def flush_use(self) -> None:
+        pass
+
+
+@dataclass(eq=False)
+class Trouble:
+    """What kept a replica from doing its work, from when to when."""
+
+    begins_at: float
+    ends_at: float
+    is_excuse: bool = field(default=True)
+
+
+class Replica:
+    """One process. ``troubles``: what happened to it that it can't be blamed for."""
+
+    def __init__(
+        self,
+        world: World,
+        serial: int,
+        cipher: Cipher,
+        *,
+        database: Callable[[Replica], Database],
+        wire: Callable[[Replica], httpx.AsyncBaseTransport],
+    ) -> None:
+        self._world = world
+        self.owner = f"replica-{serial}"
+        self.loop = SimulatedLoop(world.time)
+        self.is_alive = True
+        self.is_cut_off = False
+        self.listens = True
+        self.stopped_until = 0.0
+        self.troubles: list[Trouble] = []
+        self._scheduling: asyncio.Task[None] | None = None
+        self.clock = SimulatedClock(
+            world.time, began_at=-1000.0 * serial, wall_skew=(-1) ** serial * 5000.0
+        )
+        self.hearing = Hearing(self.clock)
+        self.hearing.begins()
+        self.cache = TokenCache(self.hearing)
+        self.notices = Notices()
+        self.database = database(self)
+        self.breaker = CircuitBreaker(self.clock, probe_seconds=TIMEOUT_SECONDS)
+        self.provider = Provider(
+            httpx.AsyncClient(transport=wire(self), trust_env=False),
+            REGISTRATION,
+            self.clock,
+            self.breaker,
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
+        self.refresher = Refresher(
+            self.database,
+            cipher,
+            self.provider,
+            self.breaker,
+            self.cache,
+            self.notices,
+            self.clock,
+            Outcomes(self.database, cipher, self.provider, self.clock, policy),
+            owner=self.owner,
+        )
+        self.issuer = Issuer(
+            self.database, self.cache, self.refresher, self.clock, lead_seconds=LEAD_SECONDS
+        )
+        self.schedule = Schedule(
+            self.database,
+            cipher,
+            self.breaker,
+            self.refresher,
+            self.issuer,
+            cast(Access, NobodyCalls()),
+            self.clock,
+            rate=50,
+        )
+
+    def begin_schedule(self) -> None:
+        self._scheduling = self.loop.create_task(self.schedule.run())
+
+    def end_schedule(self) -> None:
+        """As at a shutdown: what is under way goes on."""
+        if self._scheduling is not None:
+            self._scheduling.cancel()
+            self.run()
+
+    @property
+    def is_running(self) -> bool:
+        return self.is_alive and self.stopped_until <= self._world.now
+
+    def run(self) -> None:
+        if self.is_running:
+            self.loop.run_ready()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self.loop.create_task(work)
+        self.run()
+        return task
+
+    def hear(self, notice: Notice) -> None:
+        """As `app` does; what comes while the process is stopped waits in its socket."""
+        tenant, version, status = notice.payload
+
+        def heard() -> None:
+            if status == GrantStatus.CONNECTED:
+                self.cache.heard(tenant, version)
+            else:
+                self.cache.forget(tenant)
+            self.notices.ring(tenant)
+
+        if self.is_alive and self.listens:
+            self.loop.call_soon(heard)
+            self.run()
+
+    def hears_until(self, moment: float) -> None:
+        elapsed = self._world.now - moment
+        self.hearing.is_proved(self.clock.monotonic() - elapsed)
+
+    def loses_notices(self) -> None:
+        """The LISTEN connection is broken, and the process does not know it yet."""
+        self.listens = False
+        for item in list(self._world.pending):
+            if isinstance(item, Notice) and item.replica is self:
+                self._world.pending.remove(item)
+
+    def goes_deaf(self) -> None:
+        """It is closed; a stopped process sees that when it goes on."""
+        self.loses_notices()
+        self.loop.call_soon(self.hearing.ends)
+        self.run()
+
+    def listens_again(self) -> None:
+        if not self.listens:
+            self.listens = True
+            self.loop.call_soon(self.hearing.ends)
+            self.loop.call_soon(self.hearing.begins)
+            self.run()
+
+    def is_in_trouble(self, *, since: float) -> bool:
+        return any(trouble.ends_at >= since for trouble in self.troubles)
+
+    def hindered_seconds(self, *, since: float) -> float:
+        """For how long it could not do its work, by what counts as an excuse."""
+        reached, total = since, 0.0
+        for trouble in sorted(self.troubles, key=lambda trouble: trouble.begins_at):
+            if trouble.is_excuse:
+                begins_at = max(trouble.begins_at, reached)
+                reached = max(reached, min(trouble.ends_at, self._world.now))
+                total += max(0.0, reached - begins_at)
+        return total

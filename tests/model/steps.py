@@ -1,0 +1,92 @@
+"""The steps of a plan: what happens in ordinary times, and the faults by their kind."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.model import moves
+
+
+@dataclass(frozen=True, repr=False)
+class Step:
+    move: Callable[..., object]
+    arguments: tuple[object, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.move.__name__}({', '.join(map(repr, self.arguments))})"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(repr(self))
+
+
+def steps_of(move: Callable[..., object], *arguments: Iterable[object]) -> list[Step]:
+    """A step for each combination of the arguments."""
+    return [Step(move, given) for given in itertools.product(*arguments)]
+
+
+REPLICAS = range(3)
+CLAIM = [("claim", False), ("claim", True)]
+USE = [("use", False), ("use", True)]
+STORE = [("store", False), ("store", True)]
+RECORD = [("record", False), ("record", True), ("give_back", False)]
+ANYWHERE = [*CLAIM, *USE, *STORE, *RECORD]
+ANSWER_IN_HAND = [("use", True), ("store", False)]
+
+ORDINARY = [
+    *steps_of(moves.nothing),
+    *steps_of(moves.proceed, [0, 1, 2, 3]) * 2,
+    *steps_of(moves.advance, [0.15, 0.6, 1.2, 3.0, 7.0]),
+    *steps_of(moves.wear_out) * 5,
+    *steps_of(moves.ask, REPLICAS, [0.0, 20.0]),
+    *steps_of(moves.ask, REPLICAS, [moves.NEARLY_A_LIFETIME_SECONDS]) * 3,
+    *steps_of(moves.ask, [0, 1], [moves.NEARLY_A_LIFETIME_SECONDS], [5.0]),
+    *steps_of(moves.leave, [0]),
+]
+FAULTS: dict[str, list[Step]] = {
+    "insisting": [*steps_of(moves.reject, REPLICAS), *steps_of(moves.urge, [0, 1])],
+    "kills": [
+        *steps_of(moves.kill, [*CLAIM, *USE, *STORE], [False, True]),
+        *steps_of(moves.start, REPLICAS) * 4,
+    ],
+    "stops": [
+        *steps_of(moves.stop, ANYWHERE, [1.5, 3.5]),
+        *steps_of(moves.stop, [("claim", True), *ANSWER_IN_HAND], [7.0]) * 4,
+    ],
+    "cut": [
+        *steps_of(moves.cut_off, [*USE, *STORE, *RECORD], [1.0, 8.0]),
+        *steps_of(moves.cut_off, ANSWER_IN_HAND, [8.0]) * 3,
+    ],
+    "restarts": [
+        *steps_of(moves.restart_postgres, [*CLAIM, *USE, *STORE], [0.5, 8.0]),
+        *steps_of(moves.postgres_returns) * 8,
+        *steps_of(moves.drop, [("store", False)]) * 4,
+    ],
+    "deaf": [
+        *steps_of(moves.deafen, [0, 1], [4.0, 12.0]) * 2,
+        *steps_of(moves.disconnect, [0, 1], [None]) * 2,
+        *steps_of(moves.reconnect, [None]) * 2,
+        *steps_of(moves.ask, [0, 1], [0.0]) * 4,
+    ],
+    "drops": steps_of(moves.drop, [("read", False), *CLAIM, *STORE, *RECORD]),
+    "delays": [
+        *steps_of(moves.delay, ANYWHERE, [1.2, 4.5, 7.0]),
+        *steps_of(moves.delay, [("claim", True)], [4.5, 4.8]) * 5,
+        *steps_of(moves.delay, USE, [1.2]) * 3,
+    ],
+    "lost answers": [*steps_of(moves.lose, [False, True]) * 2, *steps_of(moves.garble)],
+    "refusals": [
+        *steps_of(moves.ignition_answers, [503, 429]),
+        *steps_of(moves.ignition_answers, [401], ["invalid_client"]),
+        *steps_of(moves.ignition_goes, [3.0, 15.0]),
+    ],
+    "disconnects": [
+        *steps_of(moves.disconnect, [0, 1], [("read", True), ("use", False)]) * 2,
+        *steps_of(moves.disconnect, [0, 1], [("use", True), ("store", True)]),
+        *steps_of(moves.reconnect, [("record", False)]) * 5,
+        *steps_of(moves.reconnect, [("read", False), ("store", False)]),
+        *steps_of(moves.ask, [0, 1], [0.0]) * 2,
+    ],
+}
