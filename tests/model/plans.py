@@ -134,7 +134,10 @@ def _wait(scenario: Scenario, is_done: Callable[[], bool]) -> None:
 
 
 def _wait_for_flights(scenario: Scenario) -> None:
-    _wait(scenario, lambda: not any(map(_has_flights, scenario.world.replicas)))
+    replicas = scenario.world.replicas
+    _wait(scenario, lambda: not any(map(_has_flights, replicas)))
+    if any(map(_has_flights, replicas)):
+        scenario.world.breaks(NEVER_HANGS, "a refresh does not end")
 
 
 def _has_flights(replica: Replica) -> bool:

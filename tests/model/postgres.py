@@ -14,7 +14,9 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.storage import audit, authorizations, connect_links, listen, tenants
 from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from ignition_broker.storage.errors import translated
-from tests.model.rows import NOTIFYING, STATEMENTS, Found, Given, GrantRow, GrantRows
+from tests.model import statements
+from tests.model.rows import Found, Given, GrantRow, GrantRows, Watcher
+from tests.model.statements import NOTIFYING, STATEMENTS
 from tests.model.world import NOTICE_SECONDS, POSTGRES, Notice, World
 
 if TYPE_CHECKING:
@@ -61,11 +63,13 @@ class PlainCipher(Cipher):
 
 
 class Server:
-    """One Postgres. ``is_away``: killed, and not yet back."""
+    """One Postgres. ``is_away``: killed, and not yet back. ``watch`` is told of every row that
+    changes, before anybody else is."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.table = GrantRows()
+        self.table = GrantRows(self._changed)
+        self.watch: Watcher = lambda _statement, _before, _row: None
         self.is_away = False
         self.back_at = 0.0
 
@@ -79,21 +83,19 @@ class Server:
         return self.commit(statement, given)
 
     def commit(self, statement: TextClause, given: Given) -> Found:
-        versions = {tenant: vars(row).copy() for tenant, row in self.table.rows.items()}
-        found = self.table.carry_out(statement, given, self.now)
-        if statement in NOTIFYING:
-            for tenant, row in self.table.rows.items():
-                if vars(row) != versions.get(tenant):
-                    self._notify(row)
-        return found
+        return statements.carry_out(self.table, statement, given, self.now)
 
-    def _notify(self, row: GrantRow) -> None:
-        world = self._world
-        for replica in world.replicas:
-            if replica.is_alive and replica.listens:
-                payload = (row.tenant_id, row.version, row.status)
-                due_at = world.now + NOTICE_SECONDS
-                world.pending.append(Notice(replica, payload, world.now, due_at))
+    def _changed(self, statement: TextClause, before: GrantRow | None, row: GrantRow) -> None:
+        self.watch(statement, before, row)
+        if statement in NOTIFYING:
+            for replica in self._world.replicas:
+                if replica.is_alive and replica.listens:
+                    self._notify(replica, row)
+
+    def _notify(self, replica: Replica, row: GrantRow) -> None:
+        now = self._world.now
+        payload = (row.tenant_id, row.version, row.status)
+        self._world.pending.append(Notice(replica, payload, now, now + NOTICE_SECONDS))
 
 
 class Rows(list[SimpleNamespace]):

@@ -87,7 +87,7 @@ class Promises:
         self._answers: list[Answer] = []
         self.somebody_insists = False
         self.last_served: str | None = None
-        server.table.watch = self.row_changed
+        server.watch = self.row_changed
         ignition.watch_use = self.refresh_token_used
 
     @property

@@ -1,13 +1,9 @@
-"""The statements of `storage.grants`, carried out on rows in memory.
-
-`test_same_as_postgres` holds them to what Postgres makes of the real ones.
-"""
+"""The table `grants`, in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,27 +36,18 @@ class GrantRow:
 
 Given = dict[str, Any]
 Found = list[SimpleNamespace]
-Statement = Callable[["GrantRows", Given, float], Found]
 Watcher = Callable[[TextClause, GrantRow | None, GrantRow], None]
 
 
 @dataclass
 class GrantRows:
-    """``watch`` is told of every row that a statement has changed, before anybody else is."""
+    """``watch`` is told of every row that a statement changes."""
 
     watch: Watcher = lambda _statement, _before, _after: None
     tenants: set[str] = field(default_factory=set)
     rows: dict[str, GrantRow] = field(default_factory=dict)
     audit: list[tuple[str, str]] = field(default_factory=list)
     started_at: float = -1e9
-
-    def carry_out(self, statement: TextClause, given: Given, now: float) -> Found:
-        before = {tenant: replace(row) for tenant, row in self.rows.items()}
-        found = STATEMENTS[statement](self, given, now)
-        for tenant, row in self.rows.items():
-            if row != before.get(tenant):
-                self.watch(statement, before.get(tenant), row)
-        return found
 
     def at_version(self, given: Given) -> GrantRow | None:
         row = self.rows.get(given["tenant"])
@@ -75,206 +62,3 @@ class GrantRows:
             row.refresh_started_at is None
             or self.started_at < now - grants.STORE_HEAD_START_SECONDS
         )
-
-
-def read(table: GrantRows, given: Given, now: float) -> Found:
-    if given["tenant"] not in table.tenants:
-        return []
-    row = table.rows.get(given["tenant"])
-    if row is None:
-        return [SimpleNamespace(status=None)]
-    expires_at, held_until = row.expires_at, row.lease_until
-    seen = SimpleNamespace(**vars(row))
-    if expires_at is not None and row.issued_at is not None:
-        seen.lifetime_seconds = expires_at - row.issued_at
-        seen.seconds_left = expires_at - now
-        seen.expires_at = _moment(expires_at)
-    seen.lease_is_held = held_until is not None and held_until > now
-    seen.is_uncertain = row.refresh_started_at is not None and not seen.lease_is_held
-    due = row.next_refresh_at
-    seen.retry_in_seconds = 0.0 if due is None else max(0.0, due - now)
-    return [seen]
-
-
-def claim(table: GrantRows, given: Given, now: float) -> Found:
-    row = table.at_version(given)
-    if row is None or row.status != "connected" or not table.lease_is_free(row, now):
-        return []
-    return [_claimed(table, row, given, now)]
-
-
-def claim_due(table: GrantRows, given: Given, now: float) -> Found:
-    due = [
-        row
-        for row in table.rows.values()
-        if row.next_refresh_at is not None
-        and row.next_refresh_at < now
-        and row.status == "connected"
-        and table.lease_is_free(row, now)
-        and (row.refresh_started_at is None or _at(row.expires_at) < now)
-    ]
-    due.sort(key=lambda row: _at(row.next_refresh_at))
-    return [_claimed(table, row, given, now) for row in due[: given["limit"]]]
-
-
-def _claimed(table: GrantRows, row: GrantRow, given: Given, now: float) -> SimpleNamespace:
-    if row.lease_owner is not None:
-        table.audit.append(("refresh", "answer_lost"))
-    was_uncertain = row.refresh_started_at is not None
-    row.lease_owner, row.refresh_started_at = given["owner"], now
-    row.lease_until = now + given["lease"]
-    left = _at(row.expires_at) - now
-    return SimpleNamespace(**{**vars(row), "was_uncertain": was_uncertain, "seconds_left": left})
-
-
-def store_refreshed(table: GrantRows, given: Given, now: float) -> Found:
-    row = table.at_version(given)
-    if row is None:
-        return []
-    _take_tokens(row, given, now)
-    row.failures, row.last_error = given["failures"], given["last_error"]
-    row.next_refresh_at = None
-    if row.used_at is not None and row.used_at > now - 3 * given["lifetime"]:
-        row.next_refresh_at = now + given["renew_in"]
-    elif given["keepalive"] > 0:
-        row.next_refresh_at = now + given["keepalive"]
-    return _changed(table, row, given)
-
-
-def store_connected(table: GrantRows, given: Given, now: float) -> Found:
-    row = table.rows.setdefault(given["tenant"], GrantRow(given["tenant"], version=0))
-    _take_tokens(row, given, now)
-    row.used_at, row.next_refresh_at = now, now + given["renew_in"]
-    row.failures, row.last_error = 0, None
-    return _changed(table, row, given)
-
-
-def _take_tokens(row: GrantRow, given: Given, now: float) -> None:
-    row.status = "connected"
-    row.access_token, row.refresh_token = given["access_token"], given["refresh_token"]
-    row.token_type, row.scope = given["token_type"], given["scope"]
-    row.issued_at, row.expires_at = now - given["age"], now + given["left"]
-    row.version += 1
-    row.lease_owner = row.lease_until = row.refresh_started_at = None
-
-
-def find_stored(table: GrantRows, given: Given, _now: float) -> Found:
-    row = table.at_version(given)
-    if row is None or row.access_token != given["access_token"]:
-        return []
-    return [SimpleNamespace(version=row.version, expires_at=_moment(_at(row.expires_at)))]
-
-
-def record_refusal(table: GrantRows, given: Given, _now: float) -> Found:
-    row = table.leased(given)
-    if row is None or row.status != "connected":
-        return []
-    row.status, row.last_error = "reauthorization_required", given["error"]
-    row.lease_owner = row.lease_until = row.refresh_started_at = row.next_refresh_at = None
-    return _changed(table, row, given)
-
-
-def record_not_used(table: GrantRows, given: Given, now: float) -> Found:
-    row = table.leased(given)
-    if row is None:
-        return []
-    _give_back(row, given)
-    row.failures, row.last_error = row.failures + 1, given["error"]
-    row.next_refresh_at = now + given["retry_in"]
-    return _changed(table, row, given)
-
-
-def record_answer_lost(table: GrantRows, given: Given, now: float) -> Found:
-    row = table.leased(given)
-    if row is None:
-        return []
-    row.lease_owner = row.lease_until = None
-    row.failures, row.last_error = row.failures + 1, given["error"]
-    row.next_refresh_at = now + given["retry_in"]
-    if not given["was_uncertain"] and row.expires_at is not None:
-        row.next_refresh_at = max(row.next_refresh_at, row.expires_at)
-    return _changed(table, row, given)
-
-
-def give_back(table: GrantRows, given: Given, _now: float) -> Found:
-    row = table.leased(given)
-    if row is not None:
-        _give_back(row, given)
-    return []
-
-
-def _give_back(row: GrantRow, given: Given) -> None:
-    row.lease_owner = row.lease_until = None
-    if not given["was_uncertain"]:
-        row.refresh_started_at = None
-
-
-def disconnect(table: GrantRows, given: Given, _now: float) -> Found:
-    row = table.rows.get(given["tenant"])
-    if row is None:
-        return []
-    refresh_token = row.refresh_token
-    forgotten = GrantRow(
-        row.tenant_id, "disconnected", version=row.version + 1, used_at=row.used_at
-    )
-    table.rows[row.tenant_id] = forgotten
-    _changed(table, forgotten, given)
-    return [SimpleNamespace(refresh_token=refresh_token)]
-
-
-def read_status(table: GrantRows, given: Given, _now: float) -> Found:
-    row = table.rows.get(given["tenant"])
-    return [] if row is None else [SimpleNamespace(status=row.status)]
-
-
-def note_use(table: GrantRows, given: Given, now: float) -> Found:
-    for row in map(table.rows.get, given["tenants"]):
-        if row is not None and row.status == "connected":
-            row.used_at = now
-            if row.failures == 0 and row.refresh_started_at is None:
-                lifetime = _at(row.expires_at) - _at(row.issued_at)
-                ahead = _at(row.expires_at) - min(given["lead"], lifetime / 2)
-                due = row.next_refresh_at
-                row.next_refresh_at = ahead if due is None else min(due, ahead)
-    return []
-
-
-def _changed(table: GrantRows, row: GrantRow, given: Given) -> Found:
-    table.audit.append((given["action"], given["outcome"]))
-    expires_at = None if row.expires_at is None else _moment(row.expires_at)
-    return [SimpleNamespace(version=row.version, expires_at=expires_at)]
-
-
-def _at(moment: float | None) -> float:
-    """Of a column that a connected grant always has."""
-    assert moment is not None
-    return moment
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
-
-
-STATEMENTS: dict[TextClause, Statement] = {
-    grants.READ: read,
-    grants.CLAIM: claim,
-    grants.CLAIM_DUE: claim_due,
-    grants.STORE_REFRESHED: store_refreshed,
-    grants.STORE_CONNECTED: store_connected,
-    grants.FIND_STORED: find_stored,
-    grants.RECORD_REFUSAL: record_refusal,
-    grants.RECORD_NOT_USED: record_not_used,
-    grants.RECORD_ANSWER_LOST: record_answer_lost,
-    grants.GIVE_BACK: give_back,
-    grants.DISCONNECT: disconnect,
-    grants.STATUS: read_status,
-    grants.NOTE_USE: note_use,
-}
-NOTIFYING = {
-    grants.STORE_REFRESHED,
-    grants.STORE_CONNECTED,
-    grants.RECORD_REFUSAL,
-    grants.RECORD_NOT_USED,
-    grants.RECORD_ANSWER_LOST,
-    grants.DISCONNECT,
-}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.model import moves
+from tests.model import faults, moves
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,39 +48,39 @@ ORDINARY = [
 FAULTS: dict[str, list[Step]] = {
     "insisting": [*steps_of(moves.reject, REPLICAS), *steps_of(moves.urge, [0, 1])],
     "kills": [
-        *steps_of(moves.kill, [*CLAIM, *USE, *STORE], [False, True]),
-        *steps_of(moves.start, REPLICAS) * 4,
+        *steps_of(faults.kill, [*CLAIM, *USE, *STORE], [False, True]),
+        *steps_of(faults.start, REPLICAS) * 4,
     ],
     "stops": [
-        *steps_of(moves.stop, ANYWHERE, [1.5, 3.5]),
-        *steps_of(moves.stop, [("claim", True), *ANSWER_IN_HAND], [7.0]) * 4,
+        *steps_of(faults.stop, ANYWHERE, [1.5, 3.5]),
+        *steps_of(faults.stop, [("claim", True), *ANSWER_IN_HAND], [7.0]) * 4,
     ],
     "cut": [
-        *steps_of(moves.cut_off, [*USE, *STORE, *RECORD], [1.0, 8.0]),
-        *steps_of(moves.cut_off, ANSWER_IN_HAND, [8.0]) * 3,
+        *steps_of(faults.cut_off, [*USE, *STORE, *RECORD], [1.0, 8.0]),
+        *steps_of(faults.cut_off, ANSWER_IN_HAND, [8.0]) * 3,
     ],
     "restarts": [
-        *steps_of(moves.restart_postgres, [*CLAIM, *USE, *STORE], [0.5, 8.0]),
-        *steps_of(moves.postgres_returns) * 8,
-        *steps_of(moves.drop, [("store", False)]) * 4,
+        *steps_of(faults.restart_postgres, [*CLAIM, *USE, *STORE], [0.5, 8.0]),
+        *steps_of(faults.postgres_returns) * 8,
+        *steps_of(faults.drop, [("store", False)]) * 4,
     ],
     "deaf": [
-        *steps_of(moves.deafen, [0, 1], [4.0, 12.0]) * 2,
+        *steps_of(faults.deafen, [0, 1], [4.0, 12.0]) * 2,
         *steps_of(moves.disconnect, [0, 1], [None]) * 2,
         *steps_of(moves.reconnect, [None]) * 2,
         *steps_of(moves.ask, [0, 1], [0.0]) * 4,
     ],
-    "drops": steps_of(moves.drop, [("read", False), *CLAIM, *STORE, *RECORD]),
+    "drops": steps_of(faults.drop, [("read", False), *CLAIM, *STORE, *RECORD]),
     "delays": [
-        *steps_of(moves.delay, ANYWHERE, [1.2, 4.5, 7.0]),
-        *steps_of(moves.delay, [("claim", True)], [4.5, 4.8]) * 5,
-        *steps_of(moves.delay, USE, [1.2]) * 3,
+        *steps_of(faults.delay, ANYWHERE, [1.2, 4.5, 7.0]),
+        *steps_of(faults.delay, [("claim", True)], [4.5, 4.8]) * 5,
+        *steps_of(faults.delay, USE, [1.2]) * 3,
     ],
-    "lost answers": [*steps_of(moves.lose, [False, True]) * 2, *steps_of(moves.garble)],
+    "lost answers": [*steps_of(faults.lose, [False, True]) * 2, *steps_of(faults.garble)],
     "refusals": [
-        *steps_of(moves.ignition_answers, [503, 429]),
-        *steps_of(moves.ignition_answers, [401], ["invalid_client"]),
-        *steps_of(moves.ignition_goes, [3.0, 15.0]),
+        *steps_of(faults.ignition_answers, [503, 429]),
+        *steps_of(faults.ignition_answers, [401], ["invalid_client"]),
+        *steps_of(faults.ignition_goes, [3.0, 15.0]),
     ],
     "disconnects": [
         *steps_of(moves.disconnect, [0, 1], [("read", True), ("use", False)]) * 2,

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.model.plans import Plan, carry_out, plans
 
-EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "600"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "1500"))
 
 
 @settings(
