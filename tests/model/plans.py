@@ -74,7 +74,7 @@ def carry_out(plan: Plan) -> Scenario:
         _everybody_is_answered(scenario)
         _all_mends(scenario)
     except Broken as broken:
-        broken.add_note("\n".join(scenario.world.story))
+        broken.add_note("\n".join([repr(plan), *scenario.world.story]))
         raise
     finally:
         scenario.end()
