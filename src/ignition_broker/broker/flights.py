@@ -12,10 +12,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Flight(Generic[Result]):
-    """``insists``: it was begun for somebody whom the current token can't satisfy at all."""
+    """``insists``: it was begun for somebody whom the current token can't satisfy at all.
+    ``min_ttl_seconds``: for how long that one wants the token to live."""
 
     task: asyncio.Task[Result]
     insists: bool
+    min_ttl_seconds: float
 
 
 class Flights(Generic[Result]):
@@ -35,10 +37,15 @@ class Flights(Generic[Result]):
         return None if flight is None or flight.task.done() else flight
 
     def start(
-        self, tenant: str, work: Coroutine[Any, Any, Result], *, insists: bool = True
+        self,
+        tenant: str,
+        work: Coroutine[Any, Any, Result],
+        *,
+        insists: bool = True,
+        min_ttl_seconds: float = 0.0,
     ) -> Flight[Result]:
         """Makes ``work`` the flight that callers of ``tenant`` join from now on."""
-        flight = Flight(asyncio.create_task(work), insists)
+        flight = Flight(asyncio.create_task(work), insists, min_ttl_seconds)
         self._current[tenant] = flight
         self._in_the_air.add(flight.task)
 

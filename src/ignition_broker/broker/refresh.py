@@ -81,7 +81,9 @@ class Refresher:
             is_mine = flight is None
             if flight is None:
                 work = self._renew(tenant, want, actor)
-                flight = self.flights.start(tenant, work, insists=want.insists)
+                flight = self.flights.start(
+                    tenant, work, insists=want.insists, min_ttl_seconds=want.min_ttl_seconds
+                )
             try:
                 async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
                     token = await asyncio.shield(flight.task)
@@ -89,8 +91,10 @@ class Refresher:
                 text = "The refresh that is under way takes too long."
                 raise ProviderUnavailable(text, tenant=tenant) from None
             except BrokerError:
-                # What was refused to a caller who asked for less does not bind this one.
-                if is_mine or flight.insists or not want.insists:
+                # What was refused to a caller who asked for something else does not bind this one.
+                is_for_more = flight.min_ttl_seconds > want.min_ttl_seconds
+                is_for_less = want.insists and not flight.insists
+                if is_mine or not (is_for_more or is_for_less):
                     raise
                 continue
             if want.is_met_by(token, self._clock.monotonic()):
