@@ -106,3 +106,20 @@ def test_whoever_saw_a_newer_token_rejected_does_not_get_it_again() -> None:
             ],
         )
     )
+
+
+def test_who_asks_for_little_is_not_refused_with_one_who_asked_for_more() -> None:
+    carry_out(
+        plan(
+            step(faults.cut_off, ("use", True), 8.0),
+            step(moves.advance, 0.6),
+            step(faults.restart_postgres, ("claim", False), 8.0),
+            step(faults.postgres_returns),
+            step(faults.cut_off, ("store", False), 1.0),
+            step(faults.restart_postgres, ("claim", True), 8.0),
+            step(faults.postgres_returns),
+            step(moves.ask, 1, 0.0),
+            step(faults.cut_off, ("use", True), 8.0),
+            step(moves.advance, 7.0),
+        )
+    )
