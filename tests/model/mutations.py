@@ -12,7 +12,9 @@ from sqlalchemy import TextClause
 from ignition_broker.broker import refresh
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
+from ignition_broker.broker.flights import Flight, Flights
 from ignition_broker.broker.hearing import HeardValues, Hearing
+from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.outcomes import Outcomes, issued_token
 from ignition_broker.broker.provider import AnswerLost, Renewed
 from ignition_broker.broker.refresh import Refresher
@@ -148,6 +150,27 @@ def late_answers_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
         self.was_dropped = lambda _tenant, _mark: False
 
     monkeypatch.setattr(TokenCache, "__init__", deaf)
+
+
+def a_refusal_binds_whoever_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = Flights.start
+
+    def for_nobody_in_particular(
+        self: Flights[Any], tenant: str, work: Any, *, insists: bool = True, **_more: object
+    ) -> Flight[Any]:
+        return start(self, tenant, work, insists=insists)
+
+    monkeypatch.setattr(Flights, "start", for_nobody_in_particular)
+
+
+def memory_is_thought_newer_than_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def renew(self: Issuer, tenant: str, *, rejected_sha256: str) -> IssuedToken:
+        token = self._cache.get(tenant) or (await self._refresher.read(tenant))[1]
+        return await self._refresher.renew(
+            tenant, Want(token.version, rejected_sha256=rejected_sha256)
+        )
+
+    monkeypatch.setattr(Issuer, "renew", renew)
 
 
 def any_live_token_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

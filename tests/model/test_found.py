@@ -8,7 +8,7 @@ import pytest
 from tests.model import faults, moves, mutations
 from tests.model.mutations import Mutation
 from tests.model.plans import Plan, carry_out
-from tests.model.promises import GONE, SPARED, USED_ONCE
+from tests.model.promises import GONE, LIVES, NOT_REFUSED, SPARED, USED_ONCE
 from tests.model.steps import Step
 from tests.model.world import Broken
 
@@ -54,6 +54,32 @@ JOINED_A_LATE_READ = plan(
     step(moves.advance, 1.3),
     step(moves.ask, 0, 0.0),
 )
+REJECTED_AND_NOT_YET_HEARD_OF = Plan(
+    0,
+    replicas=2,
+    token_age_seconds=39.5,
+    has_background=False,
+    steps=[
+        step(moves.ask, 1, 0.0),
+        step(moves.ask, 0, MUCH),
+        step(moves.advance, 1.6),
+        step(faults.deafen, 1, 4.0),
+        step(moves.advance, 0.65),
+        step(moves.reject, 1),
+    ],
+)
+JOINED_ONE_WHO_ASKED_FOR_MORE = plan(
+    step(faults.cut_off, ("use", True), 8.0),
+    step(moves.advance, 0.6),
+    step(faults.restart_postgres, ("claim", False), 8.0),
+    step(faults.postgres_returns),
+    step(faults.cut_off, ("store", False), 1.0),
+    step(faults.restart_postgres, ("claim", True), 8.0),
+    step(faults.postgres_returns),
+    step(moves.ask, 1, 0.0),
+    step(faults.cut_off, ("use", True), 8.0),
+    step(moves.advance, 7.0),
+)
 FOUND = {
     "a statement that arrives late does not end a later lease": (
         LATE_STATEMENT,
@@ -75,6 +101,16 @@ FOUND = {
         mutations.late_answers_are_believed,
         GONE,
     ),
+    "whoever saw a newer token rejected does not get it again": (
+        REJECTED_AND_NOT_YET_HEARD_OF,
+        mutations.memory_is_thought_newer_than_callers,
+        LIVES,
+    ),
+    "who asks for little is not refused with one who asked for more": (
+        JOINED_ONE_WHO_ASKED_FOR_MORE,
+        mutations.a_refusal_binds_whoever_joined,
+        NOT_REFUSED,
+    ),
 }
 
 
@@ -87,39 +123,3 @@ def test_what_the_model_found_stays_mended(
     with pytest.raises(Broken) as broken:
         carry_out(found)
     assert broken.value.promise == promise
-
-
-def test_whoever_saw_a_newer_token_rejected_does_not_get_it_again() -> None:
-    carry_out(
-        Plan(
-            0,
-            replicas=3,
-            token_age_seconds=39.5,
-            has_background=True,
-            steps=[
-                step(moves.ask, 2, 0.0),
-                step(moves.urge, 0),
-                *[step(moves.disconnect, 1, ("read", True))] * 2,
-                step(moves.reconnect, ("read", False)),
-                step(faults.drop, ("claim", False)),
-                step(moves.reject, 2),
-            ],
-        )
-    )
-
-
-def test_who_asks_for_little_is_not_refused_with_one_who_asked_for_more() -> None:
-    carry_out(
-        plan(
-            step(faults.cut_off, ("use", True), 8.0),
-            step(moves.advance, 0.6),
-            step(faults.restart_postgres, ("claim", False), 8.0),
-            step(faults.postgres_returns),
-            step(faults.cut_off, ("store", False), 1.0),
-            step(faults.restart_postgres, ("claim", True), 8.0),
-            step(faults.postgres_returns),
-            step(moves.ask, 1, 0.0),
-            step(faults.cut_off, ("use", True), 8.0),
-            step(moves.advance, 7.0),
-        )
-    )
