@@ -129,19 +129,14 @@ def test_an_expired_state_connects_nothing(browser, broker, postgres, database_u
 def test_a_denial_is_told_and_markup_in_it_is_escaped(browser, broker):
     callback = decide(browser, begin(browser, broker, "denied"), approve="deny")
     assert "error=access_denied" in callback
-    marked = (
-        callback + ""
-        if "error_description" not in callback
-        else re.sub(
-            r"error_description=[^&]*",
-            "error_description=%3Cscript%3Ealert(1)%3C/script%3E",
-            callback,
-        )
-    )
+    markup = "error_description=%3Cscript%3Ealert(1)%3C/script%3E"
+    marked = re.sub(r"error_description=[^&]*", markup, callback)
+    assert marked != callback
     page = browser.get(marked)
     assert page.status_code == 400
     assert "access_denied" in page.text
     assert "<script>" not in page.text
+    assert "&lt;script&gt;" in page.text
     assert status_of(broker, "denied") == "disconnected"
 
 

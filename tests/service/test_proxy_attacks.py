@@ -12,28 +12,14 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.service.wire import RawCaller, RawUpstream
 
 BASE = b"/api/v2"
 FUZZ_CASES = int(os.environ.get("FUZZ_CASES", "400"))
 
 
 @pytest.fixture(scope="module")
-def upstream():
-    server = RawUpstream().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def more_settings(upstream):
     return {"IGNITION_API_URL": f"http://127.0.0.1:{upstream.port}{BASE.decode()}"}
-
-
-@pytest.fixture(scope="module")
-def caller(broker):
-    broker.connect("acme")
-    return RawCaller(broker.port, broker.make_key("proxy", ["proxy"], ["acme"]))
 
 
 @pytest.fixture(scope="module")

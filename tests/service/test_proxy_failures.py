@@ -7,16 +7,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.service.wire import OK, RawUpstream
+from tests.service.wire import OK
 
 AT_ONCE = 3
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    server = RawUpstream().start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="module")

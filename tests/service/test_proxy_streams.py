@@ -10,27 +10,14 @@ import time
 import psutil
 import pytest
 from tests.conftest import wait_until
-from tests.service.wire import Answer, RawCaller, RawUpstream, receive
+from tests.service.wire import Answer, receive
 
 MEGABYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def upstream():
-    server = RawUpstream().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def more_settings(upstream):
     return {"IGNITION_API_URL": f"http://127.0.0.1:{upstream.port}"}
-
-
-@pytest.fixture(scope="module")
-def caller(broker):
-    broker.connect("acme")
-    return RawCaller(broker.port, broker.make_key("proxy", ["proxy"], ["acme"]))
 
 
 def test_an_event_is_out_within_50_ms_of_coming_in(caller, upstream):

@@ -5,25 +5,12 @@ from __future__ import annotations
 import gzip
 
 import pytest
-from tests.service.wire import RawCaller, RawUpstream, receive
-
-
-@pytest.fixture(scope="module")
-def upstream():
-    server = RawUpstream().start()
-    yield server
-    server.stop()
+from tests.service.wire import receive
 
 
 @pytest.fixture(scope="module")
 def more_settings(upstream):
     return {"IGNITION_API_URL": f"http://127.0.0.1:{upstream.port}/base"}
-
-
-@pytest.fixture(scope="module")
-def caller(broker):
-    broker.connect("acme")
-    return RawCaller(broker.port, broker.make_key("proxy", ["proxy"], ["acme"]))
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ class Refresher:
     async def use(self, lease: Lease, actor: Actor = SYSTEM) -> IssuedToken:
         """Asks Ignition with a lease that was claimed, and stores what it says."""
         if self._clock.monotonic() > lease.use_before:
+            self._breaker.release()
             await self._outcomes.given_back(lease)
             raise ProviderUnavailable("The lease came too late.", tenant=lease.tenant)
         if lease.refresh_token.reveal():

@@ -66,6 +66,7 @@ class Schedule:
                     await self._keep_house()
                 has_more = await self._renew_due()
             except StorageError as error:
+                self._breaker.release()
                 log.warning("schedule_paused", reason=str(error))
             except Exception:
                 # Every grant depends on this loop: it must outlive what nobody thought of.
