@@ -33,7 +33,8 @@ from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.proxy.forward import Forwarder
-from ignition_broker.proxy.upstream import AiohttpUpstream, UpstreamLimits
+from ignition_broker.proxy.http1 import Http1Upstream
+from ignition_broker.proxy.upstream import UpstreamLimits
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
@@ -201,7 +202,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         on_lost=hearing.ends,
     )
 
-    upstream = AiohttpUpstream(
+    upstream = Http1Upstream(
         settings.ignition_api_url,
         UpstreamLimits(
             connect_timeout_seconds=settings.broker_proxy_connect_timeout,

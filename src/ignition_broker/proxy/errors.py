@@ -20,11 +20,13 @@ class PathRefused(ProxyError):
 
 
 class UpstreamUnreachable(ProxyError):
-    """``was_sent``: the API may have seen the request, or a part of it."""
+    """``was_sent``: the API may have seen the request, or a part of it. ``may_be_stale``: it went
+    out on a kept connection, which the API may have closed before it saw the request."""
 
-    def __init__(self, detail: str, *, was_sent: bool = True) -> None:
+    def __init__(self, detail: str, *, was_sent: bool = True, may_be_stale: bool = False) -> None:
         super().__init__(detail)
         self.was_sent = was_sent
+        self.may_be_stale = may_be_stale
 
 
 class UpstreamTimeout(ProxyError):

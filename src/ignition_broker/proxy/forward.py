@@ -7,18 +7,21 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
+from ignition_broker.proxy.connection import BODILESS_STATUSES
 from ignition_broker.proxy.errors import PathRefused, UpstreamUnreachable
 from ignition_broker.proxy.headers import (
+    ApiLinks,
     Headers,
-    ResponseHeaders,
     is_token_problem,
     request_headers,
+    response_headers,
 )
 from ignition_broker.proxy.paths import upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
-from ignition_broker.proxy.replay import RequestBody, abandoned_with_caller
+from ignition_broker.proxy.replay import AbandonedWithCaller, RequestBody
 from ignition_broker.proxy.retries import (
     IDEMPOTENT_METHODS,
     retries_asked_for,
@@ -31,12 +34,12 @@ MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
-# RFC 9110: no body comes with these, and uvicorn would wait for what a length announces.
-BODILESS_STATUSES = frozenset({204, 304})
 
 
 class Tokens(Protocol):
     """Where tokens come from; raises errors that are not the proxy's to judge."""
+
+    def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None: ...
 
     async def issue(
         self, tenant: str, *, min_ttl_seconds: float, at_worst_seconds: float | None = None
@@ -85,7 +88,7 @@ class Forwarder:
         self._tokens = tokens
         self._upstream = upstream
         self._clock = clock
-        self._api_url = api_url
+        self._links = ApiLinks(api_url)
         self._base_path = base_path
         self._replay_limit = replay_limit_bytes
         self._timeout_seconds = timeout_seconds
@@ -101,17 +104,17 @@ class Forwarder:
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
-        headers: Headers = list(scope["headers"])
+        headers: Headers = scope["headers"]
         length, has_body = _framing(headers)
         body = RequestBody(receive, self._replay_limit, length)
         if not has_body:
             body.has_none()
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
         request = _Request(method, target, headers, body, has_body)
-        async with abandoned_with_caller(body):
+        with AbandonedWithCaller(body):
             await self._turns.take(call.tenant)
             try:
-                token = await self._tokens.issue(
+                token = self._tokens.held(call.tenant, min_ttl) or await self._tokens.issue(
                     call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
                 )
                 answer = await self._answer_worth_passing_back(request, token, call)
@@ -174,9 +177,10 @@ class Forwarder:
             try:
                 return await self._upstream.send(request.method, request.target, headers, body)
             except UpstreamUnreachable as error:
-                # aiohttp itself tries again where a kept connection turns out dead, but for bodies.
+                # RFC 9110 section 9.2.2: what may have been carried out is sent again only where
+                # twice is as good as once.
                 is_safe = not error.was_sent or (
-                    request.has_body
+                    error.may_be_stale
                     and request.method in IDEMPOTENT_METHODS
                     and request.body.can_replay
                     and not request.body.is_caller_gone
@@ -188,16 +192,19 @@ class Forwarder:
     async def _pass_back(
         self, request: _Request, answer: UpstreamAnswer, send: Send, call: ForwardedCall
     ) -> None:
-        headers = ResponseHeaders(self._api_url, call.prefix).of(answer.headers) + request.added
+        headers = response_headers(answer.headers, self._links, call.prefix)
+        headers += request.added
         has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
         if not has_body and request.method != "HEAD":
+            # uvicorn would wait for what a length announces.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            if has_body:
-                async for chunk in answer.chunks():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            while has_body and not answer.is_whole:
+                piece = await answer.read()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            rest = await answer.read() if has_body else b""
+            await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             answer.close()
 
@@ -207,11 +214,16 @@ def _blames_token(answer: UpstreamAnswer) -> bool:
 
 
 def _framing(headers: Headers) -> tuple[int, bool]:
-    """The declared length, 0 where none is, and whether there is a body (RFC 9112 section 6)."""
-    length = 0
+    """The declared length, 0 where none is, and whether there is a body (RFC 9112 section 6).
+
+    Raises `InvalidRequest` for a transfer coding that could not be passed on.
+    """
+    length, is_chunked = 0, False
     for name, value in headers:
-        if name == b"transfer-encoding":
-            return 0, True
-        if name == b"content-length" and value.isdigit():
-            length = int(value)
-    return length, length > 0
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked" or is_chunked:
+                raise InvalidRequest("Transfer-Encoding: must be 'chunked', once.")
+            is_chunked = True
+    return (0, True) if is_chunked else (length, length > 0)

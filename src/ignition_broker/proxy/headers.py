@@ -33,6 +33,7 @@ _NOT_SENT = HOP_BY_HOP | {
 }
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}
+_LINKING = frozenset({b"location", b"link"})
 _LINK_TARGET = re.compile(rb"<([^>]*)>")
 
 
@@ -40,46 +41,42 @@ def request_headers(
     received: Iterable[tuple[bytes, bytes]], access_token: str, request_id: str
 ) -> Headers:
     """What goes out: in order, duplicates kept, with this tenant's token in place of the key."""
-    received = list(received)
-    # Framing is not the caller's to take away, and has one form (RFC 9112 section 6.3).
-    dropped = _NOT_SENT | (_named_by_connection(received) - {b"content-length"})
-    if any(name == b"transfer-encoding" for name, _ in received):
-        dropped |= {b"content-length"}
-    headers = [
-        (name, value)
-        for name, value in received
-        if name not in dropped and not name.startswith(_NOT_SENT_PREFIXES)
-    ]
+    headers: Headers = []
+    named: frozenset[bytes] = frozenset()
+    is_chunked = False
+    for pair in received:
+        name = pair[0]
+        if name in _NOT_SENT:
+            if name == b"connection":
+                named |= _options(pair[1])
+            elif name == b"transfer-encoding":
+                is_chunked = True
+        elif not name.startswith(_NOT_SENT_PREFIXES):
+            headers.append(pair)
+    if is_chunked:
+        # One form of framing (RFC 9112 section 6.3).
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+    headers = _without(headers, named)
     headers.append((b"authorization", b"Bearer " + access_token.encode("ascii")))
     headers.append((b"x-request-id", request_id.encode("ascii")))
     return headers
 
 
-class ResponseHeaders:
-    """What comes back; links into the API's own base are made links through the proxy."""
+class ApiLinks:
+    """Links into the API's own base, made links through the proxy."""
 
-    def __init__(self, api_url: str, prefix: bytes) -> None:
+    def __init__(self, api_url: str) -> None:
         parts = urlsplit(api_url)
         self._origin = f"{parts.scheme}://{parts.netloc}".lower().encode("ascii")
         self._base = parts.path.rstrip("/").encode("ascii")
-        self._prefix = prefix
 
-    def of(self, received: Iterable[tuple[bytes, bytes]]) -> Headers:
-        received = [(name.lower(), value) for name, value in received]
-        # A length that the upstream's Connection header names stays: it frames the body.
-        dropped = _NOT_RETURNED | (_named_by_connection(received) - {b"content-length"})
-        return [
-            (name, self._rewritten(name, value)) for name, value in received if name not in dropped
-        ]
-
-    def _rewritten(self, name: bytes, value: bytes) -> bytes:
+    def rewritten(self, name: bytes, value: bytes, prefix: bytes) -> bytes:
+        """``prefix``: of the proxy's own path, up to the tenant."""
         if name == b"location":
-            return self._link(value)
-        if name == b"link":
-            return _LINK_TARGET.sub(lambda match: b"<" + self._link(match[1]) + b">", value)
-        return value
+            return self._link(value, prefix)
+        return _LINK_TARGET.sub(lambda match: b"<" + self._link(match[1], prefix) + b">", value)
 
-    def _link(self, target: bytes) -> bytes:
+    def _link(self, target: bytes, prefix: bytes) -> bytes:
         path = target
         if target[: len(self._origin)].lower() == self._origin:
             path = target[len(self._origin) :] or b"/"
@@ -90,22 +87,38 @@ class ResponseHeaders:
             return target
         if path[:1] not in (b"/", b"?", b"#"):
             return target
-        return self._prefix + rest
+        return prefix + rest
+
+
+def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Headers:
+    """What comes back of ``received``, whose names are in lower case."""
+    headers: Headers = []
+    named: frozenset[bytes] = frozenset()
+    for pair in received:
+        name = pair[0]
+        if name in _NOT_RETURNED:
+            if name == b"connection":
+                named |= _options(pair[1])
+        elif name in _LINKING:
+            headers.append((name, links.rewritten(name, pair[1], prefix)))
+        else:
+            headers.append(pair)
+    return _without(headers, named)
 
 
 def is_token_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether a 401 may be mended by another token: not one that asks for more scope
     (RFC 6750 section 3.1)."""
     return not any(
-        name.lower() == b"www-authenticate" and b"insufficient_scope" in value
-        for name, value in headers
+        name == b"www-authenticate" and b"insufficient_scope" in value for name, value in headers
     )
 
 
-def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    return frozenset(
-        option.strip().lower()
-        for name, value in headers
-        if name.lower() == b"connection"
-        for option in value.split(b",")
-    )
+def _options(connection: bytes) -> frozenset[bytes]:
+    """The headers that a ``Connection`` names. Framing is not for it to take away."""
+    named = frozenset(option.strip().lower() for option in connection.split(b","))
+    return named - {b"content-length"}
+
+
+def _without(headers: Headers, named: frozenset[bytes]) -> Headers:
+    return [pair for pair in headers if pair[0] not in named] if named else headers

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
+from types import TracebackType
 
 from starlette.types import Receive
 
 from ignition_broker.proxy.errors import ProxyError
+
+# Most calls are over by then, and cost no task.
+WATCHED_AFTER_SECONDS = 0.1
 
 
 class CallerGone(Exception):
@@ -25,7 +28,8 @@ class RequestBody:
         self._kept_bytes = 0
         self._is_overlong = declared_bytes > limit_bytes
         self._is_read_whole = False
-        self._has_ended = asyncio.Event()
+        self._has_ended = False
+        self._end_awaited: asyncio.Future[None] | None = None
         self.is_caller_gone = False
 
     @property
@@ -36,7 +40,7 @@ class RequestBody:
     def has_none(self) -> None:
         """There is no body to come."""
         self._is_read_whole = True
-        self._has_ended.set()
+        self._end()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """From the beginning: what is kept first, then what still comes. One at a time."""
@@ -46,22 +50,29 @@ class RequestBody:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.is_caller_gone = True
-                self._has_ended.set()
+                self._end()
                 raise CallerGone
             chunk = message.get("body", b"")
             self._keep(chunk)
             if not message.get("more_body", False):
                 self._is_read_whole = True
-                self._has_ended.set()
+                self._end()
             if chunk:
                 yield chunk
 
     async def caller_gone(self) -> None:
         """Returns when the caller goes away. Waits for the body's end, lest it take a part of it:
         until then `chunks` sees a caller that leaves."""
-        await self._has_ended.wait()
+        if not self._has_ended:
+            self._end_awaited = asyncio.get_running_loop().create_future()
+            await self._end_awaited
         while not self.is_caller_gone:
             self.is_caller_gone = (await self._receive())["type"] == "http.disconnect"
+
+    def _end(self) -> None:
+        self._has_ended = True
+        if self._end_awaited is not None and not self._end_awaited.done():
+            self._end_awaited.set_result(None)
 
     def _keep(self, chunk: bytes) -> None:
         if self._is_overlong:
@@ -74,26 +85,40 @@ class RequestBody:
             self._kept.append(chunk)
 
 
-@contextlib.asynccontextmanager
-async def abandoned_with_caller(body: RequestBody) -> AsyncIterator[None]:
-    """Breaks the block off, and with it the upstream request, when the caller goes away."""
-    current = asyncio.current_task()
-    assert current is not None  # noqa: S101  # a coroutine runs in a task
+class AbandonedWithCaller:
+    """Breaks its block off, and with it the upstream request, when the caller goes away."""
 
-    async def watch() -> None:
-        await body.caller_gone()
-        current.cancel()
+    def __init__(self, body: RequestBody) -> None:
+        self._body = body
+        self._watcher: asyncio.Task[None] | None = None
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not body.is_caller_gone:
-            raise
-        current.uncancel()
-    except ProxyError:
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = loop.call_later(WATCHED_AFTER_SECONDS, self._begin_to_watch, loop)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self._body.is_caller_gone:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            assert self._task is not None  # noqa: S101  # a coroutine runs in a task
+            self._task.uncancel()
+            return True
         # The API's client saw the body end early, and nobody is left to be told.
-        if not body.is_caller_gone:
-            raise
-    finally:
-        watcher.cancel()
+        return isinstance(error, ProxyError)
+
+    def _begin_to_watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watcher = loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        await self._body.caller_gone()
+        if self._task is not None:
+            self._task.cancel()

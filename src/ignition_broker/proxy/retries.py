@@ -28,7 +28,7 @@ def retry_after_seconds(
     if status not in _PASSING:
         return None
     for name, value in headers:
-        if name.lower() == b"retry-after":
+        if name == b"retry-after":
             return _seconds(value.decode("latin-1").strip(), now)
     return None
 

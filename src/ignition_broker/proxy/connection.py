@@ -1,0 +1,251 @@
+"""One connection to the API, HTTP/1.1 (RFC 9112): a request at a time, written as it is given and
+read by llhttp, the parser that uvicorn reads its own callers with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import httptools
+
+from ignition_broker.proxy.errors import UpstreamUnreachable
+from ignition_broker.proxy.exchange import NEVER, Exchange
+from ignition_broker.proxy.headers import Headers
+from ignition_broker.proxy.replay import CallerGone
+
+# What nginx takes by default is far less.
+HEAD_BYTES = 1 << 16
+MOST_HEADERS = 1000
+# RFC 9110: no body comes with these, whatever their Content-Length says.
+BODILESS_STATUSES = frozenset({204, 304})
+SWITCHING_PROTOCOLS = 101
+
+
+class Connection(asyncio.Protocol):
+    """``on_free`` is called when the connection can take another request, ``on_lost`` when it is
+    gone. Between the two it belongs to one `Exchange`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_free: Callable[[Connection], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._loop = loop
+        self._on_free = on_free
+        self._on_lost = on_lost
+        self._parser = httptools.HttpResponseParser(self)
+        self.exchange: Exchange | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._is_write_held = False
+        self._headers: Headers = []
+        self._head_bytes = 0
+        self._is_head_whole = False
+        self._ends_with_connection = False
+        self.is_open = False
+        self.free_since = 0.0
+        self.requests = 0
+
+    def request(
+        self,
+        method: str,
+        head: bytes,
+        body: AsyncIterator[bytes] | None,
+        *,
+        is_chunked: bool,
+        timeout_seconds: float,
+        idle_timeout_seconds: float,
+    ) -> Exchange:
+        """Writes ``head``, and ``body`` beside the reading of the answer."""
+        exchange = Exchange(
+            self,
+            self._loop,
+            is_bodiless=method == "HEAD",
+            idle_timeout_seconds=idle_timeout_seconds,
+        )
+        self.exchange = exchange
+        self._head_bytes = 0
+        self.requests += 1
+        self._transport.write(head)
+        if body is None:
+            exchange.deadline = self._loop.time() + timeout_seconds
+        else:
+            self._writer = self._loop.create_task(
+                self._write(exchange, body, timeout_seconds, is_chunked=is_chunked)
+            )
+        return exchange
+
+    def hold(self) -> None:
+        if self.is_open:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.is_open and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self.is_open = False
+        self.exchange = None
+        self._stop_writing()
+        self._transport.abort()
+
+    async def _write(
+        self,
+        exchange: Exchange,
+        body: AsyncIterator[bytes],
+        timeout_seconds: float,
+        *,
+        is_chunked: bool,
+    ) -> None:
+        """The time for the answer counts anew from each piece that the API takes, and not while
+        the caller is slow."""
+        try:
+            async for piece in body:
+                if is_chunked:
+                    self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
+                else:
+                    self._transport.write(piece)
+                if self._is_write_held:
+                    if not exchange.has_answered:
+                        exchange.deadline = self._loop.time() + timeout_seconds
+                    self._room = self._loop.create_future()
+                    await self._room
+                    if not exchange.has_answered:
+                        exchange.deadline = NEVER
+            if is_chunked:
+                self._transport.write(b"0\r\n\r\n")
+        except CallerGone:
+            exchange.fail(UpstreamUnreachable("The caller left before its body was whole."))
+            return
+        if not exchange.has_answered:
+            exchange.deadline = self._loop.time() + timeout_seconds
+        self._writer = None
+
+    # asyncio calls the next six.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.is_open = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        self._break_off("closed the connection" if exc is None else type(exc).__name__)
+        self._stop_writing()
+        self._on_lost(self)
+
+    def eof_received(self) -> None:
+        exchange = self.exchange
+        if exchange is not None and exchange.has_answered and self._ends_with_connection:
+            self.exchange = None
+            exchange.complete()
+
+    def pause_writing(self) -> None:
+        self._is_write_held = True
+
+    def resume_writing(self) -> None:
+        self._is_write_held = False
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None:
+            # Nothing was asked: whatever it is, it must not become the next caller's answer.
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as error:
+            self._break_off(f"sent no proper HTTP ({error.__context__ or error})")
+            self.abort()
+        else:
+            if not self._is_head_whole:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES:
+                    self._break_off("sent too large a head")
+
+    # llhttp calls the next five.
+
+    def on_message_begin(self) -> None:
+        if self.exchange is None:
+            raise _Refused("more than one answer")
+        self._headers = []
+        self._is_head_whole = False
+        self._ends_with_connection = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_head_whole:
+            return  # A trailer, dropped (RFC 9110 section 6.5.1).
+        name = name.lower()
+        if name == b"content-length" or (
+            name == b"transfer-encoding" and value.lower().rstrip().endswith(b"chunked")
+        ):
+            self._ends_with_connection = False
+        self._headers.append((name, value))
+        if len(self._headers) > MOST_HEADERS:
+            raise _Refused(f"more than {MOST_HEADERS} headers")
+
+    def on_headers_complete(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            raise _Refused("more than one answer")
+        status = self._parser.get_status_code()
+        if status == SWITCHING_PROTOCOLS:
+            raise _Refused("another protocol, unasked")
+        if status < 200:
+            return  # An interim answer (RFC 9110 section 15.2): the one that counts is to come.
+        self._is_head_whole = True
+        if status in BODILESS_STATUSES:
+            exchange.is_bodiless = True
+        exchange.begin_answer(status, self._headers)
+        if exchange.is_bodiless:
+            # llhttp does not know of the method, and may wait for what a length announces.
+            is_kept = self._parser.get_http_version() == "1.1" and not _asks_to_close(self._headers)
+            self._parser = httptools.HttpResponseParser(self)
+            self._finish(is_kept=is_kept)
+
+    def on_body(self, body: bytes) -> None:
+        if self.exchange is None:
+            raise _Refused("a body where none may be")
+        self.exchange.take(body)
+
+    def on_message_complete(self) -> None:
+        if self._is_head_whole and self.exchange is not None:
+            self._finish(is_kept=self._parser.should_keep_alive())
+
+    def _finish(self, *, is_kept: bool) -> None:
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None  # noqa: S101  # both callers have looked
+        exchange.complete()
+        if is_kept and self._writer is None and self.is_open:
+            self.free_since = self._loop.time()
+            self._on_free(self)
+        else:
+            # An answer ahead of the request's end: the rest would be read as another request.
+            self.abort()
+
+    def _break_off(self, reason: str) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return
+        what = "answer broke off" if exchange.has_answered else "connection brought no answer"
+        exchange.fail(
+            UpstreamUnreachable(
+                f"The API's {what}: it {reason}.",
+                may_be_stale=self.requests > 1 and not exchange.has_answered,
+            )
+        )
+
+    def _stop_writing(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.cancel()
+
+
+class _Refused(Exception):
+    """What llhttp lets through, and no answer may hold."""
+
+
+def _asks_to_close(headers: Headers) -> bool:
+    return any(name == b"connection" and b"close" in value.lower() for name, value in headers)

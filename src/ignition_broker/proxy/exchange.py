@@ -1,0 +1,159 @@
+"""One request and its answer on a connection to the API, as the caller's side sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Protocol
+
+from ignition_broker.proxy.errors import ProxyError, UpstreamUnreachable
+from ignition_broker.proxy.headers import Headers
+
+NEVER = math.inf
+# What may lie here unread before the API is made to wait.
+READ_AHEAD_BYTES = 1 << 17
+
+
+class Line(Protocol):
+    """What an exchange needs of its connection."""
+
+    def hold(self) -> None:
+        """Reads no more from the API for now."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None:
+        """Cuts the connection; the exchange on it is over."""
+        ...
+
+
+class Exchange:
+    """Filled by the connection, emptied by `read`.
+
+    ``deadline`` is when the present wait has lasted too long, on the event loop's clock; who
+    watches it calls `fail`.
+    """
+
+    __slots__ = (
+        "_failure",
+        "_held",
+        "_line",
+        "_loop",
+        "_pieces",
+        "_pieces_bytes",
+        "_waiter",
+        "deadline",
+        "has_answered",
+        "headers",
+        "idle_timeout_seconds",
+        "is_bodiless",
+        "is_complete",
+        "status",
+    )
+
+    def __init__(
+        self,
+        line: Line,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        is_bodiless: bool,
+        idle_timeout_seconds: float,
+    ) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.has_answered = False
+        self.is_complete = False
+        self.is_bodiless = is_bodiless
+        self.deadline = NEVER
+        self.idle_timeout_seconds = idle_timeout_seconds
+        self._line: Line | None = line
+        self._loop = loop
+        self._pieces: deque[bytes] = deque()
+        self._pieces_bytes = 0
+        self._held = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._failure: ProxyError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will come, for good or ill."""
+        return self.is_complete or self._failure is not None
+
+    @property
+    def is_whole(self) -> bool:
+        return self.is_complete
+
+    async def answered(self) -> None:
+        """Until status and headers have come. Raises what `fail` was called with."""
+        if not self.has_answered and self._failure is None:
+            await self._wait()
+        if self._failure is not None and not self.has_answered:
+            raise self._failure
+        self.deadline = NEVER
+
+    async def read(self) -> bytes:
+        while not self._pieces:
+            if self.is_complete:
+                return b""
+            if self._failure is not None:
+                raise self._failure
+            self.deadline = self._loop.time() + self.idle_timeout_seconds
+            await self._wait()
+            self.deadline = NEVER
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._pieces_bytes = 0
+        if self._held:
+            self._held = False
+            if self._line is not None:
+                self._line.resume()
+        return piece
+
+    def close(self) -> None:
+        if not self.is_over and self._line is not None:
+            self.fail(UpstreamUnreachable("The answer was given up."))
+
+    def begin_answer(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        self.has_answered = True
+        self._wake()
+
+    def take(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._pieces_bytes += len(piece)
+        if self._pieces_bytes > READ_AHEAD_BYTES and not self._held and self._line is not None:
+            self._held = True
+            self._line.hold()
+        self._wake()
+
+    def complete(self) -> None:
+        """All has come; the connection is no longer this exchange's."""
+        self.is_complete = True
+        if self._held and self._line is not None:
+            self._line.resume()
+        self._line = None
+        self._wake()
+
+    def fail(self, error: ProxyError) -> None:
+        """Over before its end: what has come can still be read, then ``error`` is raised."""
+        if self.is_over:
+            return
+        self._failure = error
+        line, self._line = self._line, None
+        self._wake()
+        if line is not None:
+            line.abort()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
