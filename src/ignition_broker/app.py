@@ -43,7 +43,7 @@ from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, errors, health, pages, tokens
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
-from ignition_broker.web.middleware import RequestEnvelope
+from ignition_broker.web.middleware import RequestEnvelope, RequestIds
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
@@ -261,10 +261,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         timeout_seconds=settings.broker_proxy_timeout,
         tenant_concurrency=settings.broker_proxy_tenant_concurrency,
     )
-    hot_path = HotPath(app, access, parts.issuer, clock)
-    return RequestEnvelope(
-        ProxyRoute(BodyLimit(hot_path), access, forwarder), metrics, is_https=settings.is_https
-    )
+    ids, counts = RequestIds(), metrics.requests
+    # From the most often asked to the least.
+    enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
+    proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
+    return HotPath(proxy, access, parts.issuer, clock, ids, counts)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -39,8 +39,7 @@ class SystemClock:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
-        return _elapsed()
+    monotonic = staticmethod(_elapsed)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

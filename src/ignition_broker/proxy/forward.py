@@ -48,14 +48,15 @@ class Tokens(Protocol):
     async def renew(self, tenant: str, *, rejected_sha256: str) -> IssuedToken: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForwardedCall:
-    """What the hot path has read off the request."""
+    """What was read off the request, and once the answer has begun, its ``status``."""
 
     tenant: str
     raw_path: bytes
     prefix: bytes
     request_id: str
+    status: int = 0
 
 
 @dataclass(slots=True)
@@ -194,10 +195,12 @@ class Forwarder:
     ) -> None:
         headers = response_headers(answer.headers, self._links, call.prefix)
         headers += request.added
+        headers.append((b"x-request-id", call.request_id.encode("ascii")))
         has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
         if not has_body and request.method != "HEAD":
             # uvicorn would wait for what a length announces.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
+        call.status = answer.status
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             while has_body and not answer.is_whole:

@@ -22,14 +22,17 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+# Some servers take X-Original-URL or X-Rewrite-URL for the target.
 _NOT_SENT = HOP_BY_HOP | {
     b"authorization",
     b"cookie",
     b"expect",
     b"forwarded",
     b"host",
+    b"x-original-url",
     b"x-real-ip",
     b"x-request-id",
+    b"x-rewrite-url",
 }
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}

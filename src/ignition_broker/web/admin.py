@@ -139,6 +139,8 @@ async def revoke_api_key(
     request: Request, name: KeyName, caller: AdminCaller, services: BrokerServices
 ) -> None:
     await access.revoke_key(services.database, name, actor_of(request, caller))
+    # Other replicas hear of it in a moment; this one's answer says that it is done.
+    services.access.forget(name)
 
 
 @router.get("/audit")

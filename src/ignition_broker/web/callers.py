@@ -18,15 +18,20 @@ async def caller_of(scope: Scope, access: Access) -> Caller:
     return access.held(key) or await access.authenticate(key)
 
 
-def bearer(scope: Scope) -> str:
+def bearer(scope: Scope) -> bytes:
     """The key of the one Authorization header (RFC 6750 section 2.1)."""
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
+    shown: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            if shown is not None:
+                raise Unauthenticated(SHOW_A_KEY)
+            shown = value
+    if shown is None or shown[:7].lower() != b"bearer ":
         raise Unauthenticated(SHOW_A_KEY)
-    scheme, _, key = values[0].partition(b" ")
-    if scheme.lower() != b"bearer" or not key.strip():
+    key = shown[7:].strip()
+    if not key:
         raise Unauthenticated(SHOW_A_KEY)
-    return str(key.strip().decode("latin-1"))
+    return key
 
 
 def check(caller: Caller, scope: KeyScope, tenant: str | None = None) -> None:

@@ -99,6 +99,9 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
+    if status == 413:
+        # What is left of the body is not read, so the connection can't be used again.
+        headers["Connection"] = "close"
     if status == 503:
         seconds = getattr(error, "retry_after_seconds", 1.0)
         headers["Retry-After"] = str(math.ceil(seconds))
@@ -113,6 +116,16 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     return problem(
         code, status, title, detail, request_id=request_id, tenant=tenant, headers=headers
     )
+
+
+def answer_for(error: Exception, request_id: str, path: str) -> Response:
+    """For the routes ahead of FastAPI: with the request's id, and a line in the log for what is no
+    caller's doing."""
+    if not isinstance(error, errors.BrokerError | proxy_errors.ProxyError | StorageUnavailable):
+        log.error("request_failed", request_id=request_id, path=path, exc_info=error)
+    answer = problem_for(error, request_id)
+    answer.headers["X-Request-ID"] = request_id
+    return answer
 
 
 def entry_for(error: Exception) -> tuple[str, int, str]:

@@ -16,13 +16,16 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.broker.access import Access
-from ignition_broker.broker.errors import BrokerError, InvalidRequest
+from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
+from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check
-from ignition_broker.web.errors import problem_for
+from ignition_broker.web.errors import answer_for
+from ignition_broker.web.limits import whole_body
+from ignition_broker.web.middleware import RequestIds
 
 DEFAULT_MIN_TTL_SECONDS: Final = 60
 LONGEST_MIN_TTL_SECONDS: Final = 365 * 86_400
@@ -30,6 +33,10 @@ FORWARD_AUTH_MIN_TTL_SECONDS: Final = 5
 TOKEN_ROUTE: Final = "/token/{tenant}"
 REFRESH_ROUTE: Final = "/token/{tenant}/refresh"
 FORWARD_AUTH_ROUTE: Final = "/forward-auth/{tenant}"
+
+JSON: Final = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+NO_STORE: Final = (b"cache-control", b"no-store")
+MOST_RENDERED: Final = 1000
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,8}")
@@ -43,82 +50,128 @@ _BAD_SHA256 = "rejected_token_sha256: must be a SHA-256 in hexadecimal, 64 chara
 class HotPath:
     """Passes on to ``app`` what is not its own, wrong methods included."""
 
-    def __init__(self, app: ASGIApp, access: Access, issuer: Issuer, clock: Clock) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        issuer: Issuer,
+        clock: Clock,
+        ids: RequestIds,
+        counts: RequestCounts,
+    ) -> None:
         self._app = app
         self._access = access
         self._issuer = issuer
-        self._clock = clock
+        self._ids = ids
+        self._counts = counts
+        self._bodies = TokenBodies(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route, tenant = _routed(scope)
         if route is None:
             await self._app(scope, receive, send)
             return
-        scope["route_path"] = route
-        request_id: str = scope["state"]["request_id"]
+        request_id = self._ids.of(scope)
+        status = 200
         try:
             caller = await caller_of(scope, self._access)
-            if not is_tenant_id(tenant):
-                raise InvalidRequest(_BAD_TENANT)
-            actor = Actor(caller.name, request_id)
             if route == TOKEN_ROUTE:
-                check(caller, KeyScope.TOKEN, tenant)
-                token = await self._issued(scope, tenant, actor)
+                token = await self._issued(scope, tenant, caller, request_id)
+                body, headers = self._bodies.of(token), JSON
             elif route == REFRESH_ROUTE:
-                token = await self._refreshed(receive, tenant, caller, actor)
+                token = await self._refreshed(receive, tenant, caller, request_id)
+                body, headers = self._bodies.of(token), JSON
             else:
-                check(caller, KeyScope.PROXY, tenant)
-                token = await self._issued_for_proxy(scope, tenant, actor)
-                await _send(send, b"", [(b"authorization", _bearer(token))])
-                return
-        except BrokerError as error:
-            await problem_for(error, request_id)(scope, receive, send)
-            return
-        await _send(send, self._body(token), [(b"content-type", b"application/json")])
+                token = await self._issued_for_proxy(scope, tenant, caller, request_id)
+                body, headers = b"", [(b"authorization", _bearer(token))]
+        except Exception as error:
+            answer = answer_for(error, request_id, scope["path"])
+            status = answer.status_code
+            await answer(scope, receive, send)
+        else:
+            headers = [
+                *headers,
+                (b"content-length", b"%d" % len(body)),
+                NO_STORE,
+                (b"x-request-id", request_id.encode("ascii")),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        self._counts.count(route, scope["method"], status)
 
-    async def _issued(self, scope: Scope, tenant: str, actor: Actor) -> IssuedToken:
+    async def _issued(
+        self, scope: Scope, tenant: str, caller: Caller, request_id: str
+    ) -> IssuedToken:
+        check(caller, KeyScope.TOKEN, tenant)
         min_ttl = DEFAULT_MIN_TTL_SECONDS
         if scope["query_string"]:
             given = _query(scope).get("min_ttl")
             if given is not None:
                 if not _WHOLE_NUMBER.fullmatch(given) or int(given) > LONGEST_MIN_TTL_SECONDS:
-                    raise InvalidRequest(_BAD_MIN_TTL, tenant=tenant)
+                    raise InvalidRequest(_BAD_MIN_TTL)
                 min_ttl = int(given)
         return self._issuer.held(tenant, min_ttl) or await self._issuer.issue(
-            tenant, min_ttl_seconds=min_ttl, actor=actor
+            _checked(tenant), min_ttl_seconds=min_ttl, actor=Actor(caller.name, request_id)
         )
 
     async def _refreshed(
-        self, receive: Receive, tenant: str, caller: Caller, actor: Actor
+        self, receive: Receive, tenant: str, caller: Caller, request_id: str
     ) -> IssuedToken:
+        _checked(tenant)
         # Without a body: whatever the current token is. Only an admin may cause that.
-        rejected = await _rejected_sha256(receive)
+        rejected = _rejected_sha256(await whole_body(receive))
+        actor = Actor(caller.name, request_id)
         if rejected is None:
             check(caller, KeyScope.ADMIN, tenant)
             return await self._issuer.renew_anyway(tenant, actor)
         check(caller, KeyScope.TOKEN, tenant)
         return await self._issuer.renew(tenant, rejected_sha256=rejected, actor=actor)
 
-    async def _issued_for_proxy(self, scope: Scope, tenant: str, actor: Actor) -> IssuedToken:
+    async def _issued_for_proxy(
+        self, scope: Scope, tenant: str, caller: Caller, request_id: str
+    ) -> IssuedToken:
+        check(caller, KeyScope.PROXY, tenant)
+        min_ttl = FORWARD_AUTH_MIN_TTL_SECONDS
+        if not scope["query_string"]:
+            held = self._issuer.held(tenant, min_ttl)
+            if held is not None:
+                return held
+        actor = Actor(caller.name, request_id)
         rejected = _query(scope).get("rejected_token_sha256")
         if rejected is not None:
             return await self._issuer.renew(
-                tenant, rejected_sha256=_checked_sha256(rejected), actor=actor
+                _checked(tenant), rejected_sha256=_checked_sha256(rejected), actor=actor
             )
         return await self._issuer.issue(
-            tenant, min_ttl_seconds=FORWARD_AUTH_MIN_TTL_SECONDS, at_worst_seconds=0, actor=actor
+            _checked(tenant), min_ttl_seconds=min_ttl, at_worst_seconds=0, actor=actor
         )
 
-    def _body(self, token: IssuedToken) -> bytes:
+
+class TokenBodies:
+    """Tokens as JSON, each rendered once a second at most while it is asked for often."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._rendered: dict[str, tuple[IssuedToken, int, bytes]] = {}
+
+    def of(self, token: IssuedToken) -> bytes:
+        seconds = int(token.dies_at - self._monotonic())
+        rendered = self._rendered.get(token.tenant)
+        if rendered is not None and rendered[0] is token and rendered[1] == seconds:
+            return rendered[2]
         fields = {
             "tenant": token.tenant,
             "access_token": token.access_token.reveal(),
             "token_type": token.token_type,
             "expires_at": token.expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            "expires_in": max(0, int(token.seconds_left(self._clock.monotonic()))),
+            "expires_in": max(0, seconds),
             "scope": token.scope,
         }
-        return json.dumps(fields).encode()
+        body = json.dumps(fields).encode()
+        if len(self._rendered) >= MOST_RENDERED:
+            self._rendered.clear()
+        self._rendered[token.tenant] = (token, seconds, body)
+        return body
 
 
 def _routed(scope: Scope) -> tuple[str | None, str]:
@@ -128,7 +181,7 @@ def _routed(scope: Scope) -> tuple[str | None, str]:
     path: str = scope["path"]
     if path.startswith("/token/"):
         tenant, slash, rest = path[7:].partition("/")
-        if scope["method"] == "GET" and not slash:
+        if not slash and scope["method"] == "GET":
             return TOKEN_ROUTE, tenant
         if scope["method"] == "POST" and rest == "refresh":
             return REFRESH_ROUTE, tenant
@@ -141,16 +194,16 @@ def _query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
-async def _rejected_sha256(receive: Receive) -> str | None:
-    """Off the body, which the body limit bounds; None where there is none."""
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
+def _checked(tenant: str) -> str:
+    if not is_tenant_id(tenant):
+        raise InvalidRequest(_BAD_TENANT)
+    return tenant
+
+
+def _rejected_sha256(body: bytes | None) -> str | None:
+    """Off the body; None where there is none."""
     try:
-        fields = json.loads(body) if body.strip() else None
+        fields = json.loads(body) if body and body.strip() else None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body must be a JSON object.") from None
     if fields is None:
@@ -168,13 +221,3 @@ def _checked_sha256(given: object) -> str:
 
 def _bearer(token: IssuedToken) -> bytes:
     return b"Bearer " + token.access_token.reveal().encode("ascii")
-
-
-async def _send(send: Send, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    headers = [
-        *headers,
-        (b"content-length", str(len(body)).encode("ascii")),
-        (b"cache-control", b"no-store"),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -9,33 +9,38 @@ from ignition_broker.web.errors import BodyTooLarge, problem_for
 LARGEST_BODY_BYTES = 64 * 1024
 
 
+async def whole_body(receive: Receive, largest_bytes: int = LARGEST_BODY_BYTES) -> bytes | None:
+    """None where the caller left before its end. Raises `BodyTooLarge`."""
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > largest_bytes:
+            raise BodyTooLarge(f"The body is larger than {largest_bytes} bytes.")
+        if not message.get("more_body", False):
+            return body
+
+
 class BodyLimit:
     """Pure ASGI. Read ahead of the framework, which would call a broken read a malformed body."""
 
-    def __init__(self, app: ASGIApp, *, largest_bytes: int = LARGEST_BODY_BYTES) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._largest = largest_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > self._largest:
-                error = BodyTooLarge(f"The body is larger than {self._largest} bytes.")
-                answer = problem_for(error, scope["state"]["request_id"])
-                # What is left of the body is not read, so the connection can't be used again.
-                answer.headers["Connection"] = "close"
-                await answer(scope, receive, send)
-                return
-            if not message.get("more_body", False):
-                break
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        try:
+            body = await whole_body(receive)
+        except BodyTooLarge as error:
+            await problem_for(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        if body is None:
+            return
+        whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_whole() -> Message:
             return whole.pop() if whole else await receive()

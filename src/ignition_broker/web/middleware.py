@@ -1,19 +1,22 @@
-"""Around every request: its id, its place in the metrics, the headers that browsers obey."""
+"""Around the routes of FastAPI: a request's id, its place in the metrics, the headers that browsers
+obey. The hot path, ahead of it, has an id and a count of its own."""
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ignition_broker.telemetry import Metrics
+from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.errors import problem_for
 
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # form-action is left out: Chromium applies it to the redirects behind a form, and ours lead to
 # Ignition.
 CONTENT_SECURITY_POLICY = (
@@ -26,23 +29,19 @@ DOCS = ("/docs", "/redoc")
 class RequestEnvelope:
     """Pure ASGI, so that it neither buffers an answer nor costs much."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, is_https: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, ids: RequestIds, counts: RequestCounts, *, is_https: bool
+    ) -> None:
         self._app = app
-        self._metrics = metrics
+        self._ids = ids
+        self._counts = counts
         self._is_https = is_https
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = next(
-            (
-                value.decode("ascii")
-                for name, value in scope["headers"]
-                if name == b"x-request-id" and _SANE_ID.fullmatch(value)
-            ),
-            "",
-        ) or secrets.token_hex(8)
+        request_id = self._ids.of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -50,11 +49,11 @@ class RequestEnvelope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                scope["state"]["has_answered"] = True
-                headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-                headers.append((b"x-request-id", request_id.encode("ascii")))
-                if not scope["path"].startswith("/proxy/"):
-                    headers += self._browser_headers(scope["path"])
+                headers = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode("ascii")),
+                    *self._browser_headers(scope["path"]),
+                ]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -66,8 +65,8 @@ class RequestEnvelope:
             log.exception("request_failed", request_id=request_id, path=scope["path"])
             await problem_for(error, request_id)(scope, receive, send_on)
         finally:
-            route = scope.get("route_path") or getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, _known_method(scope["method"]), status).inc()
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._counts.count(route, known_method(scope["method"]), status)
 
     def _browser_headers(self, path: str) -> list[tuple[bytes, bytes]]:
         headers = [
@@ -82,6 +81,21 @@ class RequestEnvelope:
         return headers
 
 
-def _known_method(method: str) -> str:
-    known = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-    return method if method in known else "other"
+class RequestIds:
+    """Ids that no other request has, of this process or another."""
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(6)
+        self._numbers = itertools.count()
+
+    def of(self, scope: Scope) -> str:
+        """The caller's own, if it sent a sane one."""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+                return str(value.decode("ascii"))
+        return f"{self._process}{next(self._numbers):06x}"
+
+
+def known_method(method: str) -> str:
+    """For a metric's label: callers can make up methods without end."""
+    return method if method in _KNOWN_METHODS else "other"

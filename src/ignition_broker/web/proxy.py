@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.broker.access import Access
-from ignition_broker.broker.errors import BrokerError, InvalidRequest
+from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
-from ignition_broker.proxy.errors import ProxyError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
-from ignition_broker.storage.errors import StorageError
+from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check
-from ignition_broker.web.errors import entry_for, problem_for
+from ignition_broker.web.errors import answer_for, entry_for
+from ignition_broker.web.middleware import RequestIds, known_method
 
-PREFIX = b"/proxy/"
+PREFIX: Final = b"/proxy/"
+ROUTE: Final = "/proxy/{tenant}/{path}"
 
 
 class ProxyRoute:
     """Pure ASGI: nothing between the two sockets but the rules of the proxy."""
 
-    def __init__(self, app: ASGIApp, access: Access, forwarder: Forwarder) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        forwarder: Forwarder,
+        ids: RequestIds,
+        counts: RequestCounts,
+    ) -> None:
         self._app = app
         self._access = access
         self._forwarder = forwarder
+        self._ids = ids
+        self._counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw_path: bytes = scope.get("raw_path", b"") or b""
         if scope["type"] != "http" or not raw_path.startswith(PREFIX):
             await self._app(scope, receive, send)
             return
-        scope["route"] = self
-        request_id: str = scope["state"]["request_id"]
+        request_id = self._ids.of(scope)
+        call = None
         try:
             call = await self._admitted(scope, raw_path, request_id)
             await self._forwarder.forward(scope, receive, send, call)
-        except (BrokerError, ProxyError, StorageError) as error:
-            if scope["state"].get("has_answered"):
+            status = call.status
+        except Exception as error:
+            if call is not None and call.status:
+                self._counts.count(ROUTE, known_method(scope["method"]), call.status)
                 raise
-            answer = problem_for(error, request_id)
+            answer = answer_for(error, request_id, scope["path"])
             answer.headers["Broker-Error"] = entry_for(error)[0]
+            status = answer.status_code
             await answer(scope, receive, send)
-
-    path = "/proxy/{tenant}/{path}"
+        self._counts.count(ROUTE, known_method(scope["method"]), status)
 
     async def _admitted(self, scope: Scope, raw_path: bytes, request_id: str) -> ForwardedCall:
         tenant_bytes, slash, rest = raw_path[len(PREFIX) :].partition(b"/")

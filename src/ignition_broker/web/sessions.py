@@ -44,7 +44,7 @@ class Sessions:
 
     async def sign_in(self, key: str, response: Response) -> Caller:
         """Raises `Unauthenticated` for a key that is no admin's."""
-        caller = await self._access.authenticate(key)
+        caller = await self._access.authenticate(key.encode())
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.")
         signed = self._serializer.dumps([key_hash(key).hex(), secrets.token_urlsafe(16)])
