@@ -1,0 +1,151 @@
+"""What an API key may call through the proxy: an allow-list of methods and paths. Pure.
+
+A rule is ``METHOD /path`` or ``METHOD /prefix*``. The path counts from behind ``/proxy/{tenant}``
+and is held against the path as it was sent, byte for byte. A rule holds no '%' and no ';', so that
+no server behind can read what it allows in another way: percent-decoding, cutting off path
+parameters and merging slashes all leave the beginning that was matched as it is. Dot segments and
+backslashes, at any depth of decoding, are refused to every key (`proxy.paths`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+EXAMPLE: Final = "GET /v1/*"
+MOST_RULES: Final = 100
+
+# What RFC 3986 section 3.3 lets stand in a path, without '%', ';', the ',' between two rules and
+# the '*' at the end of one.
+_RULE = re.compile(r"(\*|[A-Z][A-Z-]{0,31}) (/[A-Za-z0-9._~!$&'()+=:@/-]{0,999})(\*?)")
+_RESOLVED_BY_SERVERS = re.compile(r"//|/\.{1,2}(/|$)")
+_MALFORMED_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_DECODINGS = 4
+_METHOD_OVERRIDES = {
+    b"x-http-method-override": "X-HTTP-Method-Override",
+    b"x-http-method": "X-HTTP-Method",
+    b"x-method-override": "X-Method-Override",
+}
+_PATH_OVERRIDES = {b"x-original-url": "X-Original-URL", b"x-rewrite-url": "X-Rewrite-URL"}
+
+
+class MalformedRule(ValueError):
+    """The text says what is wrong and gives an example."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathRule:
+    """``method`` is ``*`` for any."""
+
+    method: str
+    path: bytes
+    is_prefix: bool
+
+    @classmethod
+    def parse(cls, text: str) -> PathRule:
+        """Raises `MalformedRule`."""
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise MalformedRule(
+                f"{text[:80]!r} is no rule; write a method in capitals, or '*', a space, and a "
+                "path of plain ASCII without '%', '?', ';' and ','; a '*' may stand at its end "
+                f"alone: {EXAMPLE!r}."
+            )
+        method, path, star = match.groups()
+        if _RESOLVED_BY_SERVERS.search(path):
+            raise MalformedRule(
+                f"{text[:80]!r} holds '//', '.' or '..', which servers resolve; leave them out: "
+                f"{EXAMPLE!r}."
+            )
+        return cls(method, path.encode("ascii"), bool(star))
+
+
+def check_rules(texts: Sequence[str]) -> None:
+    """Raises `MalformedRule`."""
+    # An empty list may be a mistake of whoever made it, and would allow everything or nothing.
+    if not texts:
+        raise MalformedRule(
+            f"name at least one rule, such as {EXAMPLE!r}, or leave paths out to allow every call."
+        )
+    if len(texts) > MOST_RULES:
+        raise MalformedRule(f"{MOST_RULES} rules at most; join some by a prefix: {EXAMPLE!r}.")
+    for text in texts:
+        PathRule.parse(text)
+
+
+class PathRules:
+    """Compiled once a key. A rule that can't be read, such as a later release's, allows nothing."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._exact: dict[str, frozenset[bytes]] = {}
+        self._prefixes: dict[str, tuple[bytes, ...]] = {}
+        for rule in _readable(texts):
+            if rule.is_prefix:
+                self._prefixes[rule.method] = (*self._prefixes.get(rule.method, ()), rule.path)
+            else:
+                self._exact[rule.method] = self._exact.get(rule.method, frozenset()) | {rule.path}
+
+    def objection(
+        self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]]
+    ) -> str | None:
+        """Why a call is not allowed, in words for the caller; None where it is.
+
+        ``raw_path`` as it will be sent, without the base path and the query; names of headers in
+        lower case. Each method that the API might take it for must be allowed.
+        """
+        if not self.allows(method, raw_path):
+            return "The paths of this API key do not allow this method on this path."
+        if not _decodes_to_text(raw_path):
+            return (
+                "The paths of this API key can't be held against a path whose percent-encoding is "
+                "malformed, no UTF-8, or nested too deeply."
+            )
+        for name, value in headers:
+            # Servers that speak CGI or WSGI read '_' and '-' as one.
+            override = name.replace(b"_", b"-")
+            if override in _PATH_OVERRIDES:
+                return f"{_PATH_OVERRIDES[override]} could get round the paths of this API key."
+            if override in _METHOD_OVERRIDES:
+                claimed = value.strip().upper().decode("latin-1")
+                if not self.allows(claimed, raw_path):
+                    return (
+                        "The paths of this API key do not allow the method that "
+                        f"{_METHOD_OVERRIDES[override]} names on this path."
+                    )
+        return None
+
+    def allows(self, method: str, raw_path: bytes) -> bool:
+        # HEAD is a GET without the body (RFC 9110 section 9.3.2).
+        methods = (method, "*", "GET") if method == "HEAD" else (method, "*")
+        return any(
+            raw_path in self._exact.get(name, ())
+            or raw_path.startswith(self._prefixes.get(name, ()))
+            for name in methods
+        )
+
+
+def _readable(texts: Iterable[str]) -> Iterable[PathRule]:
+    for text in texts:
+        try:
+            yield PathRule.parse(text)
+        except MalformedRule:
+            continue
+
+
+def _decodes_to_text(path: bytes) -> bool:
+    """Whether lenient decoders have no room: overlong UTF-8 and ``%u002e`` are dots to some."""
+    if _MALFORMED_ENCODING.search(path):
+        return False
+    for _ in range(_DECODINGS):
+        decoded = unquote_to_bytes(path)
+        try:
+            decoded.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        if decoded == path:
+            return True
+        path = decoded
+    return False
