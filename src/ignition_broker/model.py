@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Final
 
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+from ignition_broker.path_rules import PathRules
 
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -136,13 +137,17 @@ class TenantSummary:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who holds an API key, and what it covers."""
+    """Who holds an API key, and what it covers.
+
+    ``paths``: the rules that its calls through the proxy are held to; None: to none.
+    """
 
     name: str
     scopes: frozenset[Scope]
     tenants: tuple[str, ...]
     expires_at: datetime | None = None
     key_hash: bytes = field(default=b"", repr=False)
+    paths: tuple[str, ...] | None = None
 
     @cached_property
     def _granted(self) -> tuple[Scope, ...]:
@@ -159,6 +164,11 @@ class Caller:
     def covers(self, tenant: str) -> bool:
         return self._covers_all or _matches_any(tenant, self.tenants)
 
+    @cached_property
+    def path_rules(self) -> PathRules:
+        """For a key that has ``paths``; without any these allow nothing."""
+        return PathRules(self.paths or ())
+
     def is_expired(self, now: datetime) -> bool:
         return self.expires_at is not None and self.expires_at <= now
 
@@ -174,6 +184,7 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    paths: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)

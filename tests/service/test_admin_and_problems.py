@@ -108,6 +108,50 @@ def test_a_key_is_shown_once_and_its_name_is_its_own(broker):
         assert "scopes" in bad.json()["detail"]
 
 
+def test_a_keys_paths_are_listed_audited_and_forgotten_with_its_name(broker):
+    new = {"name": "held", "scopes": ["proxy"], "tenants": ["acme"]}
+    with broker.client() as admin:
+        rules = ["GET /v1/*", "POST /v1/proposals", "GET /v1/*"]
+        created = admin.post("/admin/api-keys", json={**new, "paths": rules})
+        assert created.status_code == 201
+        assert created.json()["paths"] == rules[:2]
+        assert listed_paths(admin, "held") == rules[:2]
+        event = admin.get("/admin/audit?limit=1").json()["events"][0]
+        assert (event["action"], event["detail"]["paths"]) == ("api_key_create", rules[:2])
+        assert admin.delete("/admin/api-keys/held").status_code == 204
+        assert admin.post("/admin/api-keys", json=new).json()["paths"] is None
+        assert listed_paths(admin, "held") is None
+
+
+def listed_paths(admin, name: str):
+    rows = admin.get("/admin/api-keys").json()["api_keys"]
+    return next(row["paths"] for row in rows if row["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "paths", "field", "mend"),
+    [
+        (["proxy"], [], "paths", "at least one rule, such as 'GET /v1/*'"),
+        (["proxy"], ["GET /v1/*", "get /v1"], "paths", "'get /v1' is no rule"),
+        (["proxy"], ["GET /v1/../x"], "paths", "holds '//', '.' or '..'"),
+        (["proxy"], ["GET /x"] * 101, "paths", "100 rules at most"),
+        (["proxy"], "GET /v1/*", "paths", "list"),
+        (["token", "proxy"], ["GET /v1/*"], "scopes", "'proxy' alone"),
+        (["token"], ["GET /v1/*"], "scopes", "'proxy' alone"),
+        (["admin", "proxy"], ["GET /v1/*"], "scopes", "'proxy' alone"),
+    ],
+)
+def test_paths_that_would_hold_nothing_are_named(broker, scopes, paths, field, mend):
+    new = {"name": "unheld", "scopes": scopes, "tenants": ["acme"], "paths": paths}
+    with broker.client() as admin:
+        answer = admin.post("/admin/api-keys", json=new)
+        names = {row["name"] for row in admin.get("/admin/api-keys").json()["api_keys"]}
+    assert (answer.status_code, code(answer)) == (422, "invalid-request")
+    assert answer.json()["detail"].startswith(f"{field}: ")
+    assert mend in answer.json()["detail"]
+    assert "unheld" not in names
+
+
 def test_tenants_are_paged_and_filtered(broker):
     with broker.client() as admin:
         for number in range(5):
@@ -152,6 +196,21 @@ def test_forward_auth_gives_the_token_as_a_header(broker):
     assert answer.status_code == 200
     assert answer.content == b""
     assert answer.headers["authorization"].startswith("Bearer ")
+
+
+def test_forward_auth_gives_no_token_to_a_key_that_is_held_to_paths(broker):
+    broker.connect("forwarded-held")
+    key = broker.make_key("held-nginx", ["proxy"], ["forwarded-held"], paths=["* /*"])
+    with broker.client(key) as service:
+        for query in ("", "?rejected_token_sha256=" + "0" * 64):
+            answer = service.get("/forward-auth/forwarded-held" + query)
+            assert (answer.status_code, code(answer)) == (403, "forbidden")
+            assert "held to paths" in answer.json()["detail"]
+            assert "authorization" not in answer.headers
+        assert service.get("/token/forwarded-held").status_code == 403
+        assert service.post("/token/forwarded-held/refresh").status_code == 403
+        assert service.get("/admin/tenants").status_code == 403
+        assert service.get("/proxy/forwarded-held/v1/me").status_code == 200
 
 
 def test_ready_metrics_and_docs_answer(broker):

@@ -68,7 +68,7 @@ def test_settings_may_be_files(idle_broker, tmp_path):
 def test_migrate_can_be_run_again(idle_broker):
     ended = idle_broker.command("migrate")
     assert ended.returncode == 0, ended.stderr
-    assert "0001" in ended.stdout
+    assert "0002" in ended.stdout
 
 
 def test_keys_are_made_listed_and_revoked(idle_broker):
@@ -85,6 +85,44 @@ def test_keys_are_made_listed_and_revoked(idle_broker):
     again = idle_broker.command("api-keys", "revoke", "ops")
     assert again.returncode == 1
     assert len(again.stderr.strip().splitlines()) == 1
+
+
+def test_a_key_is_held_to_paths_and_the_lists_show_them(idle_broker):
+    rules = "GET /v1/*, POST /v1/proposals"
+    made = idle_broker.command(
+        "api-keys", "create", "held", "--tenants=*", "--scopes=proxy", "--paths", rules
+    )
+    assert made.returncode == 0, made.stderr
+    assert idle_broker.command("api-keys", "create", "free", "--tenants=*").returncode == 0
+    rows = json.loads(idle_broker.command("api-keys", "list", "--json").stdout)
+    shown = {row["name"]: row["paths"] for row in rows}
+    assert shown["held"] == ["GET /v1/*", "POST /v1/proposals"]
+    assert shown["free"] is None
+    idle_broker.settings["COLUMNS"] = "200"
+    try:
+        table = idle_broker.command("api-keys", "list").stdout
+    finally:
+        del idle_broker.settings["COLUMNS"]
+    assert "GET /v1/*,POST /v1/proposals" in table
+    assert "all" in next(line for line in table.splitlines() if "free" in line)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "paths", "mend"),
+    [
+        ("proxy", "GET v1", "paths: 'GET v1' is no rule"),
+        ("proxy", "", "paths: name at least one rule"),
+        ("token,proxy", "GET /v1/*", "scopes: a key with paths has the scope 'proxy' alone"),
+        ("admin", "GET /v1/*", "scopes: a key with paths has the scope 'proxy' alone"),
+    ],
+)
+def test_paths_that_would_hold_nothing_are_wrong_usage(idle_broker, scopes, paths, mend):
+    ended = idle_broker.command(
+        "api-keys", "create", "x", "--tenants=*", f"--scopes={scopes}", f"--paths={paths}"
+    )
+    assert ended.returncode == 2
+    assert mend in " ".join(ended.stderr.replace("│", " ").split())
+    assert ended.stdout == ""
 
 
 @pytest.mark.parametrize("expires", ["soon", "-1d", "90"])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.conftest import sql
+from tests.conftest import sha256, sql, wait_until
 
 from ignition_broker.storage.tables import metadata
 
@@ -42,3 +48,56 @@ def test_what_falls_due_and_what_expires_is_found_by_an_index(postgres, database
     )
     assert "grants_due" in plan
     assert "Seq Scan" not in plan
+
+
+FIRST_RELEASE_WRITES = """
+    INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at)
+    VALUES ('old', '\\x{hash}', '{{proxy}}', '{{*}}', NULL)
+    ON CONFLICT (name) DO UPDATE
+    SET key_hash = excluded.key_hash, scopes = excluded.scopes, tenants = excluded.tenants,
+        expires_at = excluded.expires_at, created_at = now(), revoked_at = NULL,
+        last_used_at = NULL
+    WHERE api_keys.revoked_at IS NOT NULL
+    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at
+"""
+
+
+def test_a_replica_is_ready_once_the_schema_is_its_own_or_newer(idle_broker, postgres):
+    """And keys that were made before, or that a replica of the release before makes, hold."""
+    name = "broker_of_the_first_release"
+    postgres.create_database(name)
+    url = postgres.url(name)
+    migrate_to("0001", url)
+    key = "ibk_" + "k" * 40
+    sql(postgres, url, FIRST_RELEASE_WRITES.format(hash=sha256(key)))
+    idle_broker.settings["DATABASE_URL"] = url
+    serving = subprocess.Popen(
+        [sys.executable, "-m", "ignition_broker", "serve"],
+        env=idle_broker.environment,
+        cwd=idle_broker.folder,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with idle_broker.client(key) as service:
+            unready = wait_until(lambda: service.get("/readyz"), 40)
+            assert unready.status_code == 503
+            assert unready.json()["detail"] == "the schema is 0001, not 0002; run: migrate"
+            assert idle_broker.command("migrate").returncode == 0
+            assert service.get("/readyz").status_code == 200
+            assert service.delete("/proxy/nobody/x").status_code == 404
+            sql(postgres, url, "UPDATE alembic_version SET version_num = '0003'")
+            assert service.get("/readyz").status_code == 200
+            sql(postgres, url, "UPDATE api_keys SET revoked_at = now()")
+            sql(postgres, url, FIRST_RELEASE_WRITES.format(hash=sha256(key + "2")))
+        with idle_broker.client(key + "2") as service:
+            assert service.delete("/proxy/nobody/x").status_code == 404
+    finally:
+        serving.terminate()
+        serving.wait(30)
+
+
+def migrate_to(version: str, url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parents[2] / "migrations"))
+    config.set_main_option("sqlalchemy.url", url)
+    command.upgrade(config, version)

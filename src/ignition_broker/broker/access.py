@@ -20,6 +20,7 @@ from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearin
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope, is_tenant_pattern
+from ignition_broker.path_rules import MalformedRule, check_rules
 from ignition_broker.storage import api_keys, audit
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -114,15 +115,17 @@ async def create_key(
     scopes: Sequence[str],
     tenants: Sequence[str],
     expires_at: datetime | None,
+    paths: Sequence[str] | None = None,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
     """The key as it is listed, and the key itself, which is nowhere else.
 
     Raises `InvalidRequest` or `Conflict`.
     """
-    check_key_request(name, scopes, tenants)
+    check_key_request(name, scopes, tenants, paths)
     if expires_at is not None and expires_at <= clock.now():
         raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    rules = None if paths is None else list(dict.fromkeys(paths))
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     async with database.begin() as connection:
         api_key = await api_keys.create(
@@ -132,10 +135,16 @@ async def create_key(
             scopes=list(dict.fromkeys(scopes)),
             tenants=list(dict.fromkeys(tenants)),
             expires_at=expires_at,
+            paths=rules,
         )
         if api_key is None:
             raise Conflict(f"name: a key called {name!r} exists; revoke it or take another name.")
-        detail: dict[str, object] = {"key": name, "scopes": list(scopes), "tenants": list(tenants)}
+        detail: dict[str, object] = {
+            "key": name,
+            "scopes": list(scopes),
+            "tenants": list(tenants),
+            "paths": rules,
+        }
         await audit.append(
             connection,
             AuditEvent("api_key_create", "done", actor.name, None, actor.request_id, detail),
@@ -143,7 +152,9 @@ async def create_key(
     return api_key, key
 
 
-def check_key_request(name: str, scopes: Sequence[str], tenants: Sequence[str]) -> None:
+def check_key_request(
+    name: str, scopes: Sequence[str], tenants: Sequence[str], paths: Sequence[str] | None
+) -> None:
     """Raises `InvalidRequest` naming the field and the mend."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest("name: letters, digits, '.', '_' and '-', at most 63 of them.")
@@ -155,6 +166,16 @@ def check_key_request(name: str, scopes: Sequence[str], tenants: Sequence[str]) 
     for pattern in tenants:
         if not is_tenant_pattern(pattern):
             raise InvalidRequest(f"tenants: {pattern!r} is no tenant id or pattern.")
+    if paths is None:
+        return
+    try:
+        check_rules(paths)
+    except MalformedRule as error:
+        raise InvalidRequest(f"paths: {error}") from None
+    if set(scopes) != {Scope.PROXY}:
+        raise InvalidRequest(
+            "scopes: a key with paths has the scope 'proxy' alone, since any other gets round them."
+        )
 
 
 async def revoke_key(database: Database, name: str, actor: Actor) -> None:

@@ -46,6 +46,13 @@ def create(
     tenants: Annotated[str, typer.Option(help="Ids and patterns: 'acme,beta-*'.")] = "",
     scopes: Annotated[str, typer.Option(help="token, proxy, admin")] = "token,proxy",
     expires: Annotated[str | None, typer.Option(help="Such as 90d, 12h.")] = None,
+    paths: Annotated[
+        str | None,
+        typer.Option(
+            help="What it may call through the proxy: 'GET /v1/*,POST /v1/proposals'; the method "
+            "'*' is any. Needs --scopes proxy. Without it: everything."
+        ),
+    ] = None,
 ) -> None:
     """Make a key and print it, once."""
     clock = SystemClock()
@@ -59,6 +66,7 @@ def create(
             scopes=_listed(scopes),
             tenants=_listed(tenants),
             expires_at=expires_at,
+            paths=None if paths is None else _listed(paths),
             actor=ACTOR,
         )
         return key
@@ -83,17 +91,19 @@ def list_all(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
                 "expires_at": row.expires_at and row.expires_at.isoformat(),
                 "revoked_at": row.revoked_at and row.revoked_at.isoformat(),
                 "last_used_at": row.last_used_at and row.last_used_at.isoformat(),
+                "paths": row.paths,
             }
             for row in rows
         ]
         typer.echo(json.dumps(fields, indent=2))
         return
-    table = Table("name", "scopes", "tenants", "expires", "state")
+    table = Table("name", "scopes", "tenants", "paths", "expires", "state")
     for row in rows:
         table.add_row(
             row.name,
             ",".join(row.scopes),
             ",".join(row.tenants),
+            "all" if row.paths is None else ",".join(row.paths),
             f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "never",
             "revoked" if row.revoked_at else "live",
         )

@@ -13,23 +13,23 @@ from ignition_broker.model import ApiKey, Caller, Scope
 
 # A revoked name may be given again: what it did before stays in the audit trail.
 CREATE = text("""
-    INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at)
-    VALUES (:name, :key_hash, :scopes, :tenants, :expires_at)
+    INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at, paths)
+    VALUES (:name, :key_hash, :scopes, :tenants, :expires_at, :paths)
     ON CONFLICT (name) DO UPDATE
     SET key_hash = excluded.key_hash, scopes = excluded.scopes, tenants = excluded.tenants,
-        expires_at = excluded.expires_at, created_at = now(), revoked_at = NULL,
-        last_used_at = NULL
+        expires_at = excluded.expires_at, paths = excluded.paths, created_at = now(),
+        revoked_at = NULL, last_used_at = NULL
     WHERE api_keys.revoked_at IS NOT NULL
-    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at
+    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths
 """)
 
 FIND = text("""
-    SELECT name, key_hash, scopes, tenants, expires_at FROM api_keys
+    SELECT name, key_hash, scopes, tenants, expires_at, paths FROM api_keys
     WHERE key_hash = :key_hash AND revoked_at IS NULL
 """)
 
 LIST = text("""
-    SELECT name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at
+    SELECT name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths
     FROM api_keys ORDER BY name
 """)
 
@@ -52,6 +52,7 @@ async def create(
     scopes: Sequence[str],
     tenants: Sequence[str],
     expires_at: datetime | None,
+    paths: Sequence[str] | None,
 ) -> ApiKey | None:
     """The key as an admin sees it; None where a live one has that name."""
     parameters = {
@@ -60,6 +61,7 @@ async def create(
         "scopes": list(scopes),
         "tenants": list(tenants),
         "expires_at": expires_at,
+        "paths": None if paths is None else list(paths),
     }
     row = (await connection.execute(CREATE, parameters)).one_or_none()
     return None if row is None else _api_key(row)
@@ -69,12 +71,17 @@ async def find(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
     row = (await connection.execute(FIND, {"key_hash": key_hash})).one_or_none()
     if row is None:
         return None
+    scopes = frozenset(Scope(scope) for scope in row.scopes)
+    if row.paths is not None:
+        # The release before knows no paths, and leaves them where it gives a revoked name again.
+        scopes &= {Scope.PROXY}
     return Caller(
         name=row.name,
-        scopes=frozenset(Scope(scope) for scope in row.scopes),
+        scopes=scopes,
         tenants=tuple(row.tenants),
         expires_at=row.expires_at,
         key_hash=row.key_hash,
+        paths=None if row.paths is None else tuple(row.paths),
     )
 
 
@@ -100,4 +107,5 @@ def _api_key(row: Row[Any]) -> ApiKey:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        paths=None if row.paths is None else tuple(row.paths),
     )

@@ -89,6 +89,7 @@ api_keys = Table(
     Column("expires_at", _moment),
     Column("revoked_at", _moment),
     Column("last_used_at", _moment),
+    Column("paths", ARRAY(Text)),
 )
 
 audit_events = Table(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from ignition_broker.broker import access
@@ -20,6 +20,14 @@ router = APIRouter(prefix="/admin", tags=["admin"])
 
 KeyName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Paths = Annotated[
+    list[str] | None,
+    Field(
+        description="What the key may call through the proxy, as rules `METHOD /path` or "
+        "`METHOD /prefix*`; the method `*` is any, and GET includes HEAD. null: everything.",
+        examples=[["GET /v1/*", "POST /v1/proposals"]],
+    ),
+]
 NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -48,6 +56,7 @@ class NewApiKey(BaseModel):
     scopes: list[str]
     tenants: list[str] = []
     expires_at: AwareDatetime | None = None
+    paths: Paths = None
 
 
 class ApiKeyRow(BaseModel):
@@ -58,6 +67,7 @@ class ApiKeyRow(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    paths: Paths
 
 
 class CreatedApiKey(ApiKeyRow):
@@ -128,6 +138,7 @@ async def create_api_key(
         scopes=new.scopes,
         tenants=new.tenants,
         expires_at=new.expires_at,
+        paths=new.paths,
         actor=actor_of(request, caller),
     )
     body = {**_api_key(api_key).model_dump(mode="json"), "key": key}

@@ -40,3 +40,24 @@ def check(caller: Caller, scope: KeyScope, tenant: str | None = None) -> None:
         raise Forbidden(f"This needs an API key with the scope {scope.value}.", tenant=tenant)
     if tenant is not None and not caller.covers(tenant):
         raise Forbidden("This API key does not cover this tenant.", tenant=tenant)
+
+
+def check_paths(caller: Caller, scope: Scope, raw_path: bytes, tenant: str) -> None:
+    """For a key that has paths; ``raw_path``: what follows ``/proxy/{tenant}``.
+
+    Raises `Forbidden`.
+    """
+    # An empty path goes out as "/".
+    objection = caller.path_rules.objection(scope["method"], raw_path or b"/", scope["headers"])
+    if objection is not None:
+        raise Forbidden(objection, tenant=tenant)
+
+
+def check_may_see_tokens(caller: Caller, tenant: str) -> None:
+    """Raises `Forbidden` for a key that has paths: whoever has the token can call any."""
+    if caller.paths is not None:
+        raise Forbidden(
+            "This API key is held to paths, which the broker's own proxy alone enforces; call "
+            "/proxy/{tenant}/{path}, or take a key without paths.",
+            tenant=tenant,
+        )

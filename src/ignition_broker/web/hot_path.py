@@ -22,7 +22,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.telemetry import RequestCounts
-from ignition_broker.web.callers import caller_of, check
+from ignition_broker.web.callers import caller_of, check, check_may_see_tokens
 from ignition_broker.web.errors import answer_for
 from ignition_broker.web.limits import whole_body
 from ignition_broker.web.middleware import RequestIds
@@ -131,6 +131,7 @@ class HotPath:
         self, scope: Scope, tenant: str, caller: Caller, request_id: str
     ) -> IssuedToken:
         check(caller, KeyScope.PROXY, tenant)
+        check_may_see_tokens(caller, tenant)
         min_ttl = FORWARD_AUTH_MIN_TTL_SECONDS
         if not scope["query_string"]:
             held = self._issuer.held(tenant, min_ttl)

@@ -12,7 +12,7 @@ from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.telemetry import RequestCounts
-from ignition_broker.web.callers import caller_of, check
+from ignition_broker.web.callers import caller_of, check, check_paths
 from ignition_broker.web.errors import answer_for, entry_for
 from ignition_broker.web.middleware import RequestIds, known_method
 
@@ -65,4 +65,6 @@ class ProxyRoute:
             raise InvalidRequest("tenant: no tenant id; call /proxy/{tenant}/{path}.")
         caller = await caller_of(scope, self._access)
         check(caller, KeyScope.PROXY, tenant)
+        if caller.paths is not None:
+            check_paths(caller, scope, slash + rest, tenant)
         return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id)
