@@ -48,8 +48,10 @@ image-check: $(READY) ## Build the image and play docker-compose.yml; as root, o
 	@scripts/image-check
 
 lock: $(READY) ## Pin the dependencies anew
-	for name in runtime dev; do \
-	  extra=$$( [ $$name = dev ] && echo "--extra dev requirements/build.in -c requirements/runtime.txt" ); \
+	for name in runtime dev bench; do \
+	  extra=$$( case $$name in \
+	    dev) echo "--extra dev requirements/build.in -c requirements/runtime.txt" ;; \
+	    bench) echo "--extra dev --extra bench requirements/build.in -c requirements/dev.txt" ;; esac ); \
 	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	    --python-version 3.11 --no-header pyproject.toml $$extra -o requirements/$$name.txt; \
 	done

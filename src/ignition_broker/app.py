@@ -34,7 +34,7 @@ from ignition_broker.oauth.requests import client_secret_basic, client_secret_po
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.proxy.http1 import Http1Upstream
-from ignition_broker.proxy.upstream import UpstreamLimits
+from ignition_broker.proxy.upstream import Upstream, UpstreamLimits
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
@@ -202,15 +202,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         on_lost=hearing.ends,
     )
 
-    upstream = Http1Upstream(
-        settings.ignition_api_url,
-        UpstreamLimits(
-            connect_timeout_seconds=settings.broker_proxy_connect_timeout,
-            timeout_seconds=settings.broker_proxy_timeout,
-            idle_timeout_seconds=settings.broker_proxy_idle_timeout,
-            connections=settings.broker_proxy_connections,
-        ),
-    )
+    upstream = _upstream(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -266,6 +258,20 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
     return HotPath(proxy, access, parts.issuer, clock, ids, counts)
+
+
+def _upstream(settings: Settings) -> Upstream:
+    limits = UpstreamLimits(
+        connect_timeout_seconds=settings.broker_proxy_connect_timeout,
+        timeout_seconds=settings.broker_proxy_timeout,
+        idle_timeout_seconds=settings.broker_proxy_idle_timeout,
+        connections=settings.broker_proxy_connections,
+    )
+    if settings.broker_proxy_http2:
+        from ignition_broker.proxy.http2 import Http2Upstream
+
+        return Http2Upstream(settings.ignition_api_url, limits)
+    return Http1Upstream(settings.ignition_api_url, limits)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

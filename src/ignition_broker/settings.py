@@ -135,6 +135,7 @@ class Settings(RotationSettings):
     broker_proxy_connect_timeout: float = Field(5, gt=0)
     broker_proxy_idle_timeout: float = Field(300, gt=0)
     broker_proxy_connections: int = Field(1000, ge=1)
+    broker_proxy_http2: bool = False
     broker_proxy_tenant_concurrency: int = Field(200, ge=1)
     broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     broker_log_format: Literal["auto", "json", "console"] = "auto"

@@ -48,7 +48,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These write requests down whole, headers and URLs included.
-    for chatty in ("httpx", "httpcore", "hpack", "asyncio", "aiohttp", "sqlalchemy", "alembic"):
+    for chatty in ("httpx", "httpcore", "hpack", "asyncio", "sqlalchemy", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

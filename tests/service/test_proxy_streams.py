@@ -4,7 +4,9 @@ side goes away."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import statistics
+import struct
 import time
 
 import psutil
@@ -143,6 +145,37 @@ def test_an_answer_that_breaks_off_amid_its_chunks_is_not_complete(caller, upstr
     assert answer.values(b"transfer-encoding") == [b"chunked"]
     assert b"hello" in answer.body
     assert not answer.body.endswith(b"0\r\n\r\n")
+
+
+def reset(exchange) -> None:
+    """RST, as of a process that is killed with bytes unread."""
+    linger = struct.pack("ii", 1, 0)
+    exchange.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    exchange.writer.transport.abort()
+
+
+def test_an_answer_that_only_the_connections_end_delimits_is_complete_if_it_is_closed(
+    caller, upstream
+):
+    async def script(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nall of it")
+        raise ConnectionError
+
+    upstream.plays(script)
+    answer = caller.call(b"GET /x")
+    assert answer.body == b"9\r\nall of it\r\n0\r\n\r\n"
+
+
+def test_and_not_complete_if_it_is_reset(caller, upstream):
+    async def script(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf of it")
+        await asyncio.sleep(0.2)
+        reset(exchange)
+        raise ConnectionError
+
+    upstream.plays(script)
+    answer = caller.call(b"GET /x")
+    assert answer.body == b"a\r\nhalf of it\r\n", "no last chunk: the caller sees that it broke off"
 
 
 def test_an_answer_that_comes_ahead_of_the_bodys_end_goes_back_at_once(caller, upstream):

@@ -24,6 +24,7 @@ def more_settings(upstream):
         b"/x?a=1&a=2&a=&=b&&c",
         b"/x?q=a+b%20c%2B&u=http://h/p?q&r=[1]|{2}\"'\\^`",
         b"/x?next=../../y&z=/./",
+        b"/x?",
         b"/x??",
         b"/x?%zz=%",
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -92,13 +93,16 @@ class RawUpstream:
     exchanges: list[Exchange] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    tls: ssl.SSLContext | None = None
 
     def start(self) -> RawUpstream:
         started = threading.Event()
         self._loop = asyncio.new_event_loop()
 
         async def run() -> None:
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
+            server = await asyncio.start_server(
+                self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=self.tls
+            )
             self.port = server.sockets[0].getsockname()[1]
             started.set()
             async with server:

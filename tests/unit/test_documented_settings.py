@@ -31,7 +31,7 @@ def test_the_example_file_names_every_setting() -> None:
 def test_the_example_file_shows_every_default() -> None:
     shown = example()
     assert {name: shown[name] for name in DEFAULTS} == {
-        name: "" if default is None else str(default) for name, default in DEFAULTS.items()
+        name: "" if default is None else shown_as(default) for name, default in DEFAULTS.items()
     }
 
 
@@ -56,7 +56,7 @@ def test_compose_mounts_every_secret_under_its_settings_name() -> None:
 
 
 def example() -> dict[str, str]:
-    lines = re.findall(r"^#([A-Z_]+)=(.*)$", read(".env.example"), re.MULTILINE)
+    lines = re.findall(r"^#([A-Z0-9_]+)=(.*)$", read(".env.example"), re.MULTILINE)
     assert len(lines) == len(dict(lines))
     return dict(lines)
 
@@ -82,7 +82,11 @@ def written(default: object) -> str:
         case "":
             return "empty"
         case _:
-            return f"`{default}`"
+            return f"`{shown_as(default)}`"
+
+
+def shown_as(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def compose_variables() -> set[str]:

@@ -27,6 +27,7 @@ from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
 from ignition_broker.model import Actor
+from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import Settings
 from ignition_broker.storage import schema
 from ignition_broker.storage.engine import Database
@@ -124,6 +125,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
+                http=ProxyHttpProtocol,
                 host="127.0.0.1",
                 port=port,
                 log_config=None,

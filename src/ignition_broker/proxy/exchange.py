@@ -111,7 +111,11 @@ class Exchange:
                 self._line.resume()
         return piece
 
+    async def aclose(self) -> None:
+        self.close()
+
     def close(self) -> None:
+        """Gives up what has not been read."""
         if not self.is_over and self._line is not None:
             self.fail(UpstreamUnreachable("The answer was given up."))
 

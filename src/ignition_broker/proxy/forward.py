@@ -19,6 +19,7 @@ from ignition_broker.proxy.headers import (
     request_headers,
     response_headers,
 )
+from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.proxy.paths import upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
 from ignition_broker.proxy.replay import AbandonedWithCaller, RequestBody
@@ -105,6 +106,8 @@ class Forwarder:
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
+        if scope["state"].get(HAS_EMPTY_QUERY):
+            target += b"?"
         headers: Headers = scope["headers"]
         length, has_body = _framing(headers)
         body = RequestBody(receive, self._replay_limit, length)
@@ -138,7 +141,7 @@ class Forwarder:
                 or self._clock.monotonic() + seconds >= give_up_at
             ):
                 return answer
-            answer.close()
+            await answer.aclose()
             retries -= 1
             await self._clock.sleep(seconds)
 
@@ -154,14 +157,14 @@ class Forwarder:
         try:
             renewed = await self._tokens.renew(call.tenant, rejected_sha256=token.sha256)
         except BaseException:
-            answer.close()
+            await answer.aclose()
             raise
         if renewed.sha256 == token.sha256:
             return answer, token
         if not request.body.can_replay:
             request.added.append((b"broker-error", b"not-replayed"))
             return answer, renewed
-        answer.close()
+        await answer.aclose()
         answer = await self._sent(request, renewed, call)
         if _blames_token(answer):
             self._pauses.new_token_was_refused(call.tenant, renewed.version)
@@ -209,7 +212,7 @@ class Forwarder:
             rest = await answer.read() if has_body else b""
             await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
-            answer.close()
+            await answer.aclose()
 
 
 def _blames_token(answer: UpstreamAnswer) -> bool:

@@ -28,7 +28,7 @@ class UpstreamAnswer(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Gives up what has not been read."""
         ...
 

@@ -1,0 +1,102 @@
+"""The API over HTTP/2 where it speaks it, else HTTP/1.1: httpcore's pool behind the same seam.
+
+For APIs that are reached by HTTP/2 alone, or over one connection: this is several times slower than
+`proxy.http1`, since all of the protocol is Python.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+
+from ignition_broker.broker.errors import Unavailable
+from ignition_broker.proxy.errors import UpstreamTimeout, UpstreamUnreachable
+from ignition_broker.proxy.headers import Headers
+from ignition_broker.proxy.replay import CallerGone
+from ignition_broker.proxy.upstream import UpstreamLimits
+
+KEEP_ALIVE_SECONDS = 4.0
+
+
+class Http2Answer:
+    def __init__(self, response: httpcore.Response) -> None:
+        self.status = response.status
+        self.headers: Headers = [(name.lower(), value) for name, value in response.headers]
+        self.is_whole = False
+        self._response = response
+        self._pieces = response.aiter_stream()
+
+    async def read(self) -> bytes:
+        try:
+            async for piece in self._pieces:
+                if piece:
+                    return piece
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise _translated(error, "The API's answer broke off") from error
+        self.is_whole = True
+        return b""
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+class Http2Upstream:
+    """``api_url``: the origin that every request goes to; its path is not used here."""
+
+    def __init__(self, api_url: str, limits: UpstreamLimits) -> None:
+        parts = urlsplit(api_url)
+        self._scheme = parts.scheme.encode("ascii")
+        self._host = (parts.hostname or "").encode("idna")
+        self._port = parts.port
+        self._authority = parts.netloc.encode("idna")
+        self._limits = limits
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            max_connections=limits.connections,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            http2=True,
+        )
+
+    async def send(
+        self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
+    ) -> Http2Answer:
+        url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
+        limits = self._limits
+        seconds: dict[str, Any] = {
+            "connect": limits.connect_timeout_seconds,
+            "pool": limits.connect_timeout_seconds,
+            "read": limits.timeout_seconds,
+            "write": limits.timeout_seconds,
+        }
+        outgoing = [(b"Host", self._authority), *headers]
+        if body is not None and not any(name == b"content-length" for name, _ in headers):
+            outgoing.append((b"Transfer-Encoding", b"chunked"))
+        request = httpcore.Request(
+            method, url, headers=outgoing, content=body, extensions={"timeout": seconds}
+        )
+        try:
+            response = await self._pool.handle_async_request(request)
+        except CallerGone:
+            raise UpstreamUnreachable("The caller left before its body was whole.") from None
+        except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            raise _translated(error, "The API can't be reached") from error
+        # Read anew at every wait: from here on it bounds the silence between two pieces.
+        seconds["read"] = limits.idle_timeout_seconds
+        return Http2Answer(response)
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+def _translated(error: Exception, what: str) -> Exception:
+    if isinstance(error, httpcore.PoolTimeout):
+        return Unavailable("All connections to the API have been in use for too long.")
+    is_connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
+    if isinstance(error, httpcore.TimeoutException) and not is_connecting:
+        return UpstreamTimeout("The API was silent for too long.")
+    detail = f"{what}: {type(error).__name__}."
+    return UpstreamUnreachable(detail, was_sent=not is_connecting)
