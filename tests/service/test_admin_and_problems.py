@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.conftest import sha256
 
 
 def code(answer) -> str:
@@ -195,7 +196,21 @@ def test_forward_auth_gives_the_token_as_a_header(broker):
         answer = service.get("/forward-auth/forwarded")
     assert answer.status_code == 200
     assert answer.content == b""
-    assert answer.headers["authorization"].startswith("Bearer ")
+    scheme, _, token = answer.headers["authorization"].partition(" ")
+    assert scheme == "Bearer"
+    assert answer.headers["broker-token-sha256"] == sha256(token)
+
+
+def test_forward_auth_renews_the_token_that_its_own_header_names(broker, fake):
+    broker.connect("named")
+    with broker.client(broker.make_key("traefik", ["proxy"], ["named"])) as service:
+        first = service.get("/forward-auth/named").headers
+        before = fake.counters()["refreshes"]
+        query = {"rejected_token_sha256": first["broker-token-sha256"]}
+        renewed = [service.get("/forward-auth/named", params=query).headers for _ in range(3)]
+    assert {headers["authorization"] for headers in renewed} != {first["authorization"]}
+    assert len({headers["broker-token-sha256"] for headers in renewed}) == 1
+    assert fake.counters()["refreshes"] == before + 1
 
 
 def test_forward_auth_gives_no_token_to_a_key_that_is_held_to_paths(broker):

@@ -83,7 +83,7 @@ class HotPath:
                 body, headers = self._bodies.of(token), JSON
             else:
                 token = await self._issued_for_proxy(scope, tenant, caller, request_id)
-                body, headers = b"", [(b"authorization", _bearer(token))]
+                body, headers = b"", _token_headers(token)
         except Exception as error:
             answer = answer_for(error, request_id, scope["path"])
             status = answer.status_code
@@ -220,5 +220,10 @@ def _checked_sha256(given: object) -> str:
     return given.lower()
 
 
-def _bearer(token: IssuedToken) -> bytes:
-    return b"Bearer " + token.access_token.reveal().encode("ascii")
+def _token_headers(token: IssuedToken) -> list[tuple[bytes, bytes]]:
+    """The token, and the name by which a reverse proxy, which can't compute it, says that it saw
+    the token rejected."""
+    return [
+        (b"authorization", b"Bearer " + token.access_token.reveal().encode("ascii")),
+        (b"broker-token-sha256", token.sha256.encode("ascii")),
+    ]

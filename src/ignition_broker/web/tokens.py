@@ -54,7 +54,8 @@ async def refresh_token(tenant: TenantPath, rejected: RejectedToken | None = Non
 async def forward_auth(
     tenant: TenantPath, rejected_token_sha256: Annotated[Sha256 | None, Query()] = None
 ) -> None:
-    """The token as a response header, for a reverse proxy that moves the bytes itself.
+    """The token as the response header ``Authorization``, for a reverse proxy that moves the bytes
+    itself; ``Broker-Token-SHA256`` is what to give as ``rejected_token_sha256`` after a 401.
 
     403 for a key with paths, which `/proxy` alone enforces.
     """
