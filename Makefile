@@ -20,7 +20,7 @@ dev: $(READY) ## Everything on this machine: Postgres, a fake Ignition, the brok
 	@$(VENV)/bin/ignition-broker dev
 
 # The fault run has the machine to itself: it judges how replicas keep time.
-test: $(READY) chromium ## Run the tests
+test: $(READY) chromium nginx ## Run the tests
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile --ignore tests/chaos
 	@$(PYTHON) -m coverage combine --quiet
@@ -30,6 +30,11 @@ test: $(READY) chromium ## Run the tests
 chromium: # for the tests in a browser; Debian's, where there is none yet
 	@command -v chromium > /dev/null || { $(AS_ROOT) apt-get update -qq && \
 	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium > /dev/null; }
+
+nginx: # for the tests of deploy/nginx; Debian's, whose service is not to be started
+	@PATH="$$PATH:/usr/sbin" command -v nginx > /dev/null || { $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends nginx > /dev/null; }
 
 lint: $(READY) ## Lint, check the format and the import layers
 	$(VENV)/bin/ruff check .
@@ -66,4 +71,4 @@ chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
 	$(PYTHON) -m tests.chaos.figures
 
-.PHONY: help install dev test chromium chaos figures lint types check secrets image-check lock
+.PHONY: help install dev test chromium nginx chaos figures lint types check secrets image-check lock
