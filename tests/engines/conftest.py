@@ -1,0 +1,109 @@
+"""A real Envoy and a real Traefik with the files of ``deploy``; `make engines` installs and runs.
+
+Where neither is installed there is nothing to collect: they are large, and no part of `make test`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from tests.conftest import free_port, wait_until
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+BINARIES = {
+    name: shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for name in ("envoy", "traefik")
+}
+collect_ignore_glob = [] if all(BINARIES.values()) else ["test_*"]
+
+
+@dataclass
+class Engine:
+    name: str
+    broker_port: int
+    api_url: str
+    folder: Path
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        binary = BINARIES[self.name]
+        assert binary is not None
+        api = urlsplit(self.api_url)
+        if self.name == "envoy":
+            text = (DEPLOY / "envoy" / "envoy.yaml").read_text()
+            # What follows is TLS to the API; the trial is in clear.
+            text = text[: text.index("      # Without this the API is asked in clear")]
+            for old, new in (
+                ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {self.port}"),
+                (
+                    "address: broker, port_value: 3000",
+                    f"address: 127.0.0.1, port_value: {self.broker_port}",
+                ),
+                (
+                    "address: api.ignition.com, port_value: 443",
+                    f"address: 127.0.0.1, port_value: {api.port}",
+                ),
+                ("hostname: api.ignition.com", f'hostname: "{api.netloc}"'),
+                ('API_ORIGIN = "https://api.ignition.com"', f'API_ORIGIN = "http://{api.netloc}"'),
+                ('API_BASE = ""', f'API_BASE = "{api.path}"'),
+            ):
+                assert text.count(old) == 1, old
+                text = text.replace(old, new)
+            (self.folder / "envoy.yaml").write_text(text)
+            return [binary, "-c", str(self.folder / "envoy.yaml"), "--disable-hot-restart", "--log-level", "warning"]
+        static = (DEPLOY / "traefik" / "traefik.yml").read_text()
+        dynamic = (DEPLOY / "traefik" / "dynamic.yml").read_text()
+        assert ":8080" in static
+        (self.folder / "traefik.yml").write_text(
+            static.replace(":8080", f"127.0.0.1:{self.port}").replace(
+                "dynamic.yml", str(self.folder / "dynamic.yml")
+            )
+        )
+        (self.folder / "dynamic.yml").write_text(
+            dynamic.replace("http://broker:3000", f"http://127.0.0.1:{self.broker_port}").replace(
+                "https://api.ignition.com", f"http://{api.netloc}"
+            ).replace('$base := ""', f'$base := "{api.path}"')
+        )
+        return [binary, f"--configfile={self.folder}/traefik.yml"]
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Engine]:
+        with (self.folder / "log").open("wb") as log:
+            process = subprocess.Popen(self.command(), stdout=log, stderr=log)
+
+        def answers() -> bool:
+            assert process.poll() is None, (self.folder / "log").read_text()
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                    return False
+            # Traefik listens before it has read its routes.
+            return httpx.get(f"{self.url}/proxy/acme/").status_code != 404
+
+        try:
+            wait_until(answers, 20, f"the start of {self.name}")
+            yield self
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture(scope="module", params=["envoy", "traefik"])
+def engine(request, broker, fake, tmp_path_factory) -> Iterator[Engine]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with Engine(request.param, broker.port, fake.url, folder).running() as engine:
+        yield engine
