@@ -43,43 +43,42 @@ class Engine:
     def command(self) -> list[str]:
         binary = BINARIES[self.name]
         assert binary is not None
-        api = urlsplit(self.api_url)
         if self.name == "envoy":
-            text = (DEPLOY / "envoy" / "envoy.yaml").read_text()
-            # What follows is TLS to the API; the trial is in clear.
-            text = text[: text.index("      # Without this the API is asked in clear")]
-            for old, new in (
-                ("address: 0.0.0.0, port_value: 8080", f"address: 127.0.0.1, port_value: {self.port}"),
-                (
-                    "address: broker, port_value: 3000",
-                    f"address: 127.0.0.1, port_value: {self.broker_port}",
-                ),
-                (
-                    "address: api.ignition.com, port_value: 443",
-                    f"address: 127.0.0.1, port_value: {api.port}",
-                ),
-                ("hostname: api.ignition.com", f'hostname: "{api.netloc}"'),
-                ('API_ORIGIN = "https://api.ignition.com"', f'API_ORIGIN = "http://{api.netloc}"'),
-                ('API_BASE = ""', f'API_BASE = "{api.path}"'),
-            ):
-                assert text.count(old) == 1, old
-                text = text.replace(old, new)
-            (self.folder / "envoy.yaml").write_text(text)
-            return [binary, "-c", str(self.folder / "envoy.yaml"), "--disable-hot-restart", "--log-level", "warning"]
-        static = (DEPLOY / "traefik" / "traefik.yml").read_text()
-        dynamic = (DEPLOY / "traefik" / "dynamic.yml").read_text()
-        assert ":8080" in static
-        (self.folder / "traefik.yml").write_text(
-            static.replace(":8080", f"127.0.0.1:{self.port}").replace(
-                "dynamic.yml", str(self.folder / "dynamic.yml")
-            )
-        )
-        (self.folder / "dynamic.yml").write_text(
-            dynamic.replace("http://broker:3000", f"http://127.0.0.1:{self.broker_port}").replace(
-                "https://api.ignition.com", f"http://{api.netloc}"
-            ).replace('$base := ""', f'$base := "{api.path}"')
-        )
+            self._write_envoy()
+            options = ["--disable-hot-restart", "--log-level", "warning"]
+            return [binary, "-c", str(self.folder / "envoy.yaml"), *options]
+        self._write_traefik()
         return [binary, f"--configfile={self.folder}/traefik.yml"]
+
+    def _write_envoy(self) -> None:
+        text = (DEPLOY / "envoy" / "envoy.yaml").read_text()
+        # What follows is TLS to the API; the trial is in clear.
+        text = text[: text.index("      # Without this the API is asked in clear")]
+        api = urlsplit(self.api_url)
+        local = "address: 127.0.0.1, port_value:"
+        changes = {
+            "address: 0.0.0.0, port_value: 8080": f"{local} {self.port}",
+            "address: broker, port_value: 3000": f"{local} {self.broker_port}",
+            "address: api.ignition.com, port_value: 443": f"{local} {api.port}",
+            "hostname: api.ignition.com": f'hostname: "{api.netloc}"',
+            'API_ORIGIN = "https://api.ignition.com"': f'API_ORIGIN = "http://{api.netloc}"',
+            'API_BASE = ""': f'API_BASE = "{api.path}"',
+        }
+        (self.folder / "envoy.yaml").write_text(changed(text, changes))
+
+    def _write_traefik(self) -> None:
+        api = urlsplit(self.api_url)
+        routes = self.folder / "dynamic.yml"
+        for name, changes in {
+            "traefik.yml": {":8080": f"127.0.0.1:{self.port}", "dynamic.yml\n": f"{routes}\n"},
+            "dynamic.yml": {
+                "http://broker:3000": f"http://127.0.0.1:{self.broker_port}",
+                "https://api.ignition.com": f"http://{api.netloc}",
+                '$base := ""': f'$base := "{api.path}"',
+            },
+        }.items():
+            text = (DEPLOY / "traefik" / name).read_text()
+            (self.folder / name).write_text(changed(text, changes))
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Engine]:
@@ -100,6 +99,13 @@ class Engine:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def changed(text: str, changes: dict[str, str]) -> str:
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 @pytest.fixture(scope="module", params=["envoy", "traefik"])

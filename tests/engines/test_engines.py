@@ -112,7 +112,7 @@ def test_a_large_answer_comes_whole_and_a_cookie_does_not(service, fake):
         b"//evil.example/x",
     ],
 )
-def test_no_path_leaves_the_base(engine, key, fake, path):
+def test_no_path_leaves_the_base(engine, key, path):
     caller = RawCaller(engine.port, key)
     answer = caller.call(b"GET /echo/a/b" + path)
     if answer.status == 200:
@@ -132,9 +132,7 @@ def test_no_caller_is_given_a_token(engine, key):
         assert answer.values(b"authorization") == []
 
 
-def test_a_401_passes_through_and_what_follows_it_is_as_documented(
-    engine, service, fake, broker
-):
+def test_a_401_passes_through_and_what_follows_it_is_as_documented(engine, service, fake, broker):
     fake.control("expire")
     before = fake.counters()
     first = service.post("/proxy/acme/echo", content=b"x")

@@ -178,6 +178,17 @@ def test_a_grant_that_ignition_refused_is_told_as_such(service, broker, fake):
     assert answer.headers["broker-error"] == "reauthorization-required"
 
 
+def test_a_key_that_is_held_to_paths_is_held_to_them_by_the_broker(nginx, broker, fake):
+    broker.connect("acme")
+    held = broker.make_key("held", ["proxy"], ["acme"], paths=["GET /v1/me"])
+    with client(nginx, held) as service:
+        assert service.get("/proxy/acme/v1/me").status_code == 200
+        before = fake.counters()["api_requests"]
+        refused = service.get("/proxy/acme/v1/clients")
+    assert (refused.status_code, refused.headers["broker-error"]) == (403, "forbidden")
+    assert fake.counters()["api_requests"] == before
+
+
 def test_without_the_broker_nothing_reaches_the_api(fake, key, tmp_path):
     before = fake.counters()["api_requests"]
     server = Nginx(tmp_path, free_port(), fake.url).start()
