@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import socket
@@ -206,6 +207,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # What is there by now stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
         try:

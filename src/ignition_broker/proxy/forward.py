@@ -11,6 +11,7 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
 from ignition_broker.proxy.connection import BODILESS_STATUSES
+from ignition_broker.proxy.departures import Departures
 from ignition_broker.proxy.errors import PathRefused, UpstreamUnreachable
 from ignition_broker.proxy.headers import (
     ApiLinks,
@@ -22,8 +23,9 @@ from ignition_broker.proxy.headers import (
 from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.proxy.paths import upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
-from ignition_broker.proxy.replay import AbandonedWithCaller, RequestBody
+from ignition_broker.proxy.replay import RequestBody
 from ignition_broker.proxy.retries import (
+    BUSY_STATUSES,
     IDEMPOTENT_METHODS,
     retries_asked_for,
     retry_after_seconds,
@@ -35,6 +37,7 @@ MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
+WORTH_A_SECOND_LOOK = BUSY_STATUSES | {401}
 
 
 class Tokens(Protocol):
@@ -91,11 +94,12 @@ class Forwarder:
         self._upstream = upstream
         self._clock = clock
         self._links = ApiLinks(api_url)
-        self._base_path = base_path
+        self._base_path = base_path.rstrip(b"/")
         self._replay_limit = replay_limit_bytes
         self._timeout_seconds = timeout_seconds
         self._pauses = RenewalPauses(clock)
         self._turns = Turns(tenant_concurrency)
+        self._departures = Departures()
 
     async def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
@@ -115,40 +119,44 @@ class Forwarder:
             body.has_none()
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
         request = _Request(method, target, headers, body, has_body)
-        with AbandonedWithCaller(body):
-            await self._turns.take(call.tenant)
+        with self._departures.break_off(body):
+            if not self._turns.take_at_once(call.tenant):
+                await self._turns.take(call.tenant)
             try:
                 token = self._tokens.held(call.tenant, min_ttl) or await self._tokens.issue(
                     call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
                 )
-                answer = await self._answer_worth_passing_back(request, token, call)
+                answer = await self._sent(request, token, call)
+                if answer.status in WORTH_A_SECOND_LOOK:
+                    answer = await self._mended(request, answer, token, call)
+                else:
+                    self._pauses.token_was_accepted(call.tenant, token.version)
                 await self._pass_back(request, answer, send, call)
             finally:
                 self._turns.give_back(call.tenant)
 
-    async def _answer_worth_passing_back(
-        self, request: _Request, token: IssuedToken, call: ForwardedCall
+    async def _mended(
+        self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
+        """The answer, or what came of it by a new token or by waiting as it asks."""
         retries = retries_asked_for(request.method, request.headers)
         give_up_at = self._clock.monotonic() + self._timeout_seconds
         while True:
-            answer, token = await self._answer(request, token, call)
-            seconds = retry_after_seconds(answer.status, answer.headers, self._clock.now())
-            if (
-                seconds is None
-                or retries == 0
-                or not request.body.can_replay
-                or self._clock.monotonic() + seconds >= give_up_at
-            ):
+            answer, token = await self._with_a_token_that_works(request, answer, token, call)
+            if answer.status not in BUSY_STATUSES or not retries or not request.body.can_replay:
+                return answer
+            seconds = retry_after_seconds(answer.headers, self._clock.now())
+            if seconds is None or self._clock.monotonic() + seconds >= give_up_at:
                 return answer
             await answer.aclose()
             retries -= 1
             await self._clock.sleep(seconds)
+            answer = await self._sent(request, token, call)
 
-    async def _answer(
-        self, request: _Request, token: IssuedToken, call: ForwardedCall
+    async def _with_a_token_that_works(
+        self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> tuple[UpstreamAnswer, IssuedToken]:
-        answer = await self._sent(request, token, call)
+        """One refresh and one replay, where the answer blames the token and neither is in vain."""
         if not _blames_token(answer):
             self._pauses.token_was_accepted(call.tenant, token.version)
             return answer, token

@@ -36,6 +36,7 @@ _NOT_SENT = HOP_BY_HOP | {
 }
 _NOT_SENT_PREFIXES = (b"x-forwarded-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}
+_NAMES_NOTHING = frozenset({b"keep-alive", b"close"})
 _LINKING = frozenset({b"location", b"link"})
 _LINK_TARGET = re.compile(rb"<([^>]*)>")
 
@@ -51,7 +52,7 @@ def request_headers(
         name = pair[0]
         if name in _NOT_SENT:
             if name == b"connection":
-                named |= _options(pair[1])
+                named = _named(named, pair[1])
             elif name == b"transfer-encoding":
                 is_chunked = True
         elif not name.startswith(_NOT_SENT_PREFIXES):
@@ -59,7 +60,8 @@ def request_headers(
     if is_chunked:
         # One form of framing (RFC 9112 section 6.3).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
-    headers = _without(headers, named)
+    if named:
+        headers = [pair for pair in headers if pair[0] not in named]
     headers.append((b"authorization", b"Bearer " + access_token.encode("ascii")))
     headers.append((b"x-request-id", request_id.encode("ascii")))
     return headers
@@ -101,12 +103,14 @@ def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Heade
         name = pair[0]
         if name in _NOT_RETURNED:
             if name == b"connection":
-                named |= _options(pair[1])
+                named = _named(named, pair[1])
         elif name in _LINKING:
             headers.append((name, links.rewritten(name, pair[1], prefix)))
         else:
             headers.append(pair)
-    return _without(headers, named)
+    if named:
+        headers = [pair for pair in headers if pair[0] not in named]
+    return headers
 
 
 def is_token_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -117,11 +121,9 @@ def is_token_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def _options(connection: bytes) -> frozenset[bytes]:
-    """The headers that a ``Connection`` names. Framing is not for it to take away."""
+def _named(before: frozenset[bytes], connection: bytes) -> frozenset[bytes]:
+    """The headers that a ``Connection`` names too. Framing is not for it to take away."""
+    if connection in _NAMES_NOTHING:
+        return before
     named = frozenset(option.strip().lower() for option in connection.split(b","))
-    return named - {b"content-length"}
-
-
-def _without(headers: Headers, named: frozenset[bytes]) -> Headers:
-    return [pair for pair in headers if pair[0] not in named] if named else headers
+    return before | (named - {b"content-length"})

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 PREFIX = b"/proxy/"
 HAS_EMPTY_QUERY = "has_empty_query"
+# Beyond it, joining costs more than a system call.
+LARGEST_JOINED_BYTES = 1 << 15
 
 
 class ProxyHttpProtocol(HttpToolsProtocol):
-    """uvicorn adds trailers to the headers (RFC 9110 section 6.5.1 forbids it), a Date of its own
-    to the API's, and drops a '?' with nothing behind it."""
+    """uvicorn adds trailers to the headers (RFC 9110 section 6.5.1 forbids it) and a Date of its
+    own to the API's, drops a '?' with nothing behind it, and writes a head and its body apart."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._joined = JoinedWrites(self.transport, self.loop)
 
     def on_headers_complete(self) -> None:
         HttpToolsProtocol.on_headers_complete(self)
@@ -18,7 +27,39 @@ class ProxyHttpProtocol(HttpToolsProtocol):
             return  # A WebSocket's handshake, whose headers are still to be read.
         # The scope keeps the list it has; trailers go into this one, which nobody reads.
         self.headers = []
+        self.cycle.transport = self._joined  # type: ignore[assignment]
         if self.scope["raw_path"].startswith(PREFIX):
             self.cycle.default_headers = []
             if self.url.endswith(b"?") and not self.scope["query_string"]:
                 self.scope["state"][HAS_EMPTY_QUERY] = True
+
+
+class JoinedWrites:
+    """What is written within one turn of the event loop leaves in one system call, which costs more
+    than all of the rest of a short answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> None:
+        if len(piece) > LARGEST_JOINED_BYTES:
+            self._flush()
+            self._transport.write(piece)
+            return
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(piece)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            self._transport.write(b"".join(self._pieces))
+            self._pieces.clear()

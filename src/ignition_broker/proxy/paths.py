@@ -15,14 +15,15 @@ _DECODINGS = 4
 
 
 def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:
-    """The target (RFC 9112 section 3.2.1), byte for byte but for the base path ahead of it.
+    """The target (RFC 9112 section 3.2.1), byte for byte but for ``base_path`` ahead of
+    it, which ends without a slash.
 
     Raises `PathRefused` where some server could read it as leaving the base path: dot segments
     and backslashes, also encoded, encoded again, or hidden behind a path parameter; control
     characters; and anything that is no origin-form.
     """
     if not query and _PLAIN.fullmatch(raw_path):
-        return base_path.rstrip(b"/") + raw_path
+        return base_path + raw_path
     if not _VISIBLE.fullmatch(raw_path) or not _VISIBLE.fullmatch(query):
         raise PathRefused("The path holds a space or a control character.")
     if b"#" in raw_path or b"#" in query or b"?" in raw_path:
@@ -32,7 +33,7 @@ def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:
     if raw_path.startswith(b"//"):
         raise PathRefused("The path must not begin with '//'.")
     _refuse_escapes(raw_path)
-    target = base_path.rstrip(b"/") + (raw_path or b"/")
+    target = base_path + (raw_path or b"/")
     return target + b"?" + query if query else target
 
 

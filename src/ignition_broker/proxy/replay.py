@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import TracebackType
 
 from starlette.types import Receive
-
-from ignition_broker.proxy.errors import ProxyError
-
-# Most calls are over by then, and cost no task.
-WATCHED_AFTER_SECONDS = 0.1
 
 
 class CallerGone(Exception):
@@ -83,42 +77,3 @@ class RequestBody:
             self._kept.clear()
         elif chunk:
             self._kept.append(chunk)
-
-
-class AbandonedWithCaller:
-    """Breaks its block off, and with it the upstream request, when the caller goes away."""
-
-    def __init__(self, body: RequestBody) -> None:
-        self._body = body
-        self._watcher: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        self._timer = loop.call_later(WATCHED_AFTER_SECONDS, self._begin_to_watch, loop)
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> bool:
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        if not self._body.is_caller_gone:
-            return False
-        if isinstance(error, asyncio.CancelledError):
-            assert self._task is not None  # noqa: S101  # a coroutine runs in a task
-            self._task.uncancel()
-            return True
-        # The API's client saw the body end early, and nobody is left to be told.
-        return isinstance(error, ProxyError)
-
-    def _begin_to_watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watcher = loop.create_task(self._watch())
-
-    async def _watch(self) -> None:
-        await self._body.caller_gone()
-        if self._task is not None:
-            self._task.cancel()

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 MOST_RETRIES = 10
-_PASSING = frozenset({429, 503})
+BUSY_STATUSES = frozenset({429, 503})
 
 
 def retries_asked_for(method: str, headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -21,12 +21,8 @@ def retries_asked_for(method: str, headers: Iterable[tuple[bytes, bytes]]) -> in
     return min(int(asked[0]), MOST_RETRIES)
 
 
-def retry_after_seconds(
-    status: int, headers: Iterable[tuple[bytes, bytes]], now: datetime
-) -> float | None:
-    """How long a 429 or 503 asks to wait (RFC 9110 section 10.2.3); None: no such answer."""
-    if status not in _PASSING:
-        return None
+def retry_after_seconds(headers: Iterable[tuple[bytes, bytes]], now: datetime) -> float | None:
+    """How long a 429 or 503 asks to wait (RFC 9110 section 10.2.3); None: it does not say."""
     for name, value in headers:
         if name == b"retry-after":
             return _seconds(value.decode("latin-1").strip(), now)

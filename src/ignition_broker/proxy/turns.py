@@ -26,12 +26,21 @@ class Turns:
         self._longest_wait_seconds = longest_wait_seconds
         self._lanes: dict[str, _Lane] = {}
 
+    def take_at_once(self, tenant: str) -> bool:
+        """Whether nobody has to be waited for; then it is taken, and to be given back."""
+        lane = self._lanes.get(tenant)
+        if lane is None:
+            lane = self._lanes[tenant] = _Lane()
+        elif lane.running >= self._at_once:
+            return False
+        lane.running += 1
+        return True
+
     async def take(self, tenant: str) -> None:
         """Raises `Unavailable` where the line is full or does not move; else `give_back`."""
-        lane = self._lanes.setdefault(tenant, _Lane())
-        if lane.running < self._at_once:
-            lane.running += 1
+        if self.take_at_once(tenant):
             return
+        lane = self._lanes[tenant]
         if len(lane.waiting) >= self._at_once:
             raise self._refusal(tenant)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

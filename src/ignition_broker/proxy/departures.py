@@ -1,0 +1,86 @@
+"""Callers who leave ahead of their answer, and what is broken off then."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from ignition_broker.proxy.errors import ProxyError
+from ignition_broker.proxy.replay import RequestBody
+
+# Most calls are over by then, and cost neither a task nor a timer.
+LOOKED_AT_EVERY_SECONDS = 0.1
+
+
+class Departures:
+    """Watches the callers of all calls that last."""
+
+    def __init__(self) -> None:
+        self._calls: set[Departure] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def break_off(self, body: RequestBody) -> Departure:
+        """A block that is broken off, and with it the upstream request, when the caller leaves."""
+        return Departure(self, body)
+
+    def enter(self, call: Departure) -> None:
+        self._calls.add(call)
+        if self._timer is None:
+            self._look_later()
+
+    def leave(self, call: Departure) -> None:
+        self._calls.discard(call)
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LOOKED_AT_EVERY_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for call in self._calls:
+            call.watch_if_it_lasts()
+        if self._calls:
+            self._look_later()
+
+
+class Departure:
+    __slots__ = ("_all", "_body", "_is_seen", "_task", "_watcher")
+
+    def __init__(self, all_: Departures, body: RequestBody) -> None:
+        self._all = all_
+        self._body = body
+        self._is_seen = False
+        self._task: asyncio.Task[object] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._all.enter(self)
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> bool:
+        self._all.leave(self)
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if error is None or not self._body.is_caller_gone:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            assert self._task is not None  # noqa: S101  # a coroutine runs in a task
+            self._task.uncancel()
+            return True
+        # The API's client saw the body end early, and nobody is left to be told.
+        return isinstance(error, ProxyError)
+
+    def watch_if_it_lasts(self) -> None:
+        if self._watcher is None and self._is_seen:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._is_seen = True
+
+    async def _watch(self) -> None:
+        await self._body.caller_gone()
+        if self._task is not None:
+            self._task.cancel()
