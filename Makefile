@@ -75,4 +75,19 @@ chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
 	$(PYTHON) -m tests.chaos.figures
 
-.PHONY: help install dev test chromium nginx engines chaos figures lint types check secrets image-check lock
+BENCH_READY := $(VENV)/.ready-bench
+
+$(BENCH_READY): $(READY) requirements/bench.txt benchmarks/reference/express/package-lock.json
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/bench.txt
+	command -v wrk > /dev/null && command -v npm > /dev/null || { $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends wrk nodejs npm > /dev/null; }
+	cd benchmarks/reference/express && npm ci --silent --no-audit --no-fund
+	touch $(BENCH_READY)
+
+bench: $(BENCH_READY) nginx ## Measure all of it beside its references: 9 minutes; benchmarks/results/
+	$(PYTHON) -m benchmarks.run
+
+bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
+	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
+
+.PHONY: help install dev test bench bench-long chromium nginx engines chaos figures lint types check secrets image-check lock
