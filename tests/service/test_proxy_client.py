@@ -151,7 +151,7 @@ def test_a_new_connection_that_breaks_without_an_answer_is_not_tried_again(servi
     assert len(upstream.exchanges) == 1
 
 
-def test_silence_amid_an_answer_breaks_it_off(caller, upstream):
+def test_silence_amid_an_answer_breaks_it_off(caller, upstream, broker):
     async def script(exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         await asyncio.sleep(5)
@@ -161,6 +161,9 @@ def test_silence_amid_an_answer_breaks_it_off(caller, upstream):
     answer = caller.call(b"GET /x")
     assert answer.body == b"half"
     assert 0.8 < time.monotonic() - began < 2.5
+    logged = [line for line in broker.log_text().splitlines() if "answer_broken_off" in line]
+    assert "fell silent for 1 s" in logged[-1]
+    assert "Traceback" not in broker.log_text()
 
 
 def test_an_answer_in_many_pieces_with_pauses_is_whole(service, upstream):

@@ -8,7 +8,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 PREFIX = b"/proxy/"
+# In the scope's state:
 HAS_EMPTY_QUERY = "has_empty_query"
+BREAK_OFF = "break_off"
 # Beyond it, joining costs more than a system call.
 LARGEST_JOINED_BYTES = 1 << 15
 
@@ -28,10 +30,16 @@ class ProxyHttpProtocol(HttpToolsProtocol):
         # The scope keeps the list it has; trailers go into this one, which nobody reads.
         self.headers = []
         self.cycle.transport = self._joined  # type: ignore[assignment]
+        self.scope["state"][BREAK_OFF] = self._break_off
         if self.scope["raw_path"].startswith(PREFIX):
             self.cycle.default_headers = []
             if self.url.endswith(b"?") and not self.scope["query_string"]:
                 self.scope["state"][HAS_EMPTY_QUERY] = True
+
+    def _break_off(self) -> None:
+        # uvicorn would do so too, with a traceback in the log.
+        self.cycle.disconnected = True
+        self._joined.close()
 
 
 class JoinedWrites:

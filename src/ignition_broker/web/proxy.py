@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Final
 
+import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
+from ignition_broker.proxy.errors import ProxyError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
+from ignition_broker.proxy.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check, check_paths
 from ignition_broker.web.errors import answer_for, entry_for
 from ignition_broker.web.middleware import RequestIds, known_method
+
+log = structlog.get_logger(__name__)
 
 PREFIX: Final = b"/proxy/"
 ROUTE: Final = "/proxy/{tenant}/{path}"
@@ -50,12 +55,13 @@ class ProxyRoute:
             status = call.status
         except Exception as error:
             if call is not None and call.status:
-                self._counts.count(ROUTE, known_method(scope["method"]), call.status)
-                raise
-            answer = answer_for(error, request_id, scope["path"])
-            answer.headers["Broker-Error"] = entry_for(error)[0]
-            status = answer.status_code
-            await answer(scope, receive, send)
+                status = call.status
+                _break_off(scope, call, error)
+            else:
+                answer = answer_for(error, request_id, scope["path"])
+                answer.headers["Broker-Error"] = entry_for(error)[0]
+                status = answer.status_code
+                await answer(scope, receive, send)
         self._counts.count(ROUTE, known_method(scope["method"]), status)
 
     async def _admitted(self, scope: Scope, raw_path: bytes, request_id: str) -> ForwardedCall:
@@ -68,3 +74,13 @@ class ProxyRoute:
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
         return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id)
+
+
+def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:
+    """The answer has begun: what is left to say is that it does not go on."""
+    if not isinstance(error, ProxyError) or BREAK_OFF not in scope["state"]:
+        raise error
+    log.warning(
+        "answer_broken_off", tenant=call.tenant, request_id=call.request_id, reason=error.detail
+    )
+    scope["state"][BREAK_OFF]()
