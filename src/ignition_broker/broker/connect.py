@@ -25,7 +25,8 @@ from ignition_broker.oauth.callback import (
 from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage import audit, authorizations, connect_links, grants, tenants
-from ignition_broker.storage.engine import Connection, Database
+from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.engine import Database
 
 log = structlog.get_logger(__name__)
 

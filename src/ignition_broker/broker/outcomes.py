@@ -30,7 +30,8 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import Connection, Database
+from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import text
 
 from ignition_broker.model import ApiKey, Caller, Scope
+from ignition_broker.storage.connection import Connection, Row
 
 # A revoked name may be given again: what it did before stays in the audit trail.
 CREATE = text("""
@@ -45,7 +44,7 @@ NOTE_USE = text("UPDATE api_keys SET last_used_at = now() WHERE name = ANY(:name
 
 
 async def create(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     name: str,
     key_hash: bytes,
@@ -67,7 +66,7 @@ async def create(
     return None if row is None else _api_key(row)
 
 
-async def find(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
+async def find(connection: Connection, key_hash: bytes) -> Caller | None:
     row = (await connection.execute(FIND, {"key_hash": key_hash})).one_or_none()
     if row is None:
         return None
@@ -85,20 +84,20 @@ async def find(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
     )
 
 
-async def list_all(connection: AsyncConnection) -> list[ApiKey]:
+async def list_all(connection: Connection) -> list[ApiKey]:
     return [_api_key(row) for row in await connection.execute(LIST)]
 
 
-async def revoke(connection: AsyncConnection, name: str) -> bool:
+async def revoke(connection: Connection, name: str) -> bool:
     """Whether there was a live key of that name; every replica is told."""
     return (await connection.execute(REVOKE, {"name": name})).one_or_none() is not None
 
 
-async def note_use(connection: AsyncConnection, names: Sequence[str]) -> None:
+async def note_use(connection: Connection, names: Sequence[str]) -> None:
     await connection.execute(NOTE_USE, {"names": list(names)})
 
 
-def _api_key(row: Row[Any]) -> ApiKey:
+def _api_key(row: Row) -> ApiKey:
     return ApiKey(
         name=row.name,
         scopes=tuple(row.scopes),

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ignition_broker.model import AuditEvent, RecordedEvent
+from ignition_broker.storage.connection import Connection
 
 APPEND = text("""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
@@ -24,13 +24,13 @@ LIST = text("""
 """)
 
 
-async def append(connection: AsyncConnection, *events: AuditEvent) -> None:
-    if events:
-        await connection.execute(APPEND, [audit_parameters(event) for event in events])
+async def append(connection: Connection, *events: AuditEvent) -> None:
+    for event in events:
+        await connection.execute(APPEND, audit_parameters(event))
 
 
 async def newest(
-    connection: AsyncConnection, *, tenant: str | None, before: int | None, limit: int
+    connection: Connection, *, tenant: str | None, before: int | None, limit: int
 ) -> Sequence[RecordedEvent]:
     """At most ``limit`` events, newest first, those with a smaller id than ``before``."""
     rows = await connection.execute(LIST, {"tenant": tenant, "before": before, "limit": limit})

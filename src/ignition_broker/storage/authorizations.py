@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ignition_broker.cipher import Cipher
 from ignition_broker.oauth.tokens import CodeVerifier
+from ignition_broker.storage.connection import Connection
 
 BEGIN = text("""
     INSERT INTO authorizations
@@ -36,7 +36,7 @@ class Authorization:
 
 
 async def begin(
-    connection: AsyncConnection,
+    connection: Connection,
     cipher: Cipher,
     *,
     state_hash: bytes,
@@ -60,7 +60,7 @@ async def begin(
 
 
 async def take(
-    connection: AsyncConnection, cipher: Cipher, *, state_hash: bytes, browser_hash: bytes
+    connection: Connection, cipher: Cipher, *, state_hash: bytes, browser_hash: bytes
 ) -> Authorization | None:
     """The dance that this state and browser began, gone from the table with this call."""
     row = (
@@ -72,5 +72,5 @@ async def take(
     return Authorization(row.tenant_id, CodeVerifier(verifier), row.actor, row.is_live)
 
 
-async def clear(connection: AsyncConnection) -> None:
+async def clear(connection: Connection) -> None:
     await connection.execute(CLEAR)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ignition_broker.storage.connection import Connection
 
 CREATE = text("""
     INSERT INTO connect_links (token_hash, tenant_id, expires_at, created_by)
@@ -41,7 +42,7 @@ class ConnectLink:
 
 
 async def create(
-    connection: AsyncConnection,
+    connection: Connection,
     *,
     token_hash: bytes,
     tenant: str,
@@ -59,20 +60,20 @@ async def create(
     return expires_at
 
 
-async def read(connection: AsyncConnection, token_hash: bytes) -> ConnectLink | None:
+async def read(connection: Connection, token_hash: bytes) -> ConnectLink | None:
     row = (await connection.execute(READ, {"token_hash": token_hash})).one_or_none()
     return None if row is None else ConnectLink(row.tenant_id, row.created_by, row.is_live)
 
 
-async def spend(connection: AsyncConnection, token_hash: bytes) -> ConnectLink | None:
+async def spend(connection: Connection, token_hash: bytes) -> ConnectLink | None:
     """The link, if it was still live; of two clicks one gets it."""
     row = (await connection.execute(SPEND, {"token_hash": token_hash})).one_or_none()
     return None if row is None else ConnectLink(row.tenant_id, row.created_by, row.is_live)
 
 
-async def revoke_all(connection: AsyncConnection, tenant: str) -> None:
+async def revoke_all(connection: Connection, tenant: str) -> None:
     await connection.execute(REVOKE, {"tenant": tenant})
 
 
-async def clear(connection: AsyncConnection) -> None:
+async def clear(connection: Connection) -> None:
     await connection.execute(CLEAR)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from ignition_broker.storage.connection import Connection, Driver, Row
 from ignition_broker.storage.errors import StorageUnavailable, translated
+from ignition_broker.storage.pool import Pool
 
 Result = TypeVar("Result")
-Connection = AsyncConnection
-"""What the layers above hand on, without knowing SQLAlchemy."""
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 STATEMENT_TIMEOUT_SECONDS = 5.0
@@ -28,33 +28,21 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self._url, ssl = without_ssl(make_url(url))
-        self._ssl = ssl
-        self._engine = create_async_engine(
-            self._url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_timeout=CONNECT_TIMEOUT_SECONDS,
-            pool_use_lifo=True,
-            # What an error shows goes to the log.
-            hide_parameters=True,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
-                "server_settings": {"application_name": "ignition-broker"},
-                "ssl": ssl,
-            },
+        self._url, self._ssl = without_ssl(make_url(url))
+        self._pool = Pool(
+            self._pooled,
+            size=pool_size,
+            patience_seconds=CONNECT_TIMEOUT_SECONDS,
         )
-        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
+    async def begin(self) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back by an exception."""
         with translated():
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._pool.connection() as driver, driver.transaction():
+                yield Connection(driver)
 
-    async def once(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement that may be carried out twice: a broken connection is tried
         again on a new one, since after a restart of Postgres each pooled one fails once."""
         try:
@@ -62,11 +50,11 @@ class Database:
         except StorageUnavailable:
             return await self.single(work)
 
-    async def single(self, work: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async def single(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement, a transaction of its own, tried once."""
         with translated():
-            async with self._autocommit.connect() as connection:
-                return await work(connection)
+            async with self._pool.connection() as driver:
+                return await work(Connection(driver))
 
     async def schema_version(self) -> str | None:
         """The migration that the database stands at; None before the first."""
@@ -76,20 +64,30 @@ class Database:
         statement = text("SELECT version_num FROM alembic_version")
         return await self.once(lambda connection: connection.scalar(statement))
 
-    async def own_connection(self, application_name: str) -> asyncpg.Connection[Any]:
+    async def own_connection(self, application_name: str) -> Driver:
         """A connection outside the pool, for LISTEN."""
-        url = self._url.set(drivername="postgresql")
         with translated():
-            return await asyncpg.connect(
-                url.render_as_string(hide_password=False),
-                timeout=CONNECT_TIMEOUT_SECONDS,
-                command_timeout=STATEMENT_TIMEOUT_SECONDS,
-                server_settings={"application_name": application_name},
-                ssl=self._ssl,
-            )
+            return await self._connected(application_name)
 
     async def aclose(self) -> None:
-        await self._engine.dispose()
+        await self._pool.aclose()
+
+    async def _pooled(self) -> Driver:
+        driver = await self._connected("ignition-broker")
+        # What is written is text already; what is read is what the text says.
+        await driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
+        return driver
+
+    async def _connected(self, application_name: str) -> Driver:
+        url = self._url.set(drivername="postgresql")
+        return await asyncpg.connect(
+            url.render_as_string(hide_password=False),
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=STATEMENT_TIMEOUT_SECONDS,
+            server_settings={"application_name": application_name},
+            ssl=self._ssl,
+            record_class=Row,
+        )
 
 
 def without_ssl(url: URL) -> tuple[URL, str | None]:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import structlog
-from sqlalchemy import Row, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import TextClause, text
 
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.connection import Connection, Row
 
 log = structlog.get_logger(__name__)
 
@@ -255,7 +254,7 @@ class Stored:
 
 
 async def read(
-    connection: AsyncConnection, cipher: Cipher, tenant: str, *, asked_at: float
+    connection: Connection, cipher: Cipher, tenant: str, *, asked_at: float
 ) -> Grant | None:
     """The grant; None for a tenant nobody knows, status disconnected for one never connected.
 
@@ -266,7 +265,7 @@ async def read(
 
 
 async def claim(
-    connection: AsyncConnection,
+    connection: Connection,
     cipher: Cipher,
     *,
     tenant: str,
@@ -283,7 +282,7 @@ async def claim(
 
 
 async def claim_due(
-    connection: AsyncConnection,
+    connection: Connection,
     cipher: Cipher,
     *,
     owner: str,
@@ -305,7 +304,7 @@ async def claim_due(
 
 
 async def store_refreshed(
-    connection: AsyncConnection,
+    connection: Connection,
     lease: Lease,
     sealed: SealedTokens,
     schedule: Schedule,
@@ -332,7 +331,7 @@ async def store_refreshed(
 
 
 async def store_connected(
-    connection: AsyncConnection,
+    connection: Connection,
     tenant: str,
     sealed: SealedTokens,
     schedule: Schedule,
@@ -348,9 +347,7 @@ async def store_connected(
     return Stored(row.version, row.expires_at)
 
 
-async def find_stored(
-    connection: AsyncConnection, lease: Lease, sealed: SealedTokens
-) -> Stored | None:
+async def find_stored(connection: Connection, lease: Lease, sealed: SealedTokens) -> Stored | None:
     """A store whose answer was lost and that had in fact been committed."""
     parameters = {
         "tenant": lease.tenant,
@@ -362,14 +359,14 @@ async def find_stored(
 
 
 async def record_refusal(
-    connection: AsyncConnection, lease: Lease, error: str, event: AuditEvent
+    connection: Connection, lease: Lease, error: str, event: AuditEvent
 ) -> bool:
     """Refused for good. Whether it was recorded: not where the version or the lease moved on."""
     return await _recorded(connection, RECORD_REFUSAL, lease, event, error=error)
 
 
 async def record_not_used(
-    connection: AsyncConnection,
+    connection: Connection,
     lease: Lease,
     error: str,
     retry_in_seconds: float,
@@ -388,7 +385,7 @@ async def record_not_used(
 
 
 async def record_answer_lost(
-    connection: AsyncConnection,
+    connection: Connection,
     lease: Lease,
     error: str,
     retry_in_seconds: float,
@@ -407,7 +404,7 @@ async def record_answer_lost(
     )
 
 
-async def give_back(connection: AsyncConnection, lease: Lease) -> None:
+async def give_back(connection: Connection, lease: Lease) -> None:
     """The lease was not made use of."""
     parameters = {
         "tenant": lease.tenant,
@@ -419,7 +416,7 @@ async def give_back(connection: AsyncConnection, lease: Lease) -> None:
 
 
 async def disconnect(
-    connection: AsyncConnection, cipher: Cipher, tenant: str, event: AuditEvent
+    connection: Connection, cipher: Cipher, tenant: str, event: AuditEvent
 ) -> RefreshToken | None:
     """Forgets the tokens; returns the refresh token that is left to be revoked."""
     row = (
@@ -430,19 +427,17 @@ async def disconnect(
     return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
 
 
-async def is_disconnected(connection: AsyncConnection, tenant: str) -> bool:
+async def is_disconnected(connection: Connection, tenant: str) -> bool:
     status: str | None = await connection.scalar(STATUS, {"tenant": tenant})
     return status == GrantStatus.DISCONNECTED
 
 
-async def note_use(
-    connection: AsyncConnection, tenants: Sequence[str], *, lead_seconds: float
-) -> None:
+async def note_use(connection: Connection, tenants: Sequence[str], *, lead_seconds: float) -> None:
     await connection.execute(NOTE_USE, {"tenants": list(tenants), "lead": lead_seconds})
 
 
 async def _recorded(
-    connection: AsyncConnection,
+    connection: Connection,
     statement: TextClause,
     lease: Lease,
     event: AuditEvent,
@@ -473,7 +468,7 @@ def _sealed_parameters(
     }
 
 
-def _grant(cipher: Cipher, row: Row[Any], tenant: str, asked_at: float) -> Grant:
+def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
     if row.status is None:
         return Grant(
             tenant=tenant,
@@ -511,7 +506,7 @@ def _grant(cipher: Cipher, row: Row[Any], tenant: str, asked_at: float) -> Grant
     )
 
 
-def _lease(cipher: Cipher, row: Row[Any], asked_at: float, use_before: float) -> Lease:
+def _lease(cipher: Cipher, row: Row, asked_at: float, use_before: float) -> Lease:
     return Lease(
         tenant=row.tenant_id,
         version=row.version,

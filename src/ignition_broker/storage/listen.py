@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ignition_broker.clock import Clock
+from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 
@@ -32,7 +32,7 @@ COUNT_LISTENERS = text("""
 """)
 
 
-async def count_listeners(connection: AsyncConnection) -> int:
+async def count_listeners(connection: Connection) -> int:
     """How many processes listen on this database, this one included once it does."""
     return int((await connection.execute(COUNT_LISTENERS, {"name": APPLICATION_NAME})).scalar_one())
 

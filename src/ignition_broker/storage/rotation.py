@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ignition_broker.storage.connection import Connection
 
 COUNT = text("SELECT count(*) FROM grants WHERE access_token IS NOT NULL")
 
@@ -19,6 +20,7 @@ REPLACE = text("""
     UPDATE grants SET access_token = :access_token, refresh_token = :refresh_token
     WHERE tenant_id = :tenant AND access_token = :old_access_token
       AND refresh_token = :old_refresh_token
+    RETURNING tenant_id
 """)
 
 
@@ -28,11 +30,11 @@ class SealedRow:
     columns: Mapping[str, bytes]
 
 
-async def count(connection: AsyncConnection) -> int:
+async def count(connection: Connection) -> int:
     return int((await connection.execute(COUNT)).scalar_one())
 
 
-async def batch(connection: AsyncConnection, *, after: str, limit: int) -> Sequence[SealedRow]:
+async def batch(connection: Connection, *, after: str, limit: int) -> Sequence[SealedRow]:
     rows = await connection.execute(BATCH, {"after": after, "limit": limit})
     return [
         SealedRow(
@@ -42,8 +44,8 @@ async def batch(connection: AsyncConnection, *, after: str, limit: int) -> Seque
     ]
 
 
-async def replace(connection: AsyncConnection, row: SealedRow, fresh: Mapping[str, bytes]) -> int:
+async def replace(connection: Connection, row: SealedRow, fresh: Mapping[str, bytes]) -> int:
     """1, or 0 where the row holds other tokens by now."""
     old = {f"old_{column}": ciphertext for column, ciphertext in row.columns.items()}
-    result = await connection.execute(REPLACE, {"tenant": row.tenant, **old, **fresh})
-    return int(result.rowcount)
+    replaced = await connection.execute(REPLACE, {"tenant": row.tenant, **old, **fresh})
+    return 0 if replaced.one_or_none() is None else 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import text
 
 from ignition_broker.model import GrantStatus, TenantSummary
+from ignition_broker.storage.connection import Connection, Row
 
 ENSURE = text("INSERT INTO tenants (id) VALUES (:tenant) ON CONFLICT DO NOTHING")
 
@@ -28,25 +27,25 @@ LIST = text(f"""
 """)
 
 
-async def ensure(connection: AsyncConnection, tenant: str) -> None:
+async def ensure(connection: Connection, tenant: str) -> None:
     """Makes the tenant if it is new."""
     await connection.execute(ENSURE, {"tenant": tenant})
 
 
-async def read(connection: AsyncConnection, tenant: str) -> TenantSummary | None:
+async def read(connection: Connection, tenant: str) -> TenantSummary | None:
     row = (await connection.execute(READ, {"tenant": tenant})).one_or_none()
     return None if row is None else _summary(row)
 
 
 async def list_after(
-    connection: AsyncConnection, *, after: str, status: GrantStatus | None, limit: int
+    connection: Connection, *, after: str, status: GrantStatus | None, limit: int
 ) -> Sequence[TenantSummary]:
     """At most ``limit`` tenants in the order of their ids, those behind ``after``."""
     parameters = {"after": after, "status": status and status.value, "limit": limit}
     return [_summary(row) for row in await connection.execute(LIST, parameters)]
 
 
-def _summary(row: Row[Any]) -> TenantSummary:
+def _summary(row: Row) -> TenantSummary:
     return TenantSummary(
         tenant=row.id,
         status=GrantStatus(row.status),
