@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
 CONCURRENCY = 50
+CATCH_UP_SECONDS = 0.05
 HOUSEKEEPING_SECONDS = 10.0
 
 
@@ -51,6 +52,7 @@ class Schedule:
         self._clock = clock
         self._rate = rate
         self._replicas = 1
+        self._next_turn_at = 0.0
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -102,12 +104,20 @@ class Schedule:
                 task = asyncio.create_task(self._renew(waiting.pop()))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
-                await self._clock.sleep(self._replicas / self._rate)
+                await self._clock.sleep(self._seconds_to_next_turn())
         finally:
             # At a shutdown: whose turn did not come is as good as before, and not uncertain.
             for lease in waiting:
                 self._refresher.give_back(lease)
         return has_more
+
+    def _seconds_to_next_turn(self) -> float:
+        """Counted from turn to turn, since a busy process wakes up late from every sleep. What
+        is later than `CATCH_UP_SECONDS` is not made up for: nothing was due, or too much to do."""
+        now = self._clock.monotonic()
+        is_late = now - self._next_turn_at > CATCH_UP_SECONDS
+        self._next_turn_at = (now if is_late else self._next_turn_at) + self._replicas / self._rate
+        return max(0.0, self._next_turn_at - now)
 
     async def _renew(self, lease: Lease) -> None:
         flight = self._refresher.flights.start(lease.tenant, self._refresher.use(lease))

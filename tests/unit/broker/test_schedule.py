@@ -1,0 +1,44 @@
+"""How fast the background refresher asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignition_broker.broker.schedule import CATCH_UP_SECONDS, Schedule
+
+
+class LateClock:
+    """Each sleep takes ``late_seconds`` longer than it should."""
+
+    def __init__(self, late_seconds: float) -> None:
+        self._late_seconds = late_seconds
+        self.elapsed = 1000.0
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def sleep(self, seconds: float) -> None:
+        self.elapsed += seconds + self._late_seconds
+
+
+def turns_in(seconds: float, clock: LateClock, rate: float, *, idle_before: float = 0.0) -> int:
+    nobody: Any = None
+    schedule = Schedule(nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
+    clock.sleep(schedule._seconds_to_next_turn())
+    clock.elapsed += idle_before
+    ends_at = clock.elapsed + seconds
+    turns = 0
+    while clock.elapsed < ends_at:
+        turns += 1
+        clock.sleep(schedule._seconds_to_next_turn())
+    return turns
+
+
+def test_a_busy_process_that_wakes_up_late_keeps_the_rate():
+    assert 399 <= turns_in(1.0, LateClock(0.0), 400) <= 401
+    assert 380 <= turns_in(1.0, LateClock(0.002), 400) <= 401
+
+
+def test_what_was_not_asked_while_nothing_was_due_is_not_made_up_for():
+    assert turns_in(1.0, LateClock(0.0), 400, idle_before=60.0) <= 401
+    assert turns_in(1.0, LateClock(2 * CATCH_UP_SECONDS), 400) <= 10
