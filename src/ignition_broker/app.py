@@ -107,7 +107,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 4),
         follow_redirects=False,
         trust_env=False,
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=50, keepalive_expiry=4),
+        # Every request looks at each idle connection in turn.
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=4),
         headers={"User-Agent": f"ignition-broker/{__version__}"},
     )
 
