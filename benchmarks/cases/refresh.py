@@ -1,0 +1,90 @@
+"""10,000 grants that fall due at once, renewed by one replica while it answers other tenants."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from benchmarks.load import Measured, wrk
+from benchmarks.processes import LOAD_CORE, free_port, running, uvicorn_command
+from benchmarks.stand import Stand, stand
+
+GRANTS = 10_000
+CONNECTIONS = 8
+"""Of those who ask for other tenants' tokens meanwhile, as fast as they are answered."""
+QUIET_SECONDS = 10.0
+MEANWHILE_SECONDS = 20.0
+PATIENCE_SECONDS = 80.0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """``used_again``: refresh tokens that the provider saw a second time. ``cpu_seconds``: of the
+    replica, for the renewals and the tokens handed out meanwhile."""
+
+    seconds: float
+    renewed: int
+    used_again: int
+    cpu_seconds: float
+    quiet: Measured
+    meanwhile: Measured
+
+    @property
+    def p99_ratio(self) -> float:
+        return self.meanwhile.p99 / self.quiet.p99
+
+
+def measure(on: Stand, **settings: str) -> Renewal:
+    on.store_grants([f"due-{number:05}" for number in range(GRANTS)])
+    with _provider(on) as url, on.broker(IGNITION_TOKEN_URL=f"{url}/token", **settings) as broker:
+        tokens = broker.url + "/token/acme"
+
+        def ask(seconds: float) -> Measured:
+            return wrk(tokens, seconds=seconds, connections=CONNECTIONS, headers=on.authorization)
+
+        ask(2)
+        quiet = ask(QUIET_SECONDS)
+        cpu = sum(broker.process.cpu_times()[:2])
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            asking = threads.submit(ask, MEANWHILE_SECONDS)
+            began = time.monotonic()
+            on.statement(
+                "UPDATE grants SET next_refresh_at = now() - interval '1 second' "
+                "WHERE tenant_id LIKE 'due-%'"
+            )
+            while (
+                renewed := _renewed(on)
+            ) < GRANTS and time.monotonic() - began < PATIENCE_SECONDS:
+                time.sleep(0.25)
+            seconds = time.monotonic() - began
+            cpu = sum(broker.process.cpu_times()[:2]) - cpu
+            meanwhile = asking.result()
+        again = httpx.get(f"{url}/counts").json()["used_again"]
+    return Renewal(seconds, renewed, again, cpu, quiet, meanwhile)
+
+
+@contextlib.contextmanager
+def _provider(on: Stand) -> Iterator[str]:
+    port = free_port()
+    command = uvicorn_command("benchmarks.reference.token_endpoint:app", port)
+    with running(command, core=LOAD_CORE, port=port, folder=on.folder):
+        yield f"http://127.0.0.1:{port}"
+
+
+def _renewed(on: Stand) -> int:
+    rows = on.statement(
+        "SELECT count(*) FROM grants WHERE tenant_id LIKE 'due-%' AND version = 2 "
+        "AND status = 'connected'"
+    )
+    return int(rows[0][0])
+
+
+if __name__ == "__main__":
+    with stand() as made:
+        measured = measure(made)
+        print(measured, f"p99 {measured.p99_ratio:.2f}x")
