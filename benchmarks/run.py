@@ -8,7 +8,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from benchmarks.cases import cold, memory, proxy, proxy_memory, refresh, sse, startup, tokens
+from benchmarks.cases import (
+    cold,
+    memory,
+    proxy,
+    proxy_memory,
+    refresh,
+    sse,
+    stampede,
+    startup,
+    tokens,
+)
 from benchmarks.report import Row, table, write
 from benchmarks.rounds import Figures
 from benchmarks.stand import Stand, stand
@@ -94,6 +104,15 @@ def refresh_rows(on: Stand) -> list[Row]:
     ]
 
 
+def stampede_rows(on: Stand) -> list[Row]:
+    found = stampede.measure(on)
+    callers = f"{stampede.CALLERS:,} callers at an expiry"
+    return [
+        Row(f"{callers}: refreshes", found.refreshes, "refreshes", wanted=1, is_most=True),
+        Row(f"{callers}: p99", found.p99 * 1e3, "ms", found.quiet_seconds * 1e3, "one refresh"),
+    ]
+
+
 def cold_rows(on: Stand) -> list[Row]:
     found = cold.measure(on)
     rows = []
@@ -123,6 +142,7 @@ CASES: dict[str, Callable[[Stand], list[Row]]] = {
     "proxy-memory": proxy_memory_rows,
     "sse": sse_rows,
     "refresh": refresh_rows,
+    "stampede": stampede_rows,
     "memory": memory_rows,
     "startup": startup_rows,
 }

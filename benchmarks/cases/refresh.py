@@ -41,7 +41,7 @@ class Renewal:
 
 def measure(on: Stand, **settings: str) -> Renewal:
     on.store_grants([f"due-{number:05}" for number in range(GRANTS)])
-    with _provider(on) as url, on.broker(IGNITION_TOKEN_URL=f"{url}/token", **settings) as broker:
+    with provider(on) as url, on.broker(IGNITION_TOKEN_URL=f"{url}/token", **settings) as broker:
         tokens = broker.url + "/token/acme"
 
         def ask(seconds: float) -> Measured:
@@ -69,7 +69,7 @@ def measure(on: Stand, **settings: str) -> Renewal:
 
 
 @contextlib.contextmanager
-def _provider(on: Stand) -> Iterator[str]:
+def provider(on: Stand) -> Iterator[str]:
     port = free_port()
     command = uvicorn_command("benchmarks.reference.token_endpoint:app", port)
     with running(command, core=LOAD_CORE, port=port, folder=on.folder):
