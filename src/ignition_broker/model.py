@@ -140,12 +140,13 @@ class Caller:
     """Who holds an API key, and what it covers.
 
     ``paths``: the rules that its calls through the proxy are held to; None: to none.
+    ``dies_at``: when the key ends, on this process's monotonic clock.
     """
 
     name: str
     scopes: frozenset[Scope]
     tenants: tuple[str, ...]
-    expires_at: datetime | None = None
+    dies_at: float | None = None
     key_hash: bytes = field(default=b"", repr=False)
     paths: tuple[str, ...] | None = None
 
@@ -169,13 +170,17 @@ class Caller:
         """For a key that has ``paths``; without any these allow nothing."""
         return PathRules(self.paths or ())
 
-    def is_expired(self, now: datetime) -> bool:
-        return self.expires_at is not None and self.expires_at <= now
+    def is_expired(self, now: float) -> bool:
+        """``now``: on the monotonic clock."""
+        return self.dies_at is not None and self.dies_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as an admin sees it; the key itself is not kept."""
+    """An API key as an admin sees it; the key itself is not kept.
+
+    ``previous_works_until``: when the last of those that it replaced ends; None: none works.
+    """
 
     name: str
     scopes: tuple[str, ...]
@@ -185,6 +190,7 @@ class ApiKey:
     revoked_at: datetime | None
     last_used_at: datetime | None
     paths: tuple[str, ...] | None
+    previous_works_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

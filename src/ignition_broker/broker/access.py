@@ -59,7 +59,7 @@ class Access:
     def held(self, key: bytes) -> Caller | None:
         """The caller, if memory can tell without asking the database."""
         caller = self._callers.get(hashlib.sha256(key).digest())
-        if caller is None or (caller.expires_at and caller.is_expired(self._clock.now())):
+        if caller is None or (caller.dies_at and caller.is_expired(self._clock.monotonic())):
             return None
         self._used.add(caller.name)
         return caller
@@ -74,17 +74,18 @@ class Access:
         caller = self._callers.get(hashed) or await self._find(hashed)
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated("This API key is unknown or was revoked.")
-        if caller.is_expired(self._clock.now()):
-            raise Unauthenticated("This API key has expired.")
+        if caller.is_expired(self._clock.monotonic()):
+            raise Unauthenticated("This API key has expired, or was replaced by its successor.")
         self._used.add(caller.name)
         return caller
 
     async def _find(self, hashed: bytes) -> Caller | None:
         held = self._callers.get_unheard(hashed)
         mark = self._callers.mark()
+        asked_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
-                caller = await self._database.once(lambda c: api_keys.find(c, hashed))
+                caller = await self._database.once(lambda c: api_keys.find(c, hashed, asked_at))
         except (StorageError, TimeoutError) as error:
             if held is None:
                 raise Unavailable(

@@ -1,4 +1,4 @@
-"""`api-keys`: made, listed and revoked at the database."""
+"""`api-keys`: made, listed, rotated and revoked at the database."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ignition_broker.broker import access
+from ignition_broker.broker import access, key_rotation
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.clock import SystemClock
-from ignition_broker.model import Actor
+from ignition_broker.model import Actor, ApiKey
 from ignition_broker.settings import DatabaseSettings, load_settings
 from ignition_broker.storage.engine import Database
 
@@ -92,6 +92,8 @@ def list_all(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
                 "revoked_at": row.revoked_at and row.revoked_at.isoformat(),
                 "last_used_at": row.last_used_at and row.last_used_at.isoformat(),
                 "paths": row.paths,
+                "previous_works_until": row.previous_works_until
+                and row.previous_works_until.isoformat(),
             }
             for row in rows
         ]
@@ -105,9 +107,36 @@ def list_all(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
             ",".join(row.tenants),
             "all" if row.paths is None else ",".join(row.paths),
             f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "never",
-            "revoked" if row.revoked_at else "live",
+            _state(row),
         )
     Console().print(table)
+
+
+@app.command()
+def rotate(
+    name: str,
+    grace: Annotated[
+        str, typer.Option(help="How long the key of before works yet: 24h, 7d; 0 ends it now.")
+    ] = "24h",
+    expires: Annotated[
+        str | None, typer.Option(help="When the new key ends, such as 90d; else as before.")
+    ] = None,
+) -> None:
+    """Make another key for the same name and print it, once; the old one works for a while."""
+    clock = SystemClock()
+    grace_seconds = 0.0 if grace == "0" else _duration(grace).total_seconds()
+    expires_at = None if expires is None else clock.now() + _duration(expires)
+
+    async def work(database: Database) -> str:
+        _api_key, key = await key_rotation.rotate_key(
+            database, clock, name, grace_seconds=grace_seconds, expires_at=expires_at, actor=ACTOR
+        )
+        return key
+
+    try:
+        typer.echo(with_database(work))
+    except InvalidRequest as error:
+        raise typer.BadParameter(error.detail) from None
 
 
 @app.command()
@@ -115,6 +144,14 @@ def revoke(name: str) -> None:
     """Take a key out of use, on every replica at once."""
     with_database(lambda database: access.revoke_key(database, name, ACTOR))
     typer.echo(f"{name} revoked")
+
+
+def _state(row: ApiKey) -> str:
+    if row.revoked_at:
+        return "revoked"
+    if row.previous_works_until:
+        return f"live, the one before until {row.previous_works_until:%Y-%m-%d %H:%M}"
+    return "live"
 
 
 def _listed(text: str) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
 
 from ignition_broker.model import ApiKey, Caller, Scope
 from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.key_predecessors import FORGET
 
 # A revoked name may be given again: what it did before stays in the audit trail.
 CREATE = text("""
@@ -19,17 +21,32 @@ CREATE = text("""
         expires_at = excluded.expires_at, paths = excluded.paths, created_at = now(),
         revoked_at = NULL, last_used_at = NULL
     WHERE api_keys.revoked_at IS NOT NULL
-    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths
+    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths,
+        CAST(NULL AS timestamptz) AS previous_works_until
 """)
 
+# The release before gives a revoked name again and leaves its predecessors, which must not come
+# back to life: they were replaced before the key of today was made.
 FIND = text("""
-    SELECT name, key_hash, scopes, tenants, expires_at, paths FROM api_keys
-    WHERE key_hash = :key_hash AND revoked_at IS NULL
+    WITH found AS (
+        SELECT name, key_hash, expires_at FROM api_keys WHERE key_hash = :key_hash
+        UNION ALL
+        SELECT k.name, p.key_hash, LEAST(k.expires_at, p.expires_at)
+        FROM api_key_predecessors p JOIN api_keys k ON k.name = p.name
+        WHERE p.key_hash = :key_hash AND p.replaced_at > k.created_at
+    )
+    SELECT k.name, found.key_hash, k.scopes, k.tenants, k.paths,
+        extract(epoch FROM found.expires_at - clock_timestamp())::float8 AS seconds_left
+    FROM found JOIN api_keys k ON k.name = found.name
+    WHERE k.revoked_at IS NULL
 """)
 
 LIST = text("""
-    SELECT name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths
-    FROM api_keys ORDER BY name
+    SELECT name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths,
+        (SELECT max(LEAST(p.expires_at, k.expires_at)) FROM api_key_predecessors p
+         WHERE p.name = k.name AND p.replaced_at > k.created_at AND k.revoked_at IS NULL
+           AND LEAST(p.expires_at, k.expires_at) > now()) AS previous_works_until
+    FROM api_keys k ORDER BY name
 """)
 
 REVOKE = text("""
@@ -40,7 +57,34 @@ REVOKE = text("""
     SELECT name, pg_notify('api_keys', name) FROM revoked
 """)
 
+LOCK = text("""
+    SELECT key_hash, COALESCE(expires_at <= clock_timestamp(), false) AS is_expired
+    FROM api_keys WHERE name = :name AND revoked_at IS NULL FOR UPDATE
+""")
+
+REPLACE = text("""
+    WITH replaced AS (
+        UPDATE api_keys
+        SET key_hash = :key_hash,
+            expires_at = COALESCE(CAST(:expires_at AS timestamptz), expires_at)
+        WHERE name = :name
+        RETURNING *
+    )
+    SELECT r.name, r.scopes, r.tenants, r.created_at, r.expires_at, r.revoked_at, r.last_used_at,
+        r.paths,
+        (SELECT max(LEAST(p.expires_at, r.expires_at)) FROM api_key_predecessors p
+         WHERE p.name = r.name) AS previous_works_until,
+        pg_notify('api_keys', r.name)
+    FROM replaced r
+""")
+
 NOTE_USE = text("UPDATE api_keys SET last_used_at = now() WHERE name = ANY(:names)")
+
+
+@dataclass(frozen=True, slots=True)
+class LockedKey:
+    key_hash: bytes
+    is_expired: bool
 
 
 async def create(
@@ -63,10 +107,14 @@ async def create(
         "paths": None if paths is None else list(paths),
     }
     row = (await connection.execute(CREATE, parameters)).one_or_none()
-    return None if row is None else _api_key(row)
+    if row is None:
+        return None
+    await connection.execute(FORGET, {"name": name})
+    return _api_key(row)
 
 
-async def find(connection: Connection, key_hash: bytes) -> Caller | None:
+async def find(connection: Connection, key_hash: bytes, asked_at: float) -> Caller | None:
+    """``asked_at``, on the monotonic clock, from which what the key has left to live counts."""
     row = (await connection.execute(FIND, {"key_hash": key_hash})).one_or_none()
     if row is None:
         return None
@@ -78,7 +126,7 @@ async def find(connection: Connection, key_hash: bytes) -> Caller | None:
         name=row.name,
         scopes=scopes,
         tenants=tuple(row.tenants),
-        expires_at=row.expires_at,
+        dies_at=None if row.seconds_left is None else asked_at + row.seconds_left,
         key_hash=row.key_hash,
         paths=None if row.paths is None else tuple(row.paths),
     )
@@ -91,6 +139,20 @@ async def list_all(connection: Connection) -> list[ApiKey]:
 async def revoke(connection: Connection, name: str) -> bool:
     """Whether there was a live key of that name; every replica is told."""
     return (await connection.execute(REVOKE, {"name": name})).one_or_none() is not None
+
+
+async def lock(connection: Connection, name: str) -> LockedKey | None:
+    """The live key of that name, held still until the transaction ends."""
+    row = (await connection.execute(LOCK, {"name": name})).one_or_none()
+    return None if row is None else LockedKey(row.key_hash, row.is_expired)
+
+
+async def replace(
+    connection: Connection, name: str, *, key_hash: bytes, expires_at: datetime | None
+) -> ApiKey:
+    """Of a key that is locked; ``expires_at`` None: as it was. Every replica is told."""
+    parameters = {"name": name, "key_hash": key_hash, "expires_at": expires_at}
+    return _api_key((await connection.execute(REPLACE, parameters)).one())
 
 
 async def note_use(connection: Connection, names: Sequence[str]) -> None:
@@ -107,4 +169,5 @@ def _api_key(row: Row) -> ApiKey:
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
         paths=None if row.paths is None else tuple(row.paths),
+        previous_works_until=row.previous_works_until,
     )

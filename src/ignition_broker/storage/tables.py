@@ -92,6 +92,16 @@ api_keys = Table(
     Column("paths", ARRAY(Text)),
 )
 
+api_key_predecessors = Table(
+    "api_key_predecessors",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("name", Text, ForeignKey("api_keys.name"), nullable=False),
+    Column("replaced_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+)
+Index("api_key_predecessors_name", api_key_predecessors.c.name)
+
 audit_events = Table(
     "audit_events",
     metadata,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
-from ignition_broker.broker import access
+from ignition_broker.broker import access, key_rotation
 from ignition_broker.broker.connect import create_link, disconnect
 from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
 from ignition_broker.broker.errors import InvalidRequest
@@ -59,6 +59,20 @@ class NewApiKey(BaseModel):
     paths: Paths = None
 
 
+class Rotation(BaseModel):
+    grace_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=key_rotation.LONGEST_GRACE_SECONDS,
+            description="How long the key of before works yet; 0 ends it now.",
+        ),
+    ] = key_rotation.DEFAULT_GRACE_SECONDS
+    expires_at: Annotated[
+        AwareDatetime | None, Field(description="When the new key ends; null: as the one before.")
+    ] = None
+
+
 class ApiKeyRow(BaseModel):
     name: str
     scopes: list[str]
@@ -68,6 +82,7 @@ class ApiKeyRow(BaseModel):
     revoked_at: datetime | None
     last_used_at: datetime | None
     paths: Paths
+    previous_works_until: datetime | None
 
 
 class CreatedApiKey(ApiKeyRow):
@@ -141,6 +156,29 @@ async def create_api_key(
         paths=new.paths,
         actor=actor_of(request, caller),
     )
+    body = {**_api_key(api_key).model_dump(mode="json"), "key": key}
+    return JSONResponse(body, 201, NO_STORE)
+
+
+@router.post("/api-keys/{name}/rotate", status_code=201, response_model=CreatedApiKey)
+async def rotate_api_key(
+    request: Request,
+    name: KeyName,
+    caller: AdminCaller,
+    services: BrokerServices,
+    rotation: Rotation | None = None,
+) -> Response:
+    """A new key of that name; the one before works until the grace ends."""
+    rotation = rotation or Rotation()
+    api_key, key = await key_rotation.rotate_key(
+        services.database,
+        services.clock,
+        name,
+        grace_seconds=rotation.grace_seconds,
+        expires_at=rotation.expires_at,
+        actor=actor_of(request, caller),
+    )
+    services.access.forget(name)
     body = {**_api_key(api_key).model_dump(mode="json"), "key": key}
     return JSONResponse(body, 201, NO_STORE)
 
