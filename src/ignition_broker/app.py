@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from ignition_broker import __version__
 from ignition_broker.broker.access import Access
+from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
@@ -141,7 +142,11 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     )
     return Parts(
         access=Access(
-            database, hearing, clock, admin_key=admin_key.get_secret_value() if admin_key else None
+            database,
+            hearing,
+            clock,
+            Attempts(clock, limit=settings.broker_failed_attempts),
+            admin_key=admin_key.get_secret_value() if admin_key else None,
         ),
         breaker=breaker,
         cache=cache,

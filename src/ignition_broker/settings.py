@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ EXAMPLES = {
     "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
     "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
     "BROKER_PORT": "BROKER_PORT=3000",
+    "BROKER_TRUSTED_PROXIES": "BROKER_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
     "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
@@ -126,6 +128,8 @@ class Settings(RotationSettings):
     )
     ignition_token_format: Literal["form", "json"] = "form"
     broker_admin_key: SecretStr | None = None
+    broker_failed_attempts: int = Field(30, ge=0)
+    broker_trusted_proxies: str = ""
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(3000, ge=1, le=65535)
     broker_refresh_lead: float = Field(300, ge=0)
@@ -160,6 +164,22 @@ class Settings(RotationSettings):
         if value is not None and len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters")
         return value
+
+    @field_validator("broker_trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        networks = [part.strip() for part in value.split(",") if part.strip()]
+        for network in networks:
+            try:
+                is_everything = ip_network(network).prefixlen == 0
+            except ValueError:
+                raise ValueError(
+                    "must be addresses and networks, comma separated, with no bits set behind the "
+                    "prefix"
+                ) from None
+            if is_everything:
+                raise ValueError("must not be all addresses: anyone could name any as its own")
+        return ",".join(networks)
 
 
 def fernet_keys(value: SecretStr) -> list[str]:

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 
+from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.errors import (
     Conflict,
     InvalidRequest,
@@ -29,6 +31,8 @@ KEY_PREFIX = "ibk_"
 BOOTSTRAP_ADMIN = "bootstrap-admin"
 LARGEST_NUMBER_HELD = 10_000
 USE_NOTED_EVERY_SECONDS = 60.0
+REFUSED_FOR_SECONDS = 60.0
+UNKNOWN_KEY = "This API key is unknown or was revoked."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -39,16 +43,24 @@ class Access:
     """
 
     def __init__(
-        self, database: Database, hearing: Hearing, clock: Clock, *, admin_key: str | None
+        self,
+        database: Database,
+        hearing: Hearing,
+        clock: Clock,
+        attempts: Attempts,
+        *,
+        admin_key: str | None,
     ) -> None:
         self._database = database
         self._clock = clock
+        self._attempts = attempts
         self._bootstrap = (
             Caller(BOOTSTRAP_ADMIN, frozenset({Scope.ADMIN}), ("*",), None, key_hash(admin_key))
             if admin_key
             else None
         )
         self._callers: HeardValues[bytes, Caller] = HeardValues(hearing, LARGEST_NUMBER_HELD)
+        self._refused_until: OrderedDict[bytes, float] = OrderedDict()
         self._used: set[str] = set()
         self._use_noted: dict[str, float] = {}
 
@@ -64,20 +76,34 @@ class Access:
         self._used.add(caller.name)
         return caller
 
-    async def authenticate(self, key: bytes) -> Caller:
-        """Raises `Unauthenticated`, or `Unavailable` where nobody can tell."""
-        return await self.authenticate_hash(hashlib.sha256(key).digest())
+    async def authenticate(self, key: bytes, address: str | None) -> Caller:
+        """``address``: where the call comes from.
+
+        Raises `Unauthenticated`, `TooManyAttempts`, or `Unavailable` where nobody can tell.
+        """
+        hashed = hashlib.sha256(key).digest()
+        if self._is_bootstrap(hashed) or self._callers.get_unheard(hashed) is not None:
+            return await self.authenticate_hash(hashed)
+        if self._refused_until.get(hashed, 0.0) > self._clock.monotonic():
+            # Whoever repeats a key guesses nothing: it is neither looked up again nor counted.
+            raise Unauthenticated(UNKNOWN_KEY)
+        with self._attempts.attempt(address):
+            return await self.authenticate_hash(hashed)
 
     async def authenticate_hash(self, hashed: bytes) -> Caller:
-        if self._bootstrap is not None and is_same_secret(hashed, self._bootstrap.key_hash):
+        """For a session, which is signed: its tries are not limited."""
+        if self._bootstrap is not None and self._is_bootstrap(hashed):
             return self._bootstrap
         caller = self._callers.get(hashed) or await self._find(hashed)
         if caller is None or not is_same_secret(caller.key_hash, hashed):
-            raise Unauthenticated("This API key is unknown or was revoked.")
+            raise Unauthenticated(UNKNOWN_KEY)
         if caller.is_expired(self._clock.monotonic()):
             raise Unauthenticated("This API key has expired, or was replaced by its successor.")
         self._used.add(caller.name)
         return caller
+
+    def _is_bootstrap(self, hashed: bytes) -> bool:
+        return self._bootstrap is not None and is_same_secret(hashed, self._bootstrap.key_hash)
 
     async def _find(self, hashed: bytes) -> Caller | None:
         held = self._callers.get_unheard(hashed)
@@ -94,9 +120,17 @@ class Access:
             return held
         if caller is None:
             self._callers.drop(hashed)
+            self._refuse(hashed)
         else:
             self._callers.put(hashed, caller, mark)
         return caller
+
+    def _refuse(self, hashed: bytes) -> None:
+        """Keys are random and never given twice: one that is not there will not come to be."""
+        self._refused_until[hashed] = self._clock.monotonic() + REFUSED_FOR_SECONDS
+        self._refused_until.move_to_end(hashed)
+        if len(self._refused_until) > LARGEST_NUMBER_HELD:
+            self._refused_until.popitem(last=False)
 
     async def flush_use(self) -> None:
         """Writes down which keys were used, each at most once in `USE_NOTED_EVERY_SECONDS`."""

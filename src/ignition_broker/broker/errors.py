@@ -2,6 +2,7 @@
 
 BrokerError
 ├── Unauthenticated             no key, or none that counts
+├── TooManyAttempts             too many of those from one address; has retry_after_seconds
 ├── Forbidden                   the key does not cover it
 ├── InvalidRequest              something malformed, named in the text
 ├── UnknownTenant
@@ -79,6 +80,10 @@ class Passing(BrokerError):
     ) -> None:
         super().__init__(detail, tenant=tenant)
         self.retry_after_seconds = max(1.0, retry_after_seconds)
+
+
+class TooManyAttempts(Passing):
+    pass
 
 
 class ProviderUnavailable(Passing):

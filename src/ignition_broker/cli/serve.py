@@ -32,6 +32,9 @@ def serve(
         host=settings.broker_host,
         port=settings.broker_port,
         workers=workers,
+        # On by itself, it would let any process on this machine name its own address.
+        proxy_headers=bool(settings.broker_trusted_proxies),
+        forwarded_allow_ips=settings.broker_trusted_proxies,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -13,9 +13,16 @@ SHOW_A_KEY = "Show an API key: Authorization: Bearer ibk_…"
 
 
 async def caller_of(scope: Scope, access: Access) -> Caller:
-    """From memory if it can be. Raises `Unauthenticated`, or `Unavailable`."""
+    """From memory if it can be. Raises `Unauthenticated`, `TooManyAttempts` or `Unavailable`."""
     key = bearer(scope)
-    return access.held(key) or await access.authenticate(key)
+    return access.held(key) or await access.authenticate(key, address_of(scope))
+
+
+def address_of(scope: Scope) -> str | None:
+    """Where the call comes from: the connection's other end, or what a trusted proxy says
+    (`cli.serve`)."""
+    client = scope.get("client")
+    return None if client is None else str(client[0])
 
 
 def bearer(scope: Scope) -> bytes:

@@ -30,6 +30,7 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     FormForged: ("invalid-request", 400, "The form is stale"),
     BodyTooLarge: ("body-too-large", 413, "The body is too large"),
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
+    errors.TooManyAttempts: ("too-many-attempts", 429, "Too many failed attempts"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
     errors.NotFound: ("not-found", 404, "Not found"),
     errors.Conflict: ("conflict", 409, "It exists already"),
@@ -102,7 +103,7 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     if status == 413:
         # What is left of the body is not read, so the connection can't be used again.
         headers["Connection"] = "close"
-    if status == 503:
+    if status in {429, 503}:
         seconds = getattr(error, "retry_after_seconds", 1.0)
         headers["Retry-After"] = str(math.ceil(seconds))
     if isinstance(error, errors.BrokerError):

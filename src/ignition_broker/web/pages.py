@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qsl, quote
@@ -17,9 +18,15 @@ from ignition_broker.broker.connect import (
     disconnect,
 )
 from ignition_broker.broker.directory import list_tenants
-from ignition_broker.broker.errors import BrokerError, InvalidRequest, Unauthenticated
+from ignition_broker.broker.errors import (
+    BrokerError,
+    InvalidRequest,
+    TooManyAttempts,
+    Unauthenticated,
+)
 from ignition_broker.model import Actor, GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.web.callers import address_of
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.sessions import FormForged, Session, check_csrf
 
@@ -83,11 +90,15 @@ async def login(
     try:
         check_csrf(services.sessions.csrf_for_browser(browser or ""), csrf if browser else None)
         answer = RedirectResponse(_own_path(return_to), 303)
-        await services.sessions.sign_in(key.strip(), answer)
+        await services.sessions.sign_in(key.strip(), answer, address_of(request.scope))
     except FormForged as error:
         return _login(request, services, return_to, error.detail, 400)
     except Unauthenticated:
         return _login(request, services, return_to, "This is no valid admin key.", 401)
+    except TooManyAttempts as error:
+        refusal = _login(request, services, return_to, error.detail, 429)
+        refusal.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        return refusal
     return answer
 
 

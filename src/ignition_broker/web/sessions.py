@@ -42,9 +42,10 @@ class Sessions:
         self.session_cookie = f"{prefix}ignition-broker-session"
         self.browser_cookie = f"{prefix}ignition-broker-browser"
 
-    async def sign_in(self, key: str, response: Response) -> Caller:
-        """Raises `Unauthenticated` for a key that is no admin's."""
-        caller = await self._access.authenticate(key.encode())
+    async def sign_in(self, key: str, response: Response, address: str | None) -> Caller:
+        """``address``: where the browser is. Raises `Unauthenticated` for a key that is no
+        admin's, or `TooManyAttempts`."""
+        caller = await self._access.authenticate(key.encode(), address)
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.")
         signed = self._serializer.dumps([key_hash(key).hex(), secrets.token_urlsafe(16)])
