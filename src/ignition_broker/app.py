@@ -29,6 +29,8 @@ from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.schedule import Schedule
+from ignition_broker.broker.workload_identity import WorkloadIdentities
+from ignition_broker.broker.workload_issuers import parse_issuers
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
@@ -146,6 +148,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             hearing,
             clock,
             Attempts(clock, limit=settings.broker_failed_attempts),
+            WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock),
             admin_key=admin_key.get_secret_value() if admin_key else None,
         ),
         breaker=breaker,

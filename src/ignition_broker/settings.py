@@ -12,6 +12,8 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ignition_broker.broker.workload_issuers import parse_issuers
+
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 EXAMPLES = {
@@ -22,6 +24,9 @@ EXAMPLES = {
     "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
     "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
     "BROKER_PORT": "BROKER_PORT=3000",
+    "BROKER_JWT_ISSUERS": 'BROKER_JWT_ISSUERS=[{"issuer": "https://issuer.example.com", '
+    '"audience": "ignition-broker", "rules": [{"match": {"sub": "invoicing"}, '
+    '"scopes": ["token"], "tenants": ["acme"]}]}]',
     "BROKER_TRUSTED_PROXIES": "BROKER_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
@@ -128,6 +133,7 @@ class Settings(RotationSettings):
     )
     ignition_token_format: Literal["form", "json"] = "form"
     broker_admin_key: SecretStr | None = None
+    broker_jwt_issuers: str = ""
     broker_failed_attempts: int = Field(30, ge=0)
     broker_trusted_proxies: str = ""
     broker_host: str = "127.0.0.1"
@@ -163,6 +169,12 @@ class Settings(RotationSettings):
     def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters")
+        return value
+
+    @field_validator("broker_jwt_issuers")
+    @classmethod
+    def _are_issuers(cls, value: str) -> str:
+        parse_issuers(value)
         return value
 
     @field_validator("broker_trusted_proxies")

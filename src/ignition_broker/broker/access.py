@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ignition_broker.broker.attempts import Attempts
+from ignition_broker.broker.entitlements import check_entitlements
 from ignition_broker.broker.errors import (
     Conflict,
     InvalidRequest,
@@ -19,10 +20,10 @@ from ignition_broker.broker.errors import (
     Unavailable,
 )
 from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing
+from ignition_broker.broker.workload_identity import WorkloadIdentities
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope, is_tenant_pattern
-from ignition_broker.path_rules import MalformedRule, check_rules
+from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope
 from ignition_broker.storage import api_keys, audit
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -32,6 +33,7 @@ BOOTSTRAP_ADMIN = "bootstrap-admin"
 LARGEST_NUMBER_HELD = 10_000
 USE_NOTED_EVERY_SECONDS = 60.0
 REFUSED_FOR_SECONDS = 60.0
+JWT_REFUSED_FOR_SECONDS = 3.0
 UNKNOWN_KEY = "This API key is unknown or was revoked."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -48,19 +50,21 @@ class Access:
         hearing: Hearing,
         clock: Clock,
         attempts: Attempts,
+        workloads: WorkloadIdentities,
         *,
         admin_key: str | None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._attempts = attempts
+        self._workloads = workloads
         self._bootstrap = (
             Caller(BOOTSTRAP_ADMIN, frozenset({Scope.ADMIN}), ("*",), None, key_hash(admin_key))
             if admin_key
             else None
         )
         self._callers: HeardValues[bytes, Caller] = HeardValues(hearing, LARGEST_NUMBER_HELD)
-        self._refused_until: OrderedDict[bytes, float] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._used: set[str] = set()
         self._use_noted: dict[str, float] = {}
 
@@ -70,28 +74,38 @@ class Access:
 
     def held(self, key: bytes) -> Caller | None:
         """The caller, if memory can tell without asking the database."""
-        caller = self._callers.get(hashlib.sha256(key).digest())
-        if caller is None or (caller.dies_at and caller.is_expired(self._clock.monotonic())):
+        hashed = hashlib.sha256(key).digest()
+        caller = self._callers.get(hashed)
+        if caller is None:
+            return self._workloads.held(hashed)
+        if caller.dies_at and caller.is_expired(self._clock.monotonic()):
             return None
         self._used.add(caller.name)
         return caller
 
     async def authenticate(self, key: bytes, address: str | None) -> Caller:
-        """``address``: where the call comes from.
+        """By an API key or a JWT; ``address``: where the call comes from.
 
-        Raises `Unauthenticated`, `TooManyAttempts`, or `Unavailable` where nobody can tell.
+        Raises `Unauthenticated`, `TooManyAttempts`, or `Unavailable` where nobody can tell; and
+        `Forbidden` for a workload that no rule is about.
         """
+        hashed = hashlib.sha256(key).digest()
+        if is_jwt(key) and not self._is_bootstrap(hashed):
+            self._check_not_refused(hashed)
+            return await self._verify(key, hashed, address)
+        return await self.authenticate_key(key, address)
+
+    async def authenticate_key(self, key: bytes, address: str | None) -> Caller:
+        """By an API key alone. Raises as `authenticate` does."""
         hashed = hashlib.sha256(key).digest()
         if self._is_bootstrap(hashed) or self._callers.get_unheard(hashed) is not None:
             return await self.authenticate_hash(hashed)
-        if self._refused_until.get(hashed, 0.0) > self._clock.monotonic():
-            # Whoever repeats a key guesses nothing: it is neither looked up again nor counted.
-            raise Unauthenticated(UNKNOWN_KEY)
+        self._check_not_refused(hashed)
         with self._attempts.attempt(address):
             return await self.authenticate_hash(hashed)
 
     async def authenticate_hash(self, hashed: bytes) -> Caller:
-        """For a session, which is signed: its tries are not limited."""
+        """An API key's, for a session, which is signed: its tries are not limited."""
         if self._bootstrap is not None and self._is_bootstrap(hashed):
             return self._bootstrap
         caller = self._callers.get(hashed) or await self._find(hashed)
@@ -120,17 +134,32 @@ class Access:
             return held
         if caller is None:
             self._callers.drop(hashed)
-            self._refuse(hashed)
+            # Keys are random and never given twice: one that is not there will not come to be.
+            self._refuse(hashed, UNKNOWN_KEY, REFUSED_FOR_SECONDS)
         else:
             self._callers.put(hashed, caller, mark)
         return caller
 
-    def _refuse(self, hashed: bytes) -> None:
-        """Keys are random and never given twice: one that is not there will not come to be."""
-        self._refused_until[hashed] = self._clock.monotonic() + REFUSED_FOR_SECONDS
-        self._refused_until.move_to_end(hashed)
-        if len(self._refused_until) > LARGEST_NUMBER_HELD:
-            self._refused_until.popitem(last=False)
+    async def _verify(self, token: bytes, hashed: bytes, address: str | None) -> Caller:
+        try:
+            return await self._workloads.verify(token, hashed)
+        except Unauthenticated as error:
+            self._refuse(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
+            # Only now: a good one costs no look-up, and so is let through whatever its address did.
+            with self._attempts.attempt(address):
+                raise
+
+    def _check_not_refused(self, hashed: bytes) -> None:
+        """Whoever repeats a key guesses nothing: it is neither looked up again nor counted."""
+        until, reason = self._refused.get(hashed, (0.0, ""))
+        if until > self._clock.monotonic():
+            raise Unauthenticated(reason)
+
+    def _refuse(self, hashed: bytes, reason: str, seconds: float) -> None:
+        self._refused[hashed] = (self._clock.monotonic() + seconds, reason)
+        self._refused.move_to_end(hashed)
+        if len(self._refused) > LARGEST_NUMBER_HELD:
+            self._refused.popitem(last=False)
 
     async def flush_use(self) -> None:
         """Writes down which keys were used, each at most once in `USE_NOTED_EVERY_SECONDS`."""
@@ -193,24 +222,7 @@ def check_key_request(
     """Raises `InvalidRequest` naming the field and the mend."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest("name: letters, digits, '.', '_' and '-', at most 63 of them.")
-    known = {scope.value for scope in Scope}
-    if not scopes or not set(scopes) <= known:
-        raise InvalidRequest(f"scopes: one or more of {', '.join(sorted(known))}.")
-    if not tenants and "admin" not in scopes:
-        raise InvalidRequest("tenants: name at least one, such as 'acme', 'beta-*' or '*'.")
-    for pattern in tenants:
-        if not is_tenant_pattern(pattern):
-            raise InvalidRequest(f"tenants: {pattern!r} is no tenant id or pattern.")
-    if paths is None:
-        return
-    try:
-        check_rules(paths)
-    except MalformedRule as error:
-        raise InvalidRequest(f"paths: {error}") from None
-    if set(scopes) != {Scope.PROXY}:
-        raise InvalidRequest(
-            "scopes: a key with paths has the scope 'proxy' alone, since any other gets round them."
-        )
+    check_entitlements(scopes, tenants, paths)
 
 
 async def revoke_key(database: Database, name: str, actor: Actor) -> None:
@@ -226,6 +238,11 @@ async def revoke_key(database: Database, name: str, actor: Actor) -> None:
 
 async def list_keys(database: Database) -> list[ApiKey]:
     return await database.once(api_keys.list_all)
+
+
+def is_jwt(key: bytes) -> bool:
+    """By its three parts (RFC 7515 section 7.1); no key of ours has a dot."""
+    return key.count(b".") == 2 and not key.startswith(KEY_PREFIX.encode())
 
 
 def key_hash(key: str) -> bytes:

@@ -45,7 +45,8 @@ class Sessions:
     async def sign_in(self, key: str, response: Response, address: str | None) -> Caller:
         """``address``: where the browser is. Raises `Unauthenticated` for a key that is no
         admin's, or `TooManyAttempts`."""
-        caller = await self._access.authenticate(key.encode(), address)
+        # No JWT, which a session would outlive.
+        caller = await self._access.authenticate_key(key.encode(), address)
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.")
         signed = self._serializer.dumps([key_hash(key).hex(), secrets.token_urlsafe(16)])

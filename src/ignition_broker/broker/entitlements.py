@@ -1,0 +1,33 @@
+"""What a caller may be given: scopes, tenants and paths, of an API key or of a rule for JWTs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.model import Scope, is_tenant_pattern
+from ignition_broker.path_rules import MalformedRule, check_rules
+
+
+def check_entitlements(
+    scopes: Sequence[str], tenants: Sequence[str], paths: Sequence[str] | None
+) -> None:
+    """Raises `InvalidRequest` naming the field and the mend."""
+    known = {scope.value for scope in Scope}
+    if not scopes or not set(scopes) <= known:
+        raise InvalidRequest(f"scopes: one or more of {', '.join(sorted(known))}.")
+    if not tenants and "admin" not in scopes:
+        raise InvalidRequest("tenants: name at least one, such as 'acme', 'beta-*' or '*'.")
+    for pattern in tenants:
+        if not is_tenant_pattern(pattern):
+            raise InvalidRequest(f"tenants: {pattern!r} is no tenant id or pattern.")
+    if paths is None:
+        return
+    try:
+        check_rules(paths)
+    except MalformedRule as error:
+        raise InvalidRequest(f"paths: {error}") from None
+    if set(scopes) != {Scope.PROXY}:
+        raise InvalidRequest(
+            "scopes: a key with paths has the scope 'proxy' alone, since any other gets round them."
+        )
