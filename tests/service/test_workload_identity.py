@@ -13,7 +13,7 @@ from tests.service.jwt_issuer import (
     JwtIssuer,
     encoded,
     rsa,
-    sign,
+    signed_by_hand,
     signed_by_hmac,
     unsigned,
 )
@@ -271,12 +271,13 @@ def test_a_token_that_is_too_large_is_not_read(broker, issuer):
     assert call(broker, issuer.token(padding="x" * 5000)).status_code == 200
 
 
-def test_headers_that_change_what_was_signed_are_refused(broker, issuer):
+def test_headers_that_change_how_a_token_is_read_are_refused(broker, issuer):
     header = {"alg": "RS256", "kid": "one"}
     payload = json.dumps(issuer.claims(sub="invoicing")).encode()
+    assert call(broker, signed_by_hand(header, payload, issuer.key)).status_code == 200
     for more in ({"crit": ["exp"], "exp": 1}, {"b64": True}, {"b64": False, "crit": ["b64"]}):
-        base = sign(header, payload, issuer.key).split(".")
-        assert refusal(broker, ".".join([encoded({**header, **more}), *base[1:]]))
+        token = signed_by_hand({**header, **more}, payload, issuer.key)
+        assert "'crit' or 'b64'" in refusal(broker, token)
 
 
 def test_a_token_signs_nobody_in_at_the_console(broker, issuer):
@@ -350,6 +351,27 @@ def test_without_a_trusted_issuer_a_jwt_is_refused_with_the_settings_name(fresh,
         assert "BROKER_JWT_ISSUERS" in refusal(fresh, issuer.token())
     finally:
         fresh.settings["BROKER_JWT_ISSUERS"] = trusted
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("issuer.example.com", "must be a JSON list of issuers"),
+        ('[{"issuer": "http://hunter2.example.com", "audience": "x"}]', "item 1.issuer: must be"),
+    ],
+)
+def test_a_malformed_list_of_issuers_stops_the_start_with_one_line(broker, value, told):
+    kept = broker.settings["BROKER_JWT_ISSUERS"]
+    broker.settings["BROKER_JWT_ISSUERS"] = value
+    try:
+        ended = broker.command("serve")
+    finally:
+        broker.settings["BROKER_JWT_ISSUERS"] = kept
+    assert ended.returncode == 2
+    (line,) = ended.stderr.strip().splitlines()
+    assert line.startswith(f"BROKER_JWT_ISSUERS: {told}")
+    assert 'example: BROKER_JWT_ISSUERS=[{"issuer": ' in line
+    assert "hunter2" not in line
 
 
 def test_no_token_is_in_the_log(broker, issuer):
