@@ -11,7 +11,11 @@ from ignition_broker.model import TENANT_PATTERN, Actor, Caller, Scope
 from ignition_broker.web.callers import caller_of, check
 from ignition_broker.web.services import Services
 
-bearer = HTTPBearer(bearerFormat="ibk_…", description="An API key of this broker", auto_error=False)
+bearer = HTTPBearer(
+    bearerFormat="ibk_…",
+    description="An API key of this broker, or a JWT of an issuer that it trusts",
+    auto_error=False,
+)
 
 
 def services_of(request: Request) -> Services:
