@@ -1,6 +1,6 @@
 """A provider that can do one thing fast: rotate refresh tokens, and count how often each was used.
 
-The fake Ignition knows only the grants that it gave itself, and takes ten times as long over one.
+The fake Ignition knows only the grants that it gave itself.
 Here any refresh token is good, once.
 """
 
