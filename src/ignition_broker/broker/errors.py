@@ -7,6 +7,9 @@ BrokerError
 ├── UnknownTenant
 ├── NotConnected                never connected, or disconnected
 ├── ReauthorizationRequired     Ignition refused the refresh token for good
+├── SignOnFailed                a single sign-on signed nobody in
+├── NotAnAdmin                  it did, but somebody in no group of admins
+├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
 ├── ProviderFault               Ignition's answer is no token, or blames our client
 ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
 └── Unavailable                 Postgres is away; has retry_after_seconds
@@ -67,6 +70,14 @@ class ReauthorizationRequired(BrokerError):
         )
 
 
+class SignOnFailed(BrokerError):
+    pass
+
+
+class NotAnAdmin(BrokerError):
+    pass
+
+
 class ProviderFault(BrokerError):
     pass
 
@@ -79,6 +90,10 @@ class Passing(BrokerError):
     ) -> None:
         super().__init__(detail, tenant=tenant)
         self.retry_after_seconds = max(1.0, retry_after_seconds)
+
+
+class IdentityProviderUnavailable(Passing):
+    pass
 
 
 class ProviderUnavailable(Passing):
