@@ -44,7 +44,7 @@ from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
-from ignition_broker.web import admin, api_key_pages, errors, health, pages, sign_in, tokens
+from ignition_broker.web import admin, api_key_pages, docs, errors, health, pages, sign_in, tokens
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
@@ -233,6 +233,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         version=__version__,
         description="Brokers OAuth 2.0 tokens for Ignition.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.metrics = metrics
@@ -258,7 +259,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         public_origin=settings.public_origin,
         schema_version=newest_version(),
     )
-    for module in (tokens, admin, health, sign_in, pages, api_key_pages):
+    for module in (tokens, admin, health, sign_in, pages, api_key_pages, docs):
         app.include_router(module.router)
     errors.install(app)
     forwarder = Forwarder(
