@@ -110,7 +110,7 @@ class OidcProvider:
             for name, value in query.items()
         )
         return HTMLResponse(
-            f"<h1>Identity provider</h1><form action=/decide>{fields}"
+            f"<link rel=icon href='data:,'><h1>Identity provider</h1><form action=/decide>{fields}"
             f"<button id=sign-on>Sign on as {escape(self.person['sub'])}</button></form>"
         )
 

@@ -19,12 +19,13 @@ from ignition_broker.web.return_paths import API_KEYS, NEW_API_KEY, address, sig
 router = APIRouter(include_in_schema=False)
 
 FormText = Annotated[str, Form(max_length=2000)]
-LIFETIMES_IN_DAYS: Final = ("30", "90", "365", "")
+NEVER: Final = "never"
+LIFETIMES: Final = ("30", "90", "365", NEVER)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """What a form for a new key holds, as it was typed; ``days`` is empty for no end."""
+    """What a form for a new key holds, as it was typed; ``days`` is one of `LIFETIMES`."""
 
     name: str
     scopes: tuple[str, ...]
@@ -45,9 +46,9 @@ class KeyDraft:
         return address(NEW_API_KEY, [(name, value) for name, value in fields.items() if value])
 
     def expires_at(self, now: datetime) -> datetime | None:
-        if self.days not in LIFETIMES_IN_DAYS:
-            raise InvalidRequest("days: choose one of those listed.")
-        return now + timedelta(days=int(self.days)) if self.days else None
+        if self.days not in LIFETIMES:
+            raise InvalidRequest(f"days: one of {', '.join(LIFETIMES)}.")
+        return None if self.days == NEVER else now + timedelta(days=int(self.days))
 
 
 @router.get(API_KEYS)
@@ -85,7 +86,7 @@ async def create_api_key(
     scopes: Annotated[list[str] | None, Form()] = None,
     tenants: FormText = "",
     paths: FormText = "",
-    days: FormText = "",
+    days: FormText = "90",
     csrf: FormText = "",
 ) -> Response:
     draft = KeyDraft(name.strip(), tuple(scopes or ()), tenants, paths, days)

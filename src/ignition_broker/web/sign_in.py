@@ -140,6 +140,7 @@ async def _login(
         csrf=services.sessions.csrf_for_browser(browser),
         return_to=own_page(return_to),
         error=error,
+        needs_a_fresh_sign_in=needs_a_fresh_sign_in(own_page(return_to)),
         signed_in_as=session.caller.name if session else None,
         has_single_sign_on=services.single_sign_on is not None,
     )
