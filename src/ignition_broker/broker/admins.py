@@ -130,10 +130,10 @@ class AdminSessions:
     ) -> str | None:
         token = secrets.token_urlsafe(32)
         async with self._database.begin() as connection:
-            if replacing is not None:
-                await sessions.end(connection, _hash(replacing))
             if not await sessions.begin(connection, _hash(token), origin):
                 return None
+            if replacing is not None:
+                await sessions.end(connection, _hash(replacing))
             event = AuditEvent("sign_in", "done", origin.actor, None, request_id, detail)
             await audit.append(connection, event)
         return token

@@ -19,7 +19,9 @@ from ignition_broker.oauth.tokens import AuthorizationCode, ClientSecret, CodeVe
 
 with warnings.catch_warnings():
     # It would rather have the successor of httpx, and says so on stderr at every start.
-    warnings.simplefilter("ignore")
+    from authlib.deprecate import AuthlibDeprecationWarning
+
+    warnings.simplefilter("ignore", AuthlibDeprecationWarning)
     from authlib.integrations.base_client import OAuthError
     from authlib.integrations.httpx_client import AsyncOAuth2Client
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from joserfc.jwk import KeySet
 
 from ignition_broker.broker.errors import NotAnAdmin, SignOnFailed
@@ -33,8 +32,6 @@ from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import CodeVerifier
 from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
-
-log = structlog.get_logger(__name__)
 
 SIGN_ON_SECONDS: Final = 600
 
@@ -172,7 +169,6 @@ class SingleSignOn:
             except KeyUnknown:
                 return judge(await self._provider.newest_keys())
         except IdTokenRefused as error:
-            log.warning("id_token_refused", reason=str(error))
             raise SignOnFailed(f"The identity provider's ID token is refused: {error}") from error
 
     async def _admin(

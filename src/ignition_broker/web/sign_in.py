@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 from urllib.parse import parse_qsl
 
+import structlog
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from ignition_broker.broker.errors import (
+    BrokerError,
     IdentityProviderUnavailable,
     NotAnAdmin,
     NotFound,
@@ -22,6 +24,8 @@ from ignition_broker.web.rendering import failure, page
 from ignition_broker.web.return_paths import needs_a_fresh_sign_in, own_page
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import FormForged
+
+log = structlog.get_logger(__name__)
 
 router = APIRouter(include_in_schema=False)
 
@@ -48,6 +52,7 @@ async def login(
     except FormForged as error:
         return await _login(request, services, return_to, error.detail, 400)
     except Unauthenticated:
+        log.warning("sign_in_refused", request_id=request.state.request_id)
         return await _login(request, services, return_to, "This is no valid admin key.", 401)
     return answer
 
@@ -68,6 +73,7 @@ async def begin_sign_on(
     except FormForged as error:
         return await _login(request, services, return_to, error.detail, 400)
     except IdentityProviderUnavailable as error:
+        _log_failure(request, error)
         return await _login(request, services, return_to, error.detail, 503)
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.keep_sign_on(answer, pending)
@@ -91,6 +97,7 @@ async def end_sign_on(request: Request, services: BrokerServices) -> Response:
         )
         await services.sessions.sign_in_by_identity(request, answer, identity)
     except SignOnFailed as error:
+        _log_failure(request, error)
         answer = failure(400, "You are not signed in", error.detail, "Sign in again.")
     except NotAnAdmin as error:
         answer = failure(
@@ -101,6 +108,7 @@ async def end_sign_on(request: Request, services: BrokerServices) -> Response:
             "BROKER_OIDC_ADMIN_GROUPS names, or to name one of yours there.",
         )
     except IdentityProviderUnavailable as error:
+        _log_failure(request, error)
         answer = failure(503, "You are not signed in", error.detail, "Sign in again in a minute.")
     except StorageError:
         answer = failure(
@@ -117,6 +125,10 @@ async def logout(request: Request, services: BrokerServices, csrf: FormText = ""
         await services.sessions.of_form(request, csrf)
     await services.sessions.sign_out(request, answer)
     return answer
+
+
+def _log_failure(request: Request, error: BrokerError) -> None:
+    log.warning("sign_on_failed", reason=error.detail, request_id=request.state.request_id)
 
 
 def _single_sign_on(services: Services) -> SingleSignOn:
