@@ -14,6 +14,8 @@ NEW_API_KEY: Final = "/api-keys/new"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _WORD = re.compile(r"[a-z_]{1,32}")
 _TYPED = re.compile(r"[\x20-\x7e\r\n]{0,1000}")
+# A sign-on keeps it in a cookie, of which browsers take 4 KiB.
+LONGEST_ADDRESS: Final = 1500
 _PAGES: Final[dict[str, dict[str, re.Pattern[str]]]] = {
     HOME: {"after": _TENANT, "status": _WORD},
     "/auth": {"tenant": _TENANT},
@@ -25,16 +27,20 @@ _NEED_A_FRESH_SIGN_IN: Final = frozenset({CONFIRM_DISCONNECT, NEW_API_KEY})
 
 
 def own_page(return_to: str) -> str:
-    """One of the pages, its address written anew from what was understood of it; or `HOME`."""
+    """One of the pages, its address written anew from what was understood of it; or `HOME`.
+
+    A query that is too long to be kept is left out.
+    """
     path, _separator, query = return_to.partition("?")
-    if path not in _PAGES or len(return_to) > 4000:
+    if path not in _PAGES:
         return HOME
     known = _PAGES[path]
     try:
         asked = parse_qsl(query, max_num_fields=20)
     except ValueError:
         asked = []
-    return address(path, [(n, v) for n, v in asked if n in known and known[n].fullmatch(v)])
+    written = address(path, [(n, v) for n, v in asked if n in known and known[n].fullmatch(v)])
+    return written if len(written) <= LONGEST_ADDRESS else path
 
 
 def needs_a_fresh_sign_in(return_to: str) -> bool:

@@ -21,7 +21,7 @@ from ignition_broker.cipher import Cipher, is_same_secret
 from ignition_broker.oauth.tokens import CodeVerifier
 from ignition_broker.web.cookies import Cookie
 
-_BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
+_RANDOM = re.compile(r"[A-Za-z0-9_-]{43}")
 BROWSER_SECONDS = 3600
 
 
@@ -69,8 +69,9 @@ class Sessions:
         self._session.clear(response)
 
     async def read(self, request: Request) -> AdminSession | None:
-        token = self._session.read(request)
-        return None if token is None else await self._admins.read(token)
+        token = self._session.read(request) or ""
+        # What was never one of ours costs the database nothing.
+        return await self._admins.read(token) if _RANDOM.fullmatch(token) else None
 
     async def of_form(self, request: Request, csrf: str) -> AdminSession:
         """The session of a form that a page of its own sent; raises `SessionEnded` or
@@ -86,7 +87,7 @@ class Sessions:
     def browser(self, request: Request) -> str | None:
         """What marks this browser, if it has been here before."""
         mark = self._browser.read(request) or ""
-        return mark if _BROWSER.fullmatch(mark) else None
+        return mark if _RANDOM.fullmatch(mark) else None
 
     def new_browser(self) -> str:
         return secrets.token_urlsafe(32)

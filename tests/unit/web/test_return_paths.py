@@ -69,6 +69,7 @@ def test_own_pages_are_led_to(ours):
         ("/disconnect?tenant=ACME", "/disconnect"),
         ("/?" + "&".join(["after=a"] * 30), "/"),
         ("/api-keys/new?name=\x00", "/api-keys/new"),
+        ("/api-keys/new?name=a&paths=" + "%2F" * 600, "/api-keys/new"),
     ],
 )
 def test_of_a_query_only_what_the_page_knows_is_kept(asked, led_to):
