@@ -308,7 +308,7 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     )
     return SingleSignOn(
         parts.database,
-        IdentityProvider(parts.http, client, clock),
+        IdentityProvider(client, clock),
         clock,
         issuer=issuer,
         client_id=client_id,

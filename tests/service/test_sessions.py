@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import pytest
-from tests.conftest import consent, sha256, sql, wait_until
+from tests.conftest import consent, free_port, sha256, sql, wait_until
 from tests.service.test_pages_and_callback import hidden, sign_in, status_of
 
 SESSION = "ignition-broker-session"
@@ -70,6 +72,21 @@ def test_a_stolen_cookie_does_not_outlive_the_sign_out(browser, broker):
     with broker.client() as admin:
         newest = admin.get("/admin/audit").json()["events"][0]
     assert (newest["action"], newest["actor"]) == ("sign_out", "bootstrap-admin")
+
+
+def test_replicas_share_sessions_and_their_ends(browser, broker):
+    other = replace(broker, port=free_port(), logs=[], process=None)
+    other.settings = {**broker.settings, "BROKER_PORT": str(other.port)}
+    other.start()
+    try:
+        cookies = {"Cookie": f"{SESSION}={browser.cookies[SESSION]}"}
+        shown = httpx.get(f"{other.url}/", headers=cookies)
+        assert shown.status_code == 200
+        data = {"csrf": hidden(shown.text, "csrf")}
+        assert httpx.post(f"{other.url}/logout", data=data, headers=cookies).status_code == 303
+        assert not is_signed_in(browser)
+    finally:
+        other.stop()
 
 
 def test_a_sign_in_begins_a_new_session_and_ends_the_one_that_was_shown(browser, broker):

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from authlib.integrations.httpx_client import AsyncOAuth2Client
 
 METADATA_LIFETIME_SECONDS: Final = 3600.0
+FAILURE_LIFETIME_SECONDS: Final = 3.0
 TIMEOUT_SECONDS: Final = 10.0
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -53,24 +54,48 @@ class ProviderMetadata:
 
 
 class IdentityProvider:
-    """Metadata and keys are held for an hour. Raises `IdentityProviderUnavailable`."""
+    """Metadata and keys are held for an hour. Raises `IdentityProviderUnavailable`.
 
-    def __init__(self, http: httpx.AsyncClient, client: SignOnClient, clock: Clock) -> None:
-        self._http = http
+    Its connections are its own and few: strangers can begin sign-ons, and what they make wait must
+    not be what renews grants.
+    """
+
+    def __init__(self, client: SignOnClient, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._ssl = httpx.create_ssl_context(trust_env=False)
+        self._connecting: dict[str, Any] = {
+            "timeout": TIMEOUT_SECONDS,
+            "follow_redirects": False,
+            "trust_env": False,
+            "verify": httpx.create_ssl_context(trust_env=False),
+        }
         self._metadata: ProviderMetadata | None = None
         self._keys: KeySet | None = None
         self._metadata_read_at = 0.0
         self._keys_read_at = 0.0
+        self._asking = asyncio.Lock()
+        self._failure = ""
+        self._failed_until = 0.0
 
     async def metadata(self) -> ProviderMetadata:
-        if self._metadata is None or self._is_old(self._metadata_read_at):
-            address = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
-            self._metadata = _metadata(await self._fetch(address), self._client.issuer)
+        """Asked for once, however many wait; a failure is believed for a few seconds."""
+        async with self._asking:
+            if self._metadata is not None and not self._is_old(self._metadata_read_at):
+                return self._metadata
+            if self._clock.monotonic() < self._failed_until:
+                raise IdentityProviderUnavailable(self._failure)
+            try:
+                self._metadata = await self._fetch_metadata()
+            except IdentityProviderUnavailable as error:
+                self._failure = error.detail
+                self._failed_until = self._clock.monotonic() + FAILURE_LIFETIME_SECONDS
+                raise
             self._metadata_read_at = self._clock.monotonic()
-        return self._metadata
+            return self._metadata
+
+    async def _fetch_metadata(self) -> ProviderMetadata:
+        address = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        return _metadata(await self._fetch(address), self._client.issuer)
 
     async def keys(self) -> KeySet:
         if self._keys is None or self._is_old(self._keys_read_at):
@@ -143,16 +168,16 @@ class IdentityProvider:
             scope=self._client.scope,
             redirect_uri=self._client.redirect_uri,
             code_challenge_method="S256",
-            timeout=TIMEOUT_SECONDS,
-            follow_redirects=False,
-            trust_env=False,
-            verify=self._ssl,
+            **self._connecting,
         )
 
     async def _fetch(self, address: str) -> bytes:
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answer = await self._http.get(address, headers={"Accept": "application/json"})
+            async with (
+                asyncio.timeout(TIMEOUT_SECONDS),
+                httpx.AsyncClient(**self._connecting) as http,
+            ):
+                answer = await http.get(address, headers={"Accept": "application/json"})
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
         if answer.status_code != 200:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx
@@ -38,7 +39,7 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def provider(clock):
+def provider(clock):
     client = SignOnClient(
         issuer=ISSUER,
         client_id="broker",
@@ -46,8 +47,7 @@ async def provider(clock):
         redirect_uri="https://broker.example.com/login/oidc/callback",
         scope="openid email",
     )
-    async with httpx.AsyncClient() as http:
-        yield IdentityProvider(http, client, clock)
+    return IdentityProvider(client, clock)
 
 
 @pytest.fixture
@@ -76,12 +76,22 @@ async def test_metadata_and_keys_are_held_for_an_hour(provider, wire, clock):
     assert (metadata.call_count, keys.call_count) == (2, 3)
 
 
+async def test_a_provider_that_is_down_is_asked_once_by_all_who_wait(provider, wire, clock):
+    metadata = wire.get(METADATA).respond(503)
+    waiting = [provider.metadata() for _ in range(50)]
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, IdentityProviderUnavailable) for outcome in outcomes)
+    assert metadata.call_count == 1
+    await clock.sleep(4)
+    metadata.respond(json=GOOD)
+    assert (await provider.metadata()).token_endpoint == TOKEN
+
+
 async def test_an_issuer_with_a_slash_at_its_end_is_asked_at_the_same_place(clock, wire):
     issuer = ISSUER + "/"
     client = SignOnClient(issuer, "broker", ClientSecret("s"), "https://b.example/cb", "openid")
     wire.get(METADATA).respond(json={**GOOD, "issuer": issuer})
-    async with httpx.AsyncClient() as http:
-        assert (await IdentityProvider(http, client, clock).metadata()).token_endpoint == TOKEN
+    assert (await IdentityProvider(client, clock).metadata()).token_endpoint == TOKEN
 
 
 @pytest.mark.parametrize(
