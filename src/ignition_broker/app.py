@@ -23,7 +23,6 @@ from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.hearing import Hearing
-from ignition_broker.broker.identity_provider import IdentityProvider, SignOnClient
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
@@ -299,6 +298,9 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     secret = settings.broker_oidc_client_secret
     if issuer is None or client_id is None or secret is None:
         return None
+    # Here, since whatever has no identity provider starts faster without Authlib.
+    from ignition_broker.broker.identity_provider import IdentityProvider, SignOnClient
+
     client = SignOnClient(
         issuer=issuer,
         client_id=client_id,

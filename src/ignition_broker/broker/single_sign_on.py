@@ -7,7 +7,7 @@ import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from joserfc.jwk import KeySet
 
@@ -19,7 +19,6 @@ from ignition_broker.broker.id_tokens import (
     KeyUnknown,
     judge_id_token,
 )
-from ignition_broker.broker.identity_provider import IdentityProvider
 from ignition_broker.clock import Clock
 from ignition_broker.model import AuditEvent
 from ignition_broker.oauth.callback import (
@@ -32,6 +31,9 @@ from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import CodeVerifier
 from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
+
+if TYPE_CHECKING:
+    from ignition_broker.broker.identity_provider import IdentityProvider
 
 SIGN_ON_SECONDS: Final = 600
 
