@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 
 from ignition_broker import __version__
 from ignition_broker.broker.access import Access
+from ignition_broker.broker.admins import AdminSessions
 from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
@@ -29,6 +30,7 @@ from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.schedule import Schedule
+from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.broker.workload_identity import WorkloadIdentities
 from ignition_broker.broker.workload_issuers import parse_issuers
 from ignition_broker.cipher import Cipher
@@ -44,7 +46,7 @@ from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
-from ignition_broker.web import admin, errors, health, pages, tokens
+from ignition_broker.web import admin, api_key_pages, docs, errors, health, pages, sign_in, tokens
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
@@ -238,6 +240,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         version=__version__,
         description="Brokers OAuth 2.0 tokens for Ignition.",
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.metrics = metrics
@@ -249,11 +252,21 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         database=parts.database,
         issuer=parts.issuer,
         provider=parts.provider,
-        sessions=Sessions(parts.cipher, access, is_https=settings.is_https),
+        sessions=Sessions(
+            parts.cipher,
+            AdminSessions(
+                parts.database,
+                access,
+                issuer=settings.broker_oidc_issuer,
+                admin_groups=settings.admin_groups,
+            ),
+            is_https=settings.is_https,
+        ),
+        single_sign_on=single_sign_on(settings, parts, clock),
         public_origin=settings.public_origin,
         schema_version=newest_version(),
     )
-    for module in (tokens, admin, health, pages):
+    for module in (tokens, admin, health, sign_in, pages, api_key_pages, docs):
         app.include_router(module.router)
     errors.install(app)
     forwarder = Forwarder(
@@ -285,6 +298,33 @@ def _upstream(settings: Settings) -> Upstream:
 
         return Http2Upstream(settings.ignition_api_url, limits)
     return Http1Upstream(settings.ignition_api_url, limits)
+
+
+def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSignOn | None:
+    """None where no identity provider is set."""
+    issuer, client_id = settings.broker_oidc_issuer, settings.broker_oidc_client_id
+    secret = settings.broker_oidc_client_secret
+    if issuer is None or client_id is None or secret is None:
+        return None
+    # Here, since whatever has no identity provider starts faster without Authlib.
+    from ignition_broker.broker.identity_provider import IdentityProvider, SignOnClient
+
+    client = SignOnClient(
+        issuer=issuer,
+        client_id=client_id,
+        client_secret=ClientSecret(secret.get_secret_value()),
+        redirect_uri=f"{settings.public_origin}/login/oidc/callback",
+        scope=settings.broker_oidc_scopes,
+    )
+    return SingleSignOn(
+        parts.database,
+        IdentityProvider(client, clock),
+        clock,
+        issuer=issuer,
+        client_id=client_id,
+        admin_groups=settings.admin_groups,
+        groups_claim=settings.broker_oidc_groups_claim,
+    )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

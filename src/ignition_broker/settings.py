@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ignition_broker.broker.workload_issuers import parse_issuers
@@ -23,6 +23,10 @@ EXAMPLES = {
     "DATABASE_URL": "DATABASE_URL=postgresql+asyncpg://user:password@db.example.com:5432/broker",
     "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
     "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
+    "BROKER_OIDC_ISSUER": "BROKER_OIDC_ISSUER=https://login.example.com",
+    "BROKER_OIDC_CLIENT_ID": "BROKER_OIDC_CLIENT_ID=ignition-broker",
+    "BROKER_OIDC_CLIENT_SECRET": "BROKER_OIDC_CLIENT_SECRET=the-secret-from-the-identity-provider",
+    "BROKER_OIDC_ADMIN_GROUPS": "BROKER_OIDC_ADMIN_GROUPS=broker-admins",
     "BROKER_PORT": "BROKER_PORT=3000",
     "BROKER_JWT_ISSUERS": 'BROKER_JWT_ISSUERS=[{"issuer": "https://issuer.example.com", '
     '"audience": "ignition-broker", "rules": [{"match": {"sub": "invoicing"}, '
@@ -136,6 +140,13 @@ class Settings(RotationSettings):
     broker_jwt_issuers: str = ""
     broker_failed_attempts: int = Field(30, ge=0)
     broker_trusted_proxies: str = ""
+    # Ahead of what it makes required.
+    broker_oidc_issuer: str | None = None
+    broker_oidc_client_id: str | None = None
+    broker_oidc_client_secret: SecretStr | None = None
+    broker_oidc_admin_groups: str = ""
+    broker_oidc_groups_claim: str = Field("groups", min_length=1)
+    broker_oidc_scopes: str = "openid profile email"
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(3000, ge=1, le=65535)
     broker_refresh_lead: float = Field(300, ge=0)
@@ -163,6 +174,38 @@ class Settings(RotationSettings):
     @classmethod
     def _is_safe_url(cls, value: str | None) -> str | None:
         return None if value is None else _safe_url(value)
+
+    @field_validator("broker_oidc_issuer")
+    @classmethod
+    def _is_issuer(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(_safe_url(value)).query:
+            raise ValueError("must have no query")
+        return value
+
+    @field_validator(
+        "broker_oidc_client_id", "broker_oidc_client_secret", "broker_oidc_admin_groups"
+    )
+    @classmethod
+    def _is_there_with_an_issuer(
+        cls, value: str | SecretStr | None, info: ValidationInfo
+    ) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        is_empty = not (text or "").strip(", ")
+        if is_empty and info.data.get("broker_oidc_issuer") is not None:
+            raise ValueError("is missing, and needed beside BROKER_OIDC_ISSUER")
+        return value
+
+    @field_validator("broker_oidc_scopes")
+    @classmethod
+    def _has_openid(cls, value: str) -> str:
+        if "openid" not in value.split():
+            raise ValueError("must hold openid")
+        return value
+
+    @property
+    def admin_groups(self) -> tuple[str, ...]:
+        names = (name.strip() for name in self.broker_oidc_admin_groups.split(","))
+        return tuple(name for name in names if name)
 
     @field_validator("broker_admin_key")
     @classmethod

@@ -2,30 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
-import pytest
-from playwright.sync_api import expect, sync_playwright
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-ARTIFACTS = Path(os.environ.get("ARTIFACTS_DIR", "artifacts")) / "screenshots"
+from playwright.sync_api import expect
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-quic", "--disable-background-networking"],
-        )
-        yield browser
-        browser.close()
-
-
-def test_an_admin_signs_in_connects_a_tenant_and_disconnects_it(chromium, broker):
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+def test_an_admin_signs_in_connects_a_tenant_and_disconnects_it(chromium, broker, screenshots):
     page = chromium.new_context(viewport={"width": 1100, "height": 700}).new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -34,19 +14,19 @@ def test_an_admin_signs_in_connects_a_tenant_and_disconnects_it(chromium, broker
         lambda message: problems.append(message.text) if message.type == "error" else None,
     )
     page.goto(broker.url)
-    page.screenshot(path=ARTIFACTS / "1-sign-in.png")
+    page.screenshot(path=screenshots / "1-sign-in.png")
     page.fill("#key", broker.admin_key)
     page.click("#sign-in")
     expect(page.locator("h1")).to_have_text("Tenants")
     page.fill("#tenant", "acme")
     page.click("#connect-new")
-    page.screenshot(path=ARTIFACTS / "2-consent.png")
+    page.screenshot(path=screenshots / "2-consent.png")
     page.click("#approve")
     expect(page.locator("#connected")).to_have_text("acme is connected")
-    page.screenshot(path=ARTIFACTS / "3-connected.png")
+    page.screenshot(path=screenshots / "3-connected.png")
     page.goto(broker.url)
     expect(page.locator(".status.connected")).to_have_text("connected")
-    page.screenshot(path=ARTIFACTS / "4-console.png")
+    page.screenshot(path=screenshots / "4-console.png")
     with broker.client() as admin:
         assert admin.get("/token/acme").status_code == 200
     page.click("button.danger")
@@ -54,15 +34,17 @@ def test_an_admin_signs_in_connects_a_tenant_and_disconnects_it(chromium, broker
     assert problems == []
 
 
-def test_a_link_is_followed_by_somebody_without_a_key_and_a_denial_is_told(chromium, broker):
+def test_a_link_is_followed_by_somebody_without_a_key_and_a_denial_is_told(
+    chromium, broker, screenshots
+):
     with broker.client() as admin:
         link = admin.post("/admin/tenants/beta/connect-link").json()["url"]
     page = chromium.new_context().new_page()
     page.goto(link)
-    page.screenshot(path=ARTIFACTS / "5-link.png")
+    page.screenshot(path=screenshots / "5-link.png")
     page.click("#connect")
     page.click("#deny")
     expect(page.locator("#failed")).to_be_visible()
-    page.screenshot(path=ARTIFACTS / "6-denied.png")
+    page.screenshot(path=screenshots / "6-denied.png")
     page.goto(link)
     expect(page.locator("#failed")).to_have_text("This link does not work")

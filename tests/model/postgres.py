@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ignition_broker.cipher import Cipher
-from ignition_broker.storage import audit, authorizations, connect_links, listen, tenants
+from ignition_broker.storage import audit, authorizations, connect_links, listen, sessions, tenants
 from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from ignition_broker.storage.errors import translated
 from tests.model import statements
@@ -30,6 +30,7 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     listen.COUNT_LISTENERS: [SimpleNamespace(count=2)],
     authorizations.CLEAR: [],
     connect_links.CLEAR: [],
+    sessions.CLEAR: [],
     connect_links.REVOKE: [],
     audit.APPEND: [],
     tenants.READ: [

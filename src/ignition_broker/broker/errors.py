@@ -8,6 +8,9 @@ BrokerError
 ├── UnknownTenant
 ├── NotConnected                never connected, or disconnected
 ├── ReauthorizationRequired     Ignition refused the refresh token for good
+├── SignOnFailed                a single sign-on signed nobody in
+├── NotAnAdmin                  it did, but somebody in no group of admins
+├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
 ├── ProviderFault               Ignition's answer is no token, or blames our client
 ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
 └── Unavailable                 Postgres is away; has retry_after_seconds
@@ -68,6 +71,14 @@ class ReauthorizationRequired(BrokerError):
         )
 
 
+class SignOnFailed(BrokerError):
+    pass
+
+
+class NotAnAdmin(BrokerError):
+    pass
+
+
 class ProviderFault(BrokerError):
     pass
 
@@ -83,6 +94,10 @@ class Passing(BrokerError):
 
 
 class TooManyAttempts(Passing):
+    pass
+
+
+class IdentityProviderUnavailable(Passing):
     pass
 
 

@@ -14,7 +14,7 @@ from ignition_broker.broker.refresh import Refresher
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Lease
-from ignition_broker.storage import authorizations, connect_links, grants
+from ignition_broker.storage import authorizations, connect_links, grants, sessions
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.listen import count_listeners
@@ -130,3 +130,4 @@ class Schedule:
         self._replicas = max(1, await self._database.single(count_listeners))
         await self._database.single(authorizations.clear)
         await self._database.single(connect_links.clear)
+        await self._database.single(sessions.clear)

@@ -115,3 +115,19 @@ audit_events = Table(
     Column("detail", JSONB, nullable=False, server_default="{}"),
 )
 Index("audit_events_tenant", audit_events.c.tenant_id, audit_events.c.id)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("actor", Text, nullable=False),
+    Column("key_hash", LargeBinary),
+    Column("issuer", Text),
+    Column("groups", ARRAY(Text)),
+    Column("sign_on_hash", LargeBinary, unique=True),
+    Column("begun_at", _moment, nullable=False, server_default=func.now()),
+    Column("seen_at", _moment, nullable=False, server_default=func.now()),
+    Column("authenticated_at", _moment),
+    Column("ended_at", _moment),
+)
+Index("sessions_begun", sessions.c.begun_at)

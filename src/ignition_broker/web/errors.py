@@ -1,4 +1,4 @@
-"""The one table from errors to problem+json (RFC 9457) and status."""
+"""The one table from errors to problem+json (RFC 9457) and status; forms get pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
 from ignition_broker.proxy import errors as proxy_errors
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
-from ignition_broker.web.sessions import FormForged
+from ignition_broker.web.rendering import failure
+from ignition_broker.web.sessions import FormForged, SessionEnded
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,9 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
     errors.TooManyAttempts: ("too-many-attempts", 429, "Too many failed attempts"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
+    errors.SignOnFailed: ("invalid-request", 400, "Not signed on"),
+    errors.NotAnAdmin: ("forbidden", 403, "Not an admin"),
+    errors.IdentityProviderUnavailable: ("unavailable", 503, "Not signed on"),
     errors.NotFound: ("not-found", 404, "Not found"),
     errors.Conflict: ("conflict", 409, "It exists already"),
     errors.UnknownTenant: ("unknown-tenant", 404, "Unknown tenant"),
@@ -171,6 +175,16 @@ def install(app: FastAPI) -> None:
             headers=dict(error.headers or {}),
         )
 
+    async def stale_form(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, FormForged)  # noqa: S101  # as registered below
+        return failure(400, "This form is stale", error.detail, "Nothing was changed.")
+
+    async def session_ended(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, SessionEnded)  # noqa: S101  # as registered below
+        return failure(401, "Your session has ended", error.detail, "Nothing was changed.")
+
+    app.add_exception_handler(FormForged, stale_form)
+    app.add_exception_handler(SessionEnded, session_ended)
     for kind in (errors.BrokerError, StorageUnavailable, StorageFault, CipherError):
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)

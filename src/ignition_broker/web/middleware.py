@@ -11,6 +11,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ignition_broker.telemetry import RequestCounts
+from ignition_broker.web.docs import DOCS_CONTENT_SECURITY_POLICY, DOCS_PATH
 from ignition_broker.web.errors import problem_for
 
 log = structlog.get_logger(__name__)
@@ -23,7 +24,6 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-DOCS = ("/docs", "/redoc")
 
 
 class RequestEnvelope:
@@ -69,13 +69,15 @@ class RequestEnvelope:
             self._counts.count(route, known_method(scope["method"]), status)
 
     def _browser_headers(self, path: str) -> list[tuple[bytes, bytes]]:
+        policy = DOCS_CONTENT_SECURITY_POLICY if path == DOCS_PATH else CONTENT_SECURITY_POLICY
         headers = [
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
             (b"x-frame-options", b"DENY"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"content-security-policy", policy.encode("ascii")),
         ]
-        if not path.startswith(DOCS):
-            headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode("ascii")))
         if self._is_https:
             headers.append((b"strict-transport-security", b"max-age=31536000"))
         return headers

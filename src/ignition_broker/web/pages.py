@@ -1,15 +1,12 @@
-"""Pages without scripts: sign in, the tenants, a one-time link, what became of a dance."""
+"""Pages without scripts: the tenants, a one-time link, what became of a dance."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Form, Query, Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
 from ignition_broker.broker.connect import (
     ConnectFailed,
@@ -18,36 +15,23 @@ from ignition_broker.broker.connect import (
     disconnect,
 )
 from ignition_broker.broker.directory import list_tenants
-from ignition_broker.broker.errors import (
-    BrokerError,
-    InvalidRequest,
-    TooManyAttempts,
-    Unauthenticated,
-)
+from ignition_broker.broker.errors import BrokerError, InvalidRequest
 from ignition_broker.model import Actor, GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.web.callers import address_of
 from ignition_broker.web.dependencies import BrokerServices, actor_of
-from ignition_broker.web.sessions import FormForged, Session, check_csrf
+from ignition_broker.web.rendering import FOLDER, failure, page
+from ignition_broker.web.return_paths import CONFIRM_DISCONNECT, address, sign_in_address
+from ignition_broker.web.sessions import FormForged, check_site
 
 router = APIRouter(include_in_schema=False)
 
 TENANTS_SHOWN = 500
-_FOLDER = Path(__file__).parent
-_templates = Environment(
-    loader=FileSystemLoader(_FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
-)
 FormText = Annotated[str, Form(max_length=2000)]
-
-
-def page(name: str, status: int = 200, /, **values: object) -> HTMLResponse:
-    html = _templates.get_template(name).render(**values)
-    return HTMLResponse(html, status, {"Cache-Control": "no-store"})
 
 
 @router.get("/style.css")
 async def style() -> Response:
-    return FileResponse(_FOLDER / "static" / "style.css", media_type="text/css")
+    return FileResponse(FOLDER / "static" / "style.css", media_type="text/css")
 
 
 @router.get("/")
@@ -73,45 +57,6 @@ async def console(
     )
 
 
-@router.get("/login")
-async def login_page(request: Request, services: BrokerServices, return_to: str = "/") -> Response:
-    return _login(request, services, return_to)
-
-
-@router.post("/login")
-async def login(
-    request: Request,
-    services: BrokerServices,
-    key: FormText = "",
-    csrf: FormText = "",
-    return_to: FormText = "/",
-) -> Response:
-    browser = services.sessions.browser(request)
-    try:
-        check_csrf(services.sessions.csrf_for_browser(browser or ""), csrf if browser else None)
-        answer = RedirectResponse(_own_path(return_to), 303)
-        await services.sessions.sign_in(key.strip(), answer, address_of(request.scope))
-    except FormForged as error:
-        return _login(request, services, return_to, error.detail, 400)
-    except Unauthenticated:
-        return _login(request, services, return_to, "This is no valid admin key.", 401)
-    except TooManyAttempts as error:
-        refusal = _login(request, services, return_to, error.detail, 429)
-        refusal.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
-        return refusal
-    return answer
-
-
-@router.post("/logout")
-async def logout(request: Request, services: BrokerServices, csrf: FormText = "") -> Response:
-    session = await services.sessions.read(request)
-    answer = RedirectResponse("/login", 303)
-    if session is not None:
-        check_csrf(session.csrf_token, csrf)
-        services.sessions.sign_out(answer)
-    return answer
-
-
 @router.get("/auth")
 async def auth(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
@@ -119,7 +64,7 @@ async def auth(
     """Begins a dance in an admin's browser."""
     session = await services.sessions.read(request)
     if session is None:
-        return RedirectResponse(f"/login?return_to={quote(f'/auth?tenant={tenant}', safe='')}", 303)
+        return RedirectResponse(sign_in_address(address("/auth", [("tenant", tenant)])), 303)
     if not is_tenant_id(tenant):
         raise InvalidRequest(
             "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
@@ -133,9 +78,9 @@ async def connect(
     request: Request, services: BrokerServices, tenant: FormText = "", csrf: FormText = ""
 ) -> Response:
     """The console's form for a new tenant, and its Connect buttons."""
-    session = await _session(request, services, csrf)
+    session = await services.sessions.of_form(request, csrf)
     if not is_tenant_id(tenant):
-        return _failure(
+        return failure(
             400,
             "This is no tenant id",
             "A tenant id has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or "
@@ -145,13 +90,28 @@ async def connect(
     return await _begin(request, services, tenant, actor_of(request, session.caller))
 
 
+@router.get("/disconnect")
+async def confirm_disconnect(
+    request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
+) -> Response:
+    """Where a sign-in leads that a disconnect asked for: what was meant is shown, not done."""
+    session = await services.sessions.read(request)
+    if session is None or not session.is_fresh:
+        return _sign_in_to_disconnect(tenant)
+    if not is_tenant_id(tenant):
+        raise InvalidRequest("tenant: no tenant id.")
+    return page("disconnect.html", session=session, tenant=tenant)
+
+
 @router.post("/disconnect")
 async def disconnect_tenant(
     request: Request, services: BrokerServices, tenant: FormText = "", csrf: FormText = ""
 ) -> Response:
-    session = await _session(request, services, csrf)
+    session = await services.sessions.of_form(request, csrf)
     if not is_tenant_id(tenant):
         raise InvalidRequest("tenant: no tenant id.")
+    if not session.is_fresh:
+        return _sign_in_to_disconnect(tenant)
     await disconnect(
         services.database,
         services.cipher,
@@ -176,11 +136,14 @@ async def link_page(services: BrokerServices, link: str) -> Response:
 async def follow_link(request: Request, services: BrokerServices, link: str) -> Response:
     browser = services.sessions.browser(request) or services.sessions.new_browser()
     try:
+        check_site(request)
         url = await services.connector.follow_link(
             link, browser=browser, request_id=request.state.request_id
         )
     except (LinkForged, LinkSpent) as error:
         return _link_failure(error)
+    except FormForged as error:
+        return failure(400, "This link was not clicked here", error.detail, "Open it yourself.")
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.mark_browser(answer, browser)
     return answer
@@ -197,17 +160,17 @@ async def callback(request: Request, services: BrokerServices) -> Response:
             browser=services.sessions.browser(request),
             request_id=request.state.request_id,
         )
-    except ConnectFailed as failure:
-        return _failure(
+    except ConnectFailed as failed:
+        return failure(
             400,
-            failure.title,
-            failure.detail,
+            failed.title,
+            failed.detail,
             "Nothing was stored. Begin again from the console or with a new connect link.",
-            tenant=failure.tenant,
-            error=failure.error,
+            tenant=failed.tenant,
+            error=failed.error,
         )
     except StorageError:
-        return _failure(
+        return failure(
             503,
             "The connection could not be stored",
             "The database is away.",
@@ -224,66 +187,12 @@ async def _begin(request: Request, services: BrokerServices, tenant: str, actor:
     return answer
 
 
-async def _session(request: Request, services: BrokerServices, csrf: str) -> Session:
-    session = await services.sessions.read(request)
-    if session is None:
-        raise Unauthenticated("Sign in again: the session has ended.")
-    check_csrf(session.csrf_token, csrf)
-    return session
-
-
-def _login(
-    request: Request,
-    services: BrokerServices,
-    return_to: str,
-    error: str | None = None,
-    status: int = 200,
-) -> Response:
-    browser = services.sessions.browser(request) or services.sessions.new_browser()
-    answer = page(
-        "login.html",
-        status,
-        csrf=services.sessions.csrf_for_browser(browser),
-        return_to=_own_path(return_to),
-        error=error,
-    )
-    services.sessions.mark_browser(answer, browser)
-    return answer
-
-
-def _own_path(return_to: str) -> str:
-    """Only a path of this service: an absolute URL or ``//host`` would lead elsewhere."""
-    is_ours = (
-        return_to.startswith("/")
-        and not return_to.startswith(("//", "/\\"))
-        and return_to.isprintable()
-        and "\\" not in return_to
-    )
-    return return_to if is_ours else "/"
+def _sign_in_to_disconnect(tenant: str) -> Response:
+    return RedirectResponse(sign_in_address(address(CONFIRM_DISCONNECT, [("tenant", tenant)])), 303)
 
 
 def _link_failure(error: BrokerError) -> Response:
     status = 404 if isinstance(error, LinkForged) else 410
-    return _failure(
+    return failure(
         status, "This link does not work", error.detail, "Ask whoever sent it for a new one."
-    )
-
-
-def _failure(
-    status: int,
-    title: str,
-    detail: str,
-    next_step: str,
-    *,
-    tenant: str | None = None,
-    error: str | None = None,
-) -> Response:
-    return page(
-        "failure.html",
-        status,
-        title=title,
-        detail=detail,
-        next_step=next_step,
-        tenant=tenant,
-        error=error,
     )

@@ -8,6 +8,7 @@ from ignition_broker.broker.access import Access
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.provider import Provider
+from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.storage.engine import Database
@@ -24,5 +25,6 @@ class Services:
     issuer: Issuer
     provider: Provider
     sessions: Sessions
+    single_sign_on: SingleSignOn | None
     public_origin: str
     schema_version: str

@@ -1,0 +1,106 @@
+"""Sessions of admins' browsers, known by their hash and timed by the database's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from ignition_broker.storage.connection import Connection
+
+# `sign_on_hash` is unique: one sign-on at the identity provider begins one session.
+BEGIN = text("""
+    INSERT INTO sessions (token_hash, actor, key_hash, issuer, groups, sign_on_hash,
+                          authenticated_at)
+    VALUES (:token_hash, :actor, :key_hash, :issuer, :groups, :sign_on_hash,
+            now() - make_interval(secs => :authenticated_seconds_ago))
+    ON CONFLICT (sign_on_hash) DO NOTHING
+    RETURNING actor
+""")
+
+# A read is a use: it moves the end of an idle session.
+USE = text("""
+    UPDATE sessions SET seen_at = now()
+    WHERE token_hash = :token_hash AND ended_at IS NULL
+      AND seen_at > now() - make_interval(secs => :idle)
+      AND begun_at > now() - make_interval(secs => :lifetime)
+    RETURNING actor, key_hash, issuer, groups,
+              coalesce(authenticated_at > now() - make_interval(secs => :fresh), false) AS is_fresh
+""")
+
+END = text("""
+    UPDATE sessions SET ended_at = now() WHERE token_hash = :token_hash AND ended_at IS NULL
+    RETURNING actor
+""")
+
+# Long after their end, since a row stops its sign-on from being used twice.
+CLEAR = text("DELETE FROM sessions WHERE begun_at < now() - interval '1 day'")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOrigin:
+    """Who began a session and how: by an API key, or by a sign-on at ``issuer``.
+
+    ``authenticated_seconds_ago`` is None where nobody knows when they last proved who they are.
+    """
+
+    actor: str
+    key_hash: bytes | None = None
+    issuer: str | None = None
+    groups: Sequence[str] | None = None
+    sign_on_hash: bytes | None = None
+    authenticated_seconds_ago: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    actor: str
+    key_hash: bytes | None
+    issuer: str | None
+    groups: tuple[str, ...]
+    is_fresh: bool
+
+
+async def begin(connection: Connection, token_hash: bytes, origin: SessionOrigin) -> bool:
+    """False where its sign-on began a session already."""
+    parameters = {
+        "token_hash": token_hash,
+        "actor": origin.actor,
+        "key_hash": origin.key_hash,
+        "issuer": origin.issuer,
+        "groups": None if origin.groups is None else list(origin.groups),
+        "sign_on_hash": origin.sign_on_hash,
+        "authenticated_seconds_ago": origin.authenticated_seconds_ago,
+    }
+    return (await connection.execute(BEGIN, parameters)).one_or_none() is not None
+
+
+async def use(
+    connection: Connection,
+    token_hash: bytes,
+    *,
+    idle_seconds: float,
+    lifetime_seconds: float,
+    fresh_seconds: float,
+) -> LiveSession | None:
+    parameters = {
+        "token_hash": token_hash,
+        "idle": idle_seconds,
+        "lifetime": lifetime_seconds,
+        "fresh": fresh_seconds,
+    }
+    row = (await connection.execute(USE, parameters)).one_or_none()
+    if row is None:
+        return None
+    return LiveSession(row.actor, row.key_hash, row.issuer, tuple(row.groups or ()), row.is_fresh)
+
+
+async def end(connection: Connection, token_hash: bytes) -> str | None:
+    """Whose it was, if it had not ended before."""
+    row = (await connection.execute(END, {"token_hash": token_hash})).one_or_none()
+    return None if row is None else row.actor
+
+
+async def clear(connection: Connection) -> None:
+    await connection.execute(CLEAR)

@@ -1,0 +1,131 @@
+"""The console's pages for API keys: the list, a new one, its revocation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from ignition_broker.broker import access
+from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
+from ignition_broker.model import Scope
+from ignition_broker.web.dependencies import BrokerServices, actor_of
+from ignition_broker.web.rendering import failure, page
+from ignition_broker.web.return_paths import API_KEYS, NEW_API_KEY, address, sign_in_address
+
+router = APIRouter(include_in_schema=False)
+
+FormText = Annotated[str, Form(max_length=2000)]
+NEVER: Final = "never"
+LIFETIMES: Final = ("30", "90", "365", NEVER)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDraft:
+    """What a form for a new key holds, as it was typed; ``days`` is one of `LIFETIMES`."""
+
+    name: str
+    scopes: tuple[str, ...]
+    tenants: str
+    paths: str
+    days: str
+
+    @property
+    def page(self) -> str:
+        """The form with all of this in it, which is no secret."""
+        fields = {
+            "name": self.name,
+            "scopes": ",".join(self.scopes),
+            "tenants": self.tenants,
+            "paths": self.paths,
+            "days": self.days,
+        }
+        return address(NEW_API_KEY, [(name, value) for name, value in fields.items() if value])
+
+    def expires_at(self, now: datetime) -> datetime | None:
+        if self.days not in LIFETIMES:
+            raise InvalidRequest(f"days: one of {', '.join(LIFETIMES)}.")
+        return None if self.days == NEVER else now + timedelta(days=int(self.days))
+
+
+@router.get(API_KEYS)
+async def api_keys(request: Request, services: BrokerServices) -> Response:
+    session = await services.sessions.read(request)
+    if session is None:
+        return RedirectResponse(sign_in_address(API_KEYS), 303)
+    keys = await access.list_keys(services.database)
+    return page("api_keys.html", session=session, keys=keys, now=services.clock.now())
+
+
+@router.get(NEW_API_KEY)
+async def new_api_key(
+    request: Request,
+    services: BrokerServices,
+    name: str = "",
+    scopes: str = "token,proxy",
+    tenants: str = "",
+    paths: str = "",
+    days: str = "90",
+) -> Response:
+    """Asks for a new sign-in ahead of the typing."""
+    draft = KeyDraft(name, tuple(scopes.split(",")), tenants, paths, days)
+    session = await services.sessions.read(request)
+    if session is None or not session.is_fresh:
+        return RedirectResponse(sign_in_address(draft.page), 303)
+    return page("new_api_key.html", session=session, draft=draft, scopes=list(Scope), error=None)
+
+
+@router.post(NEW_API_KEY)
+async def create_api_key(
+    request: Request,
+    services: BrokerServices,
+    name: FormText = "",
+    scopes: Annotated[list[str] | None, Form()] = None,
+    tenants: FormText = "",
+    paths: FormText = "",
+    days: FormText = "90",
+    csrf: FormText = "",
+) -> Response:
+    draft = KeyDraft(name.strip(), tuple(scopes or ()), tenants, paths, days)
+    session = await services.sessions.of_form(request, csrf)
+    if not session.is_fresh:
+        return RedirectResponse(sign_in_address(draft.page), 303)
+    try:
+        api_key, key = await access.create_key(
+            services.database,
+            services.clock,
+            name=draft.name,
+            scopes=draft.scopes,
+            tenants=[part.strip() for part in draft.tenants.split(",") if part.strip()],
+            expires_at=draft.expires_at(services.clock.now()),
+            paths=[line.strip() for line in draft.paths.splitlines() if line.strip()] or None,
+            actor=actor_of(request, session.caller),
+        )
+    except (InvalidRequest, Conflict) as error:
+        status = 409 if isinstance(error, Conflict) else 422
+        return page(
+            "new_api_key.html",
+            status,
+            session=session,
+            draft=draft,
+            scopes=list(Scope),
+            error=error.detail,
+        )
+    # Not a redirect to the list: the key is in no other answer than this one.
+    return page("api_key_created.html", session=session, api_key=api_key, key=key)
+
+
+@router.post(f"{API_KEYS}/revoke")
+async def revoke_api_key(
+    request: Request, services: BrokerServices, name: FormText = "", csrf: FormText = ""
+) -> Response:
+    session = await services.sessions.of_form(request, csrf)
+    try:
+        await access.revoke_key(services.database, name, actor_of(request, session.caller))
+    except NotFound as error:
+        return failure(404, "No such API key", error.detail, "It may have been revoked already.")
+    services.access.forget(name)
+    return RedirectResponse(API_KEYS, 303)

@@ -1,0 +1,55 @@
+"""Where a sign-in may lead: a closed set of this service's own pages."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl, urlencode
+
+HOME: Final = "/"
+CONFIRM_DISCONNECT: Final = "/disconnect"
+API_KEYS: Final = "/api-keys"
+NEW_API_KEY: Final = "/api-keys/new"
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_WORD = re.compile(r"[a-z_]{1,32}")
+_TYPED = re.compile(r"[\x20-\x7e\r\n]{0,1000}")
+# A sign-on keeps it in a cookie, of which browsers take 4 KiB.
+LONGEST_ADDRESS: Final = 1500
+_PAGES: Final[dict[str, dict[str, re.Pattern[str]]]] = {
+    HOME: {"after": _TENANT, "status": _WORD},
+    "/auth": {"tenant": _TENANT},
+    CONFIRM_DISCONNECT: {"tenant": _TENANT},
+    API_KEYS: {},
+    NEW_API_KEY: dict.fromkeys(("name", "scopes", "tenants", "paths", "days"), _TYPED),
+}
+_NEED_A_FRESH_SIGN_IN: Final = frozenset({CONFIRM_DISCONNECT, NEW_API_KEY})
+
+
+def own_page(return_to: str) -> str:
+    """One of the pages, its address written anew from what was understood of it; or `HOME`.
+
+    A query that is too long to be kept is left out.
+    """
+    path, _separator, query = return_to.partition("?")
+    if path not in _PAGES:
+        return HOME
+    known = _PAGES[path]
+    try:
+        asked = parse_qsl(query, max_num_fields=20)
+    except ValueError:
+        asked = []
+    written = address(path, [(n, v) for n, v in asked if n in known and known[n].fullmatch(v)])
+    return written if len(written) <= LONGEST_ADDRESS else path
+
+
+def needs_a_fresh_sign_in(return_to: str) -> bool:
+    return return_to.partition("?")[0] in _NEED_A_FRESH_SIGN_IN
+
+
+def address(path: str, query: list[tuple[str, str]]) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
+
+
+def sign_in_address(return_to: str) -> str:
+    return address("/login", [("return_to", own_page(return_to))])
