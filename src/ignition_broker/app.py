@@ -23,6 +23,7 @@ from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.key_holdings import KeyCheck
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
@@ -240,6 +241,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         connector=parts.connector,
         database=parts.database,
         issuer=parts.issuer,
+        keys=KeyCheck(parts.database, parts.cipher),
         provider=parts.provider,
         sessions=Sessions(parts.cipher, access, is_https=settings.is_https),
         public_origin=settings.public_origin,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from ignition_broker.cli.key_check import check_keys
 from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
@@ -23,6 +24,7 @@ def serve(
     """Run the service."""
     settings = load_settings(Settings)
     configure_logging(settings.broker_log_level, settings.broker_log_format)
+    check_keys(settings)
     # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     uvicorn.run(
