@@ -16,7 +16,9 @@ from cryptography.fernet import Fernet
 from tests.chaos.cluster import cluster
 from tests.conftest import sql
 
+from ignition_broker.broker.rotate import rotate
 from ignition_broker.cipher import Cipher, fingerprint_of
+from ignition_broker.storage.engine import Database
 
 BUSY = [f"busy-{number}" for number in range(12)]
 IDLE = 6_000
@@ -104,12 +106,49 @@ def test_no_token_is_lost_or_overwritten_and_every_row_ends_under_the_new_key(fo
     assert four.errors_logged() == []
 
 
+class Interrupted(Cipher):
+    """Between reading a busy tenant's row and writing it, a replica renews that tenant's grant."""
+
+    def __init__(self, keys: list[str], four) -> None:
+        super().__init__(keys)
+        self._four = four
+        self.renewed: list[str] = []
+
+    def encrypt(self, tenant: str, column: str, value: str) -> bytes:
+        if tenant in BUSY and tenant not in self.renewed:
+            replica = self._four.replicas[len(self.renewed) % len(self._four.replicas)]
+            self.renewed.append(tenant)
+            with replica.client() as admin:
+                assert admin.post(f"/token/{tenant}/refresh").status_code == 200
+        return super().encrypt(tenant, column, value)
+
+
+async def test_a_refresh_that_comes_between_reading_and_writing_wins(four):
+    key = four.replicas[0].settings["BROKER_ENCRYPTION_KEYS"]
+    new = Fernet.generate_key().decode()
+    # The replicas write with the old key still, so that what they wrote has to be rotated too.
+    restart_with(four, f"{key},{new}")
+    cipher = Interrupted([new, key], four)
+    database = Database(four.database_url)
+    try:
+        steps = [progress async for progress in rotate(database, cipher)]
+    finally:
+        await database.aclose()
+    assert len(cipher.renewed) == len(BUSY)
+    assert sum(step.left for step in steps) >= len(BUSY)
+    assert (steps[-1].left, steps[-1].unreadable) == (0, ())
+    under_new = f"SELECT count(*) FROM grants WHERE key_fingerprint = '{fingerprint_of(new)}'"
+    assert int(sql(four.postgres, four.database_url, under_new)) == IDLE + len(BUSY)
+    with four.replicas[0].client() as admin:
+        for tenant in BUSY:
+            assert admin.post(f"/token/{tenant}/refresh").status_code == 200
+    assert four.counters()["refresh_token_reuses"] == 0
+
+
 def test_a_rotation_that_was_killed_is_taken_up_where_it_stood(four):
-    key, new = (
-        four.replicas[0].settings["BROKER_ENCRYPTION_KEYS"],
-        Fernet.generate_key().decode(),
-    )
-    restart_with(four, f"{new},{key}")
+    keys = four.replicas[0].settings["BROKER_ENCRYPTION_KEYS"]
+    new = Fernet.generate_key().decode()
+    restart_with(four, f"{new},{keys}")
     replica = four.replicas[0]
     rotating = subprocess.Popen(
         [sys.executable, "-m", "ignition_broker", "keys", "rotate"],
