@@ -56,7 +56,9 @@ SHUTDOWN_STORE_SECONDS = 5.0
 def application() -> ASGIApp:
     """For uvicorn: settings from the environment."""
     settings = load_settings(Settings)
-    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    configure_logging(
+        settings.broker_log_level, settings.broker_log_format, secrets=settings.secrets()
+    )
     return create_app(settings)
 
 

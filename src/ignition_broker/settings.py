@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -79,6 +79,14 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _is_safe_redirect(cls, value: str) -> str:
         return _safe_url(value)
+
+    def secrets(self) -> list[str]:
+        """In clear: for the log, which masks them. Of ``database_url`` the password alone."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        values = [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
+        password = urlsplit(self.database_url.get_secret_value()).password
+        each = [*values, *(key for value in values for key in value.split(","))]
+        return [*each, *([password, unquote(password)] if password else [])]
 
     @property
     def is_https(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import Annotated
 
@@ -23,7 +24,11 @@ def serve(
 ) -> None:
     """Run the service."""
     settings = load_settings(Settings)
-    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    configure_logging(
+        settings.broker_log_level, settings.broker_log_format, secrets=settings.secrets()
+    )
+    # A core file would hold every token and key in clear.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     check_keys(settings)
     # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
