@@ -46,6 +46,7 @@ from ignition_broker.web import admin, errors, health, pages, tokens
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
+from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
@@ -266,7 +267,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     # From the most often asked to the least.
     enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
-    return HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    hot = HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    port = settings.broker_operations_port
+    return hot if port is None else OperationsPort(hot, ids, port=port)
 
 
 def _upstream(settings: Settings) -> Upstream:

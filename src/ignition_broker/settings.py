@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -21,6 +21,7 @@ EXAMPLES = {
     "BROKER_ENCRYPTION_KEYS": "BROKER_ENCRYPTION_KEYS=$(ignition-broker keys generate)",
     "BROKER_ADMIN_KEY": "BROKER_ADMIN_KEY=$(openssl rand -base64 32)",
     "BROKER_PORT": "BROKER_PORT=3000",
+    "BROKER_OPERATIONS_PORT": "BROKER_OPERATIONS_PORT=3001",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
     "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
@@ -136,6 +137,8 @@ class Settings(RotationSettings):
     broker_admin_key: SecretStr | None = None
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(3000, ge=1, le=65535)
+    broker_operations_host: str | None = None
+    broker_operations_port: int | None = Field(None, ge=1, le=65535)
     broker_refresh_lead: float = Field(300, ge=0)
     broker_keepalive: float = Field(86400, ge=0)
     broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
@@ -149,6 +152,20 @@ class Settings(RotationSettings):
     broker_log_format: Literal["auto", "json", "console"] = "auto"
     broker_refresh_rate: float = Field(400, gt=0)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
+
+    @field_validator("broker_operations_port")
+    @classmethod
+    def _is_another_port(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and value == others.data.get("broker_port"):
+            raise ValueError("must differ from BROKER_PORT; leave it unset for one port")
+        return value
+
+    @property
+    def operations_address(self) -> tuple[str, int] | None:
+        """Host and port of their own for `/metrics` and `/docs`; None: they share the one."""
+        if self.broker_operations_port is None:
+            return None
+        return self.broker_operations_host or self.broker_host, self.broker_operations_port
 
     @field_validator("broker_log_level", mode="before")
     @classmethod

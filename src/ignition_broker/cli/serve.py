@@ -11,6 +11,7 @@ import typer
 import uvicorn
 
 from ignition_broker.cli.key_check import check_keys
+from ignition_broker.cli.listening import listen
 from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
@@ -32,7 +33,7 @@ def serve(
     check_keys(settings)
     # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    uvicorn.run(
+    config = uvicorn.Config(
         "ignition_broker.app:application",
         factory=True,
         http=ProxyHttpProtocol,
@@ -45,6 +46,7 @@ def serve(
         date_header=True,
         timeout_graceful_shutdown=int(settings.broker_provider_timeout) + GRACE_SECONDS,
     )
+    listen(config, settings.operations_address)
 
 
 def migrate() -> None:
