@@ -54,12 +54,27 @@ class Cipher:
 
     def encrypt(self, tenant: str, column: str, value: str) -> bytes:
         payload = json.dumps([tenant, column, value], separators=(",", ":"))
-        return self._fernet.encrypt(payload.encode())
+        return self._single[0].encrypt(payload.encode())
 
     def decrypt(self, tenant: str, column: str, ciphertext: bytes) -> str:
         """The value; raises `Unreadable` or `Misplaced`."""
+        return self._opened(self._fernet, tenant, column, ciphertext)
+
+    def renewed(self, tenant: str, column: str, ciphertext: bytes) -> bytes:
+        """The same under the first key; as it is where that one wrote it already. Raises like
+        `decrypt`."""
         try:
-            payload = self._fernet.decrypt(ciphertext)
+            self._opened(self._single[0], tenant, column, ciphertext)
+        except Unreadable:
+            older = MultiFernet(self._single[1:] or self._single)
+            return self.encrypt(tenant, column, self._opened(older, tenant, column, ciphertext))
+        return ciphertext
+
+    def _opened(
+        self, fernet: Fernet | MultiFernet, tenant: str, column: str, ciphertext: bytes
+    ) -> str:
+        try:
+            payload = fernet.decrypt(ciphertext)
         except InvalidToken:
             text = f"no configured key decrypts {column} of tenant {tenant!r}"
             raise Unreadable(text, tenant=tenant, column=column, ciphertext=ciphertext) from None
@@ -68,10 +83,6 @@ class Cipher:
             text = f"the ciphertext in {column} of tenant {tenant!r} belongs elsewhere"
             raise Misplaced(text, tenant=tenant, column=column, ciphertext=ciphertext)
         return str(value)
-
-    def is_newest(self, ciphertext: bytes) -> bool:
-        """Whether the first key wrote it, so that a rotation can leave it."""
-        return _opens(self._single[0], ciphertext)
 
     @property
     def fingerprint(self) -> str:

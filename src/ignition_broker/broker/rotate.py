@@ -76,10 +76,8 @@ async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIt
 
 def _renewed(cipher: Cipher, row: SealedRow) -> SealedRow:
     """As it is to be stored; what the newest key wrote already stays, and is only noted."""
-    columns = {"access_token": row.access_token, "refresh_token": row.refresh_token}
-    fresh = {}
-    for column, ciphertext in columns.items():
-        value = cipher.decrypt(row.tenant, column, ciphertext)
-        is_newest = cipher.is_newest(ciphertext)
-        fresh[column] = ciphertext if is_newest else cipher.encrypt(row.tenant, column, value)
-    return SealedRow(row.tenant, **fresh)
+    return SealedRow(
+        row.tenant,
+        access_token=cipher.renewed(row.tenant, "access_token", row.access_token),
+        refresh_token=cipher.renewed(row.tenant, "refresh_token", row.refresh_token),
+    )
