@@ -161,7 +161,7 @@ def test_rotate_passes_over_what_it_cannot_read_and_says_so(empty, ask):
     ended = empty.command("keys", "rotate")
     assert ended.returncode == 1
     assert ended.stdout.startswith("3 grants re-encrypted")
-    assert "1 grants can't be read by any configured key (l" in ended.stderr
+    assert "can't be read with these keys: 1 (l)" in ended.stderr
     assert status(empty)[0] == {
         fingerprint_of(new): 4,
         fingerprint_of(old): 0,
@@ -173,6 +173,22 @@ def test_rotate_passes_over_what_it_cannot_read_and_says_so(empty, ask):
     assert empty.command("tenants", "disconnect", "l").returncode == 0
     assert empty.command("keys", "rotate").returncode == 0
     assert status(empty) == ({fingerprint_of(new): 4}, 0)
+
+
+def test_rotate_leaves_a_moved_ciphertext_where_it_is_and_audits_it(empty, ask):
+    key = new_key()
+    store(ask, key, ["a", "b"], is_noted=False)
+    ask(
+        "UPDATE grants SET refresh_token = other.refresh_token FROM grants other "
+        "WHERE grants.tenant_id = 'a' AND other.tenant_id = 'b'"
+    )
+    empty.settings["BROKER_ENCRYPTION_KEYS"] = key
+    ended = empty.command("keys", "rotate")
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("1 grants re-encrypted")
+    assert ask("SELECT tenant_id, action, outcome, detail FROM audit_events") == (
+        'a|decrypt|misplaced|{"column": "refresh_token"}'
+    )
 
 
 def test_a_moved_ciphertext_is_an_error_and_one_audit_event(broker, postgres, database_url):

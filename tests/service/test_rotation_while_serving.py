@@ -136,7 +136,7 @@ async def test_a_refresh_that_comes_between_reading_and_writing_wins(four):
         await database.aclose()
     assert len(cipher.renewed) == len(BUSY)
     assert sum(step.left for step in steps) >= len(BUSY)
-    assert (steps[-1].left, steps[-1].unreadable) == (0, ())
+    assert (steps[-1].left, steps[-1].unreadable) == (0, 0)
     under_new = f"SELECT count(*) FROM grants WHERE key_fingerprint = '{fingerprint_of(new)}'"
     assert int(sql(four.postgres, four.database_url, under_new)) == IDLE + len(BUSY)
     with four.replicas[0].client() as admin:

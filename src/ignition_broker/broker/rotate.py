@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ignition_broker.cipher import Cipher, CipherError
+from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.storage import rotation
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.key_notes import SealedRow
@@ -23,13 +23,14 @@ PASSES = 5
 @dataclass(frozen=True, slots=True)
 class Progress:
     """``seen`` of ``total`` rows in this pass. ``rotated`` counts rows of all passes;
-    ``unreadable``: the tenants of this pass whose tokens no configured key opens; ``left``: rows
-    of this pass that were written meanwhile."""
+    ``unreadable`` those of this pass that no configured key opens or that were moved, of which
+    ``named`` are some; ``left`` those of this pass that were written meanwhile."""
 
     seen: int
     total: int
     rotated: int
-    unreadable: tuple[str, ...]
+    unreadable: int
+    named: tuple[str, ...]
     left: int
 
 
@@ -61,8 +62,10 @@ async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIt
         for row in batch.waiting:
             try:
                 pairs.append((row, _renewed(cipher, row)))
-            except CipherError:
+            except CipherError as error:
                 unreadable.append(row.tenant)
+                if isinstance(error, Misplaced):
+                    await database.record_move(error)
         if pairs:
             replaced = await database.once(
                 lambda c, pairs=pairs: rotation.replace(c, pairs, newest=newest)  # type: ignore[misc]
@@ -71,7 +74,9 @@ async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIt
             left += len(pairs) - replaced
         seen += batch.seen
         after = batch.last
-        yield Progress(seen, max(total, seen), rotated, tuple(unreadable), left)
+        yield Progress(
+            seen, max(total, seen), rotated, len(unreadable), tuple(unreadable[:5]), left
+        )
 
 
 def _renewed(cipher: Cipher, row: SealedRow) -> SealedRow:

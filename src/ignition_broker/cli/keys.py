@@ -51,10 +51,10 @@ def rotate() -> None:
             f"{rotated / seconds:.0f} a second"
         )
         if last and last.unreadable:
-            named = ", ".join(last.unreadable[:5])
+            named = ", ".join(last.named)
             typer.echo(
-                f"{len(last.unreadable)} grants can't be read by any configured key ({named}…); "
-                "`keys status` names the keys they need",
+                f"grants that can't be read with these keys: {last.unreadable} ({named}); "
+                "`keys status` names the keys that are missing",
                 err=True,
             )
         if last and last.left:

@@ -42,10 +42,13 @@ class Database:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back by an exception."""
-        async with self._moves_audited():
+        try:
             with translated():
                 async with self._pool.connection() as driver, driver.transaction():
                     yield Connection(driver)
+        except Misplaced as error:
+            await self.record_move(error)
+            raise
 
     async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement that may be carried out twice: a broken connection is tried
@@ -57,25 +60,24 @@ class Database:
 
     async def single(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement, a transaction of its own, tried once."""
-        async with self._moves_audited():
+        try:
             with translated():
                 async with self._pool.connection() as driver:
                     return await work(Connection(driver))
-
-    @asynccontextmanager
-    async def _moves_audited(self) -> AsyncIterator[None]:
-        """A ciphertext that was moved to another row or column is an event of its own, once a
-        process: what reads it fails at every call, and the trail must not fill up with that."""
-        try:
-            yield
         except Misplaced as error:
-            move = (error.tenant, error.column, error.ciphertext[-16:])
-            if move not in self._moves_seen and len(self._moves_seen) < MOST_MOVES:
-                self._moves_seen.add(move)
-                with translated():
-                    async with self._pool.connection() as driver:
-                        await audit.append(Connection(driver), audit.move_event(error))
+            await self.record_move(error)
             raise
+
+    async def record_move(self, error: Misplaced) -> None:
+        """An event of its own, once a process and ciphertext: what reads a moved one fails at every
+        call, and the trail must not fill up with that."""
+        move = (error.tenant, error.column, error.ciphertext[-16:])
+        if move in self._moves_seen or len(self._moves_seen) >= MOST_MOVES:
+            return
+        self._moves_seen.add(move)
+        with translated():
+            async with self._pool.connection() as driver:
+                await audit.append(Connection(driver), audit.move_event(error))
 
     async def schema_version(self) -> str | None:
         """The migration that the database stands at; None before the first."""
