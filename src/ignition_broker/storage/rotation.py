@@ -64,9 +64,7 @@ async def count(connection: Connection) -> int:
     return int((await connection.execute(COUNT)).scalar_one())
 
 
-async def batch(
-    connection: Connection, *, newest: str, after: str, limit: int
-) -> Batch | None:
+async def batch(connection: Connection, *, newest: str, after: str, limit: int) -> Batch | None:
     """The next rows behind the tenant ``after``; None behind the last."""
     parameters = {"newest": newest, "after": after, "limit": limit}
     rows = list(await connection.execute(BATCH, parameters))
