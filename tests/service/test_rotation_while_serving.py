@@ -112,12 +112,12 @@ class Interrupted(Cipher):
     def __init__(self, keys: list[str], four) -> None:
         super().__init__(keys)
         self._four = four
-        self.renewed: list[str] = []
+        self.interrupted: list[str] = []
 
     def encrypt(self, tenant: str, column: str, value: str) -> bytes:
-        if tenant in BUSY and tenant not in self.renewed:
-            replica = self._four.replicas[len(self.renewed) % len(self._four.replicas)]
-            self.renewed.append(tenant)
+        if tenant in BUSY and tenant not in self.interrupted:
+            replica = self._four.replicas[len(self.interrupted) % len(self._four.replicas)]
+            self.interrupted.append(tenant)
             with replica.client() as admin:
                 assert admin.post(f"/token/{tenant}/refresh").status_code == 200
         return super().encrypt(tenant, column, value)
@@ -134,7 +134,7 @@ async def test_a_refresh_that_comes_between_reading_and_writing_wins(four):
         steps = [progress async for progress in rotate(database, cipher)]
     finally:
         await database.aclose()
-    assert len(cipher.renewed) == len(BUSY)
+    assert len(cipher.interrupted) == len(BUSY)
     assert sum(step.left for step in steps) >= len(BUSY)
     assert (steps[-1].left, steps[-1].unreadable) == (0, 0)
     under_new = f"SELECT count(*) FROM grants WHERE key_fingerprint = '{fingerprint_of(new)}'"
