@@ -29,6 +29,7 @@ def four():
     with cluster(4, lifetime_seconds=3600, provider_timeout_seconds=5) as made:
         for tenant in BUSY:
             made.connect(tenant)
+        fill(made, made.replicas[0].settings["BROKER_ENCRYPTION_KEYS"])
         yield made
 
 
@@ -80,7 +81,6 @@ def renewals(four, stop: threading.Event, failures: list[str]) -> None:
 def test_no_token_is_lost_or_overwritten_and_every_row_ends_under_the_new_key(four):
     key = four.replicas[0].settings["BROKER_ENCRYPTION_KEYS"]
     new = Fernet.generate_key().decode()
-    fill(four, key)
     restart_with(four, f"{new},{key}")
     stop, failures = threading.Event(), []
     before = four.counters()["refreshes"]
