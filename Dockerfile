@@ -1,4 +1,9 @@
-FROM python:3.11-slim-bookworm AS builder
+# A tag moves. To build what was tried before, pin it by its digest:
+#   docker build --build-arg BASE=python:3.11-slim-bookworm@sha256:DIGEST .
+# where DIGEST is what `docker buildx imagetools inspect python:3.11-slim-bookworm` prints.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS builder
 WORKDIR /build
 COPY requirements/runtime.txt requirements/build.txt requirements/
 # Without pip of their own: the builder's pip fills both, so that the service's folder holds no installer.
@@ -18,7 +23,7 @@ RUN /opt/build/bin/python -m hatchling build --target wheel \
     && /opt/ignition-broker/bin/python -m compileall -q --invalidation-mode unchecked-hash \
        /opt/ignition-broker/lib
 
-FROM python:3.11-slim-bookworm
+FROM ${BASE}
 LABEL org.opencontainers.image.title="ignition-broker" \
       org.opencontainers.image.description="Keeps OAuth 2.0 grants for Ignition alive and hands out tokens that work." \
       org.opencontainers.image.licenses="Apache-2.0"

@@ -56,6 +56,11 @@ secrets: ## Make the files that docker-compose.yml mounts as secrets
 image-check: $(READY) ## Build the image and play docker-compose.yml; as root, on Debian, without Docker
 	@scripts/image-check
 
+sbom: $(READY) ## Write what the image holds of Python packages: artifacts/sbom.cdx.json (CycloneDX)
+	@mkdir -p artifacts
+	@$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --spec-version 1.6 --output-format JSON --output-file artifacts/sbom.cdx.json requirements/runtime.txt
+
 lock: $(READY) ## Pin the dependencies anew
 	for name in runtime dev bench; do \
 	  extra=$$( case $$name in \
@@ -90,4 +95,4 @@ bench: $(BENCH_READY) nginx ## Measure all of it beside its references: 9 minute
 bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
 	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
 
-.PHONY: help install dev test bench bench-long chromium nginx engines chaos figures lint types check secrets image-check lock
+.PHONY: help install sbom dev test bench bench-long chromium nginx engines chaos figures lint types check secrets image-check lock

@@ -25,6 +25,7 @@ from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.key_holdings import KeyCheck
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
@@ -50,6 +51,7 @@ from ignition_broker.web import admin, api_key_pages, docs, errors, health, page
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
+from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
@@ -60,7 +62,9 @@ SHUTDOWN_STORE_SECONDS = 5.0
 def application() -> ASGIApp:
     """For uvicorn: settings from the environment."""
     settings = load_settings(Settings)
-    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    configure_logging(
+        settings.broker_log_level, settings.broker_log_format, secrets=settings.secrets()
+    )
     return create_app(settings)
 
 
@@ -251,6 +255,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         connector=parts.connector,
         database=parts.database,
         issuer=parts.issuer,
+        keys=KeyCheck(parts.database, parts.cipher),
         provider=parts.provider,
         sessions=Sessions(
             parts.cipher,
@@ -283,7 +288,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     # From the most often asked to the least.
     enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
-    return HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    hot = HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    port = settings.broker_operations_port
+    return hot if port is None else OperationsPort(hot, ids, port=port)
 
 
 def _upstream(settings: Settings) -> Upstream:

@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import hmac
 import json
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+FINGERPRINT_BYTES = 6
+FINGERPRINT_PURPOSE = b"ignition-broker key fingerprint"
+
 
 class CipherError(Exception):
-    """A stored ciphertext can't be used."""
+    """A stored ciphertext can't be used: the one in ``column`` of ``tenant``'s row."""
+
+    def __init__(self, text: str, *, tenant: str, column: str, ciphertext: bytes) -> None:
+        super().__init__(text)
+        self.tenant = tenant
+        self.column = column
+        self.ciphertext = ciphertext
 
 
 class Unreadable(CipherError):
@@ -37,32 +47,54 @@ class Cipher:
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
             raise ValueError("at least one Fernet key is needed")
-        self._fernet = MultiFernet([Fernet(key) for key in keys])
-        self._newest = Fernet(keys[0])
+        self._single = [Fernet(key) for key in keys]
+        self._fernet = MultiFernet(self._single)
         self._keys = tuple(key.encode() for key in keys)
+        self.fingerprints = tuple(fingerprint_of(key) for key in keys)
 
     def encrypt(self, tenant: str, column: str, value: str) -> bytes:
         payload = json.dumps([tenant, column, value], separators=(",", ":"))
-        return self._fernet.encrypt(payload.encode())
+        return self._single[0].encrypt(payload.encode())
 
     def decrypt(self, tenant: str, column: str, ciphertext: bytes) -> str:
         """The value; raises `Unreadable` or `Misplaced`."""
+        return self._opened(self._fernet, tenant, column, ciphertext)
+
+    def renewed(self, tenant: str, column: str, ciphertext: bytes) -> bytes:
+        """The same under the first key; as it is where that one wrote it already. Raises like
+        `decrypt`."""
         try:
-            payload = self._fernet.decrypt(ciphertext)
+            self._opened(self._single[0], tenant, column, ciphertext)
+        except Unreadable:
+            older = MultiFernet(self._single[1:] or self._single)
+            return self.encrypt(tenant, column, self._opened(older, tenant, column, ciphertext))
+        return ciphertext
+
+    def _opened(
+        self, fernet: Fernet | MultiFernet, tenant: str, column: str, ciphertext: bytes
+    ) -> str:
+        try:
+            payload = fernet.decrypt(ciphertext)
         except InvalidToken:
-            raise Unreadable(f"no configured key decrypts {column} of tenant {tenant!r}") from None
+            text = f"no configured key decrypts {column} of tenant {tenant!r}"
+            raise Unreadable(text, tenant=tenant, column=column, ciphertext=ciphertext) from None
         written_for, written_in, value = json.loads(payload)
         if (written_for, written_in) != (tenant, column):
-            raise Misplaced(f"the ciphertext in {column} of tenant {tenant!r} belongs elsewhere")
+            text = f"the ciphertext in {column} of tenant {tenant!r} belongs elsewhere"
+            raise Misplaced(text, tenant=tenant, column=column, ciphertext=ciphertext)
         return str(value)
 
-    def is_newest(self, ciphertext: bytes) -> bool:
-        """Whether the first key wrote it, so that a rotation can pass it over."""
-        try:
-            self._newest.decrypt(ciphertext)
-        except InvalidToken:
-            return False
-        return True
+    @property
+    def fingerprint(self) -> str:
+        """Of the key that encrypts: the first."""
+        return self.fingerprints[0]
+
+    def fingerprint_that_opens(self, ciphertext: bytes) -> str | None:
+        """Of the configured key that wrote it; None where none did."""
+        for fernet, fingerprint in zip(self._single, self.fingerprints, strict=True):
+            if _opens(fernet, ciphertext):
+                return fingerprint
+        return None
 
     def derived_keys(self, purpose: str) -> tuple[bytes, ...]:
         """A 32-byte key per Fernet key for ``purpose`` (RFC 5869), the first to sign with."""
@@ -70,6 +102,23 @@ class Cipher:
             HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(key)
             for key in self._keys
         )
+
+
+def fingerprint_of(key: str) -> str:
+    """What tells a Fernet key from others without telling the key: 12 hexadecimal digits, derived
+    one way (RFC 5869). A key is 256 random bits, so there is nothing to try them against."""
+    derived = HKDF(
+        algorithm=SHA256(), length=FINGERPRINT_BYTES, salt=None, info=FINGERPRINT_PURPOSE
+    )
+    return derived.derive(urlsafe_b64decode(key)).hex()
+
+
+def _opens(fernet: Fernet, ciphertext: bytes) -> bool:
+    try:
+        fernet.decrypt(ciphertext)
+    except InvalidToken:
+        return False
+    return True
 
 
 def is_same_secret(left: str | bytes, right: str | bytes) -> bool:

@@ -6,7 +6,7 @@ import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -32,6 +32,7 @@ EXAMPLES = {
     '"audience": "ignition-broker", "rules": [{"match": {"sub": "invoicing"}, '
     '"scopes": ["token"], "tenants": ["acme"]}]}]',
     "BROKER_TRUSTED_PROXIES": "BROKER_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
+    "BROKER_OPERATIONS_PORT": "BROKER_OPERATIONS_PORT=3001",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
     "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
@@ -91,6 +92,14 @@ class DatabaseSettings(BaseSettings):
     def _is_safe_redirect(cls, value: str) -> str:
         return _safe_url(value)
 
+    def secrets(self) -> list[str]:
+        """In clear: for the log, which masks them. Of ``database_url`` the password alone."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        values = [field.get_secret_value() for field in fields if isinstance(field, SecretStr)]
+        password = urlsplit(self.database_url.get_secret_value()).password
+        each = [*values, *(key for value in values for key in value.split(","))]
+        return [*each, *([password, unquote(password)] if password else [])]
+
     @property
     def is_https(self) -> bool:
         return self.redirect_uri.startswith("https:")
@@ -149,6 +158,8 @@ class Settings(RotationSettings):
     broker_oidc_scopes: str = "openid profile email"
     broker_host: str = "127.0.0.1"
     broker_port: int = Field(3000, ge=1, le=65535)
+    broker_operations_host: str | None = None
+    broker_operations_port: int | None = Field(None, ge=1, le=65535)
     broker_refresh_lead: float = Field(300, ge=0)
     broker_keepalive: float = Field(86400, ge=0)
     broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
@@ -162,6 +173,20 @@ class Settings(RotationSettings):
     broker_log_format: Literal["auto", "json", "console"] = "auto"
     broker_refresh_rate: float = Field(400, gt=0)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
+
+    @field_validator("broker_operations_port")
+    @classmethod
+    def _is_another_port(cls, value: int | None, others: ValidationInfo) -> int | None:
+        if value is not None and value == others.data.get("broker_port"):
+            raise ValueError("must differ from BROKER_PORT; leave it unset for one port")
+        return value
+
+    @property
+    def operations_address(self) -> tuple[str, int] | None:
+        """Host and port of their own for `/metrics` and `/docs`; None: they share the one."""
+        if self.broker_operations_port is None:
+            return None
+        return self.broker_operations_host or self.broker_host, self.broker_operations_port
 
     @field_validator("broker_log_level", mode="before")
     @classmethod

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from ignition_broker.redaction import Redactor
 
-def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -> None:
-    """One line an event on stderr, the standard library's records included."""
+log = structlog.get_logger(__name__)
+
+
+def configure_logging(
+    level: str, format_: Literal["auto", "json", "console"], *, secrets: Iterable[str] = ()
+) -> None:
+    """One line an event on stderr, the standard library's records and what nobody caught included.
+
+    ``secrets`` are masked wherever they stand, beside all that has the shape of one.
+    """
     as_console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -28,7 +38,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
         if as_console
         else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -40,6 +50,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
                 )
                 if not as_console
                 else structlog.processors.format_exc_info,
+                Redactor(secrets),
                 renderer,
             ],
         )
@@ -47,6 +58,7 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    sys.excepthook = _log_uncaught
     # These write requests down whole, headers and URLs included.
     for chatty in ("httpx", "httpcore", "hpack", "asyncio", "sqlalchemy", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -56,6 +68,22 @@ def configure_logging(level: str, format_: Literal["auto", "json", "console"]) -
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """A line that can't be written is said to be missing; the standard library's own report would
+    print its arguments as they are."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(f"a log line of {record.name} could not be written\n")
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.critical("crashed", exc_info=(kind, error, trace))
 
 
 class RequestCounts(Collector):

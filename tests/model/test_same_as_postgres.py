@@ -93,6 +93,7 @@ def sealed(chance: random.Random, tenant: str) -> grants.SealedTokens:
         token_type="Bearer",
         scope="read",
         lifetime_seconds=LIFETIME_SECONDS,
+        key_fingerprint="plain",
     )
 
 

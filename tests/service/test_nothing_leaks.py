@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +14,11 @@ import pytest
 from tests.conftest import decide, sql
 
 from ignition_broker.cipher import Cipher
+
+
+@pytest.fixture(scope="module")
+def more_settings():
+    return {"PYTHONFAULTHANDLER": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +120,13 @@ def test_metrics_and_errors_hold_none(life, broker):
         assert found(secrets, anyone.get("/metrics").text) == []
     for body in bodies:
         assert found({k: v for k, v in secrets.items() if k != "state"}, body) == [], body
+
+
+def test_a_crash_leaves_none_behind(life, broker):
+    """The last, since it ends the broker. A trace names files and lines, and no core is written."""
+    assert broker.stop(signal.SIGABRT) == -signal.SIGABRT
+    log = broker.log_text()
+    assert "Fatal Python error: Aborted" in log
+    secrets, _bodies = life
+    assert found(secrets, log) == []
+    assert [file for file in broker.folder.iterdir() if "core" in file.name] == []

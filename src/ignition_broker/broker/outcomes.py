@@ -211,6 +211,7 @@ def seal(
         token_type=renewed.answer.token_type,
         scope=scope,
         lifetime_seconds=renewed.answer.lifetime_seconds,
+        key_fingerprint=cipher.fingerprint,
     )
 
 

@@ -1,43 +1,88 @@
-"""Re-encryption with the newest key, while the service runs."""
+"""Re-encryption with the newest key, while the service runs.
+
+Row by row it can be stopped anywhere and run again: each row says which key holds it, so what is
+done is passed over. A refresh that comes between reading and writing wins; its row is looked at
+once more, since a replica whose first key is another writes with that one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
-from ignition_broker.cipher import Cipher
+from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.storage import rotation
 from ignition_broker.storage.engine import Database
+from ignition_broker.storage.key_notes import SealedRow
 
-BATCH = 200
+BATCH = 500
+PASSES = 5
+"""A row that is written at this very moment each time is left after so many looks."""
 
 
-async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[tuple[int, int, int]]:
-    """Yields (rows seen, rows changed, rows in all) after each batch.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """``seen`` of ``total`` rows in this pass. ``rotated`` counts rows of all passes;
+    ``unreadable`` those of this pass that no configured key opens or that were moved, of which
+    ``named`` are some; ``left`` those of this pass that were written meanwhile."""
 
-    A row is changed only where it still holds what was read, so a refresh that comes between
-    wins. Raises `CipherError` for a row that no key reads.
-    """
-    total = await database.once(rotation.count)
-    seen = changed = 0
-    after = ""
-    while True:
-        async with database.begin() as connection:
-            rows = await rotation.batch(connection, after=after, limit=BATCH)
-            for row in rows:
-                fresh = {
-                    column: _renewed(cipher, row.tenant, column, ciphertext)
-                    for column, ciphertext in row.columns.items()
-                }
-                if fresh != row.columns:
-                    changed += await rotation.replace(connection, row, fresh)
-        if not rows:
+    seen: int
+    total: int
+    rotated: int
+    unreadable: int
+    named: tuple[str, ...]
+    left: int
+
+
+async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[Progress]:
+    """Yields after each batch. Raises the errors of `storage.errors`: what was done stays done."""
+    rotated = 0
+    for _pass in range(PASSES):
+        progress = None
+        async for progress in _one_pass(database, cipher, rotated):
+            yield progress
+        if progress is None or not progress.left:
             return
-        seen += len(rows)
-        after = rows[-1].tenant
-        yield seen, changed, max(total, seen)
+        rotated = progress.rotated
 
 
-def _renewed(cipher: Cipher, tenant: str, column: str, ciphertext: bytes) -> bytes:
-    if cipher.is_newest(ciphertext):
-        return ciphertext
-    return cipher.encrypt(tenant, column, cipher.decrypt(tenant, column, ciphertext))
+async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIterator[Progress]:
+    newest = cipher.fingerprint
+    total = await database.once(rotation.count)
+    seen = left = 0
+    after = ""
+    unreadable: list[str] = []
+    while True:
+        batch = await database.once(
+            lambda c, after=after: rotation.batch(c, newest=newest, after=after, limit=BATCH)  # type: ignore[misc]
+        )
+        if batch is None:
+            return
+        pairs: list[tuple[SealedRow, SealedRow]] = []
+        for row in batch.waiting:
+            try:
+                pairs.append((row, _renewed(cipher, row)))
+            except CipherError as error:
+                unreadable.append(row.tenant)
+                if isinstance(error, Misplaced):
+                    await database.record_move(error)
+        if pairs:
+            replaced = await database.once(
+                lambda c, pairs=pairs: rotation.replace(c, pairs, newest=newest)  # type: ignore[misc]
+            )
+            rotated += replaced
+            left += len(pairs) - replaced
+        seen += batch.seen
+        after = batch.last
+        yield Progress(
+            seen, max(total, seen), rotated, len(unreadable), tuple(unreadable[:5]), left
+        )
+
+
+def _renewed(cipher: Cipher, row: SealedRow) -> SealedRow:
+    """As it is to be stored; what the newest key wrote already stays, and is only noted."""
+    return SealedRow(
+        row.tenant,
+        access_token=cipher.renewed(row.tenant, "access_token", row.access_token),
+        refresh_token=cipher.renewed(row.tenant, "refresh_token", row.refresh_token),
+    )

@@ -8,6 +8,7 @@ import typer
 
 from ignition_broker import __version__
 from ignition_broker.broker.errors import BrokerError
+from ignition_broker.cipher import CipherError
 from ignition_broker.cli import api_keys, dev, keys, serve, tenants
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
@@ -54,6 +55,9 @@ def main() -> None:
         sys.exit(2)
     except BrokerError as error:
         print(error.detail, file=sys.stderr)
+        sys.exit(1)
+    except CipherError as error:
+        print(error, file=sys.stderr)
         sys.exit(1)
     except StorageError as error:
         print(f"the database can't be used: {error}", file=sys.stderr)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from typing import Annotated, TypeVar
 
 import typer
 from cryptography.fernet import Fernet
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from ignition_broker.broker.key_holdings import Holdings, holdings
 from ignition_broker.broker.rotate import rotate as rotate_grants
 from ignition_broker.cipher import Cipher
 from ignition_broker.settings import RotationSettings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
+
+Result = TypeVar("Result")
 
 app = typer.Typer(help="Encryption keys.", no_args_is_help=True)
 
@@ -26,20 +35,84 @@ def generate() -> None:
 @app.command()
 def rotate() -> None:
     """Re-encrypt every grant with the first key; may be stopped and run again."""
+
+    async def run(database: Database, cipher: Cipher) -> None:
+        began = time.monotonic()
+        last = None
+        with _bar() as bar:
+            task = bar.add_task("grants", total=None, speed=0.0)
+            async for last in rotate_grants(database, cipher):
+                speed = last.rotated / (time.monotonic() - began)
+                bar.update(task, completed=last.seen, total=last.total, speed=speed)
+        seconds = time.monotonic() - began
+        rotated = last.rotated if last else 0
+        typer.echo(
+            f"{rotated} grants re-encrypted with key {cipher.fingerprint}, "
+            f"{rotated / seconds:.0f} a second"
+        )
+        if last and last.unreadable:
+            named = ", ".join(last.named)
+            typer.echo(
+                f"grants that can't be read with these keys: {last.unreadable} ({named}); "
+                "`keys status` names the keys that are missing",
+                err=True,
+            )
+        if last and last.left:
+            typer.echo(
+                f"{last.left} grants were written meanwhile each time; run `keys rotate` again",
+                err=True,
+            )
+        if last and (last.unreadable or last.left):
+            raise typer.Exit(1)
+
+    _with_database(run)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """How many grants each key holds, by its fingerprint."""
+    found = _with_database(holdings)
+    if as_json:
+        rows = [asdict(held) for held in found.keys]
+        typer.echo(json.dumps({"keys": rows, "untried": found.untried}))
+        return
+    Console().print(_table(found))
+    if found.untried:
+        typer.echo(
+            f"{found.untried} grants do not say which key holds them; `keys rotate` notes it"
+        )
+
+
+def _with_database(work: Callable[[Database, Cipher], Awaitable[Result]]) -> Result:
     settings = load_settings(RotationSettings)
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value(), pool_size=2)
 
-    async def run() -> int:
+    async def run() -> Result:
         try:
-            with Progress(console=Console(stderr=True)) as progress:
-                task = progress.add_task("grants", total=None)
-                rotated = 0
-                async for seen, changed, total in rotate_grants(database, cipher):
-                    rotated = changed
-                    progress.update(task, completed=seen, total=total)
-                return rotated
+            return await work(database, cipher)
         finally:
             await database.aclose()
 
-    typer.echo(f"{asyncio.run(run())} grants re-encrypted")
+    return asyncio.run(run())
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:.0f}/s"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _table(found: Holdings) -> Table:
+    table = Table("key", "configured", "grants")
+    for held in found.keys:
+        place = {None: "no", 1: "encrypts"}.get(held.place, "decrypts")
+        table.add_row(held.fingerprint or "unknown", place, f"{held.grants}")
+    return table

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import Annotated
 
 import typer
 import uvicorn
 
+from ignition_broker.cli.key_check import check_keys
+from ignition_broker.cli.listening import listen
 from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
@@ -22,10 +25,15 @@ def serve(
 ) -> None:
     """Run the service."""
     settings = load_settings(Settings)
-    configure_logging(settings.broker_log_level, settings.broker_log_format)
+    configure_logging(
+        settings.broker_log_level, settings.broker_log_format, secrets=settings.secrets()
+    )
+    # A core file would hold every token and key in clear.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    check_keys(settings)
     # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
-    uvicorn.run(
+    config = uvicorn.Config(
         "ignition_broker.app:application",
         factory=True,
         http=ProxyHttpProtocol,
@@ -41,6 +49,7 @@ def serve(
         date_header=True,
         timeout_graceful_shutdown=int(settings.broker_provider_timeout) + GRACE_SECONDS,
     )
+    listen(config, settings.operations_address)
 
 
 def migrate() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from ignition_broker.proxy.client_limits import BoundedHttpProtocol
 
 PREFIX = b"/proxy/"
 # In the scope's state:
@@ -15,20 +15,30 @@ BREAK_OFF = "break_off"
 LARGEST_JOINED_BYTES = 1 << 15
 
 
-class ProxyHttpProtocol(HttpToolsProtocol):
+class Nowhere(list[tuple[bytes, bytes]]):
+    """Where trailers go: there may be any number of them, and nobody reads them."""
+
+    def append(self, _header: tuple[bytes, bytes]) -> None:
+        pass
+
+
+NOWHERE = Nowhere()
+
+
+class ProxyHttpProtocol(BoundedHttpProtocol):
     """uvicorn adds trailers to the headers (RFC 9110 section 6.5.1 forbids it) and a Date of its
     own to the API's, drops a '?' with nothing behind it, and writes a head and its body apart."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._joined = JoinedWrites(self.transport, self.loop)
 
     def on_headers_complete(self) -> None:
-        HttpToolsProtocol.on_headers_complete(self)
+        BoundedHttpProtocol.on_headers_complete(self)
         if self.parser.should_upgrade() and self._should_upgrade():
             return  # A WebSocket's handshake, whose headers are still to be read.
-        # The scope keeps the list it has; trailers go into this one, which nobody reads.
-        self.headers = []
+        # The scope keeps the list it has.
+        self.headers = NOWHERE
         self.cycle.transport = self._joined  # type: ignore[assignment]
         self.scope["state"][BREAK_OFF] = self._break_off
         if self.scope["raw_path"].startswith(PREFIX):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
+from ignition_broker.cipher import Misplaced
 from ignition_broker.model import AuditEvent, RecordedEvent
 from ignition_broker.storage.connection import Connection
 
@@ -44,6 +45,12 @@ async def newest(
         )
         for row in rows
     ]
+
+
+def move_event(error: Misplaced) -> AuditEvent:
+    """A ciphertext was found in a row or column that it was not written for."""
+    detail: dict[str, object] = {"column": error.column}
+    return AuditEvent("decrypt", "misplaced", "broker", error.tenant, detail=detail)
 
 
 def audit_parameters(event: AuditEvent) -> dict[str, object]:

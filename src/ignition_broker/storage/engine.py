@@ -11,6 +11,8 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 
+from ignition_broker.cipher import Misplaced
+from ignition_broker.storage import audit
 from ignition_broker.storage.connection import Connection, Driver, Row
 from ignition_broker.storage.errors import StorageUnavailable, translated
 from ignition_broker.storage.pool import Pool
@@ -19,6 +21,7 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 STATEMENT_TIMEOUT_SECONDS = 5.0
+MOST_MOVES = 10_000
 
 
 class Database:
@@ -34,13 +37,18 @@ class Database:
             size=pool_size,
             patience_seconds=CONNECT_TIMEOUT_SECONDS,
         )
+        self._moves_seen: set[tuple[str, str, bytes]] = set()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
         """A transaction: committed at the end of the block, rolled back by an exception."""
-        with translated():
-            async with self._pool.connection() as driver, driver.transaction():
-                yield Connection(driver)
+        try:
+            with translated():
+                async with self._pool.connection() as driver, driver.transaction():
+                    yield Connection(driver)
+        except Misplaced as error:
+            await self.record_move(error)
+            raise
 
     async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement that may be carried out twice: a broken connection is tried
@@ -52,9 +60,24 @@ class Database:
 
     async def single(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement, a transaction of its own, tried once."""
+        try:
+            with translated():
+                async with self._pool.connection() as driver:
+                    return await work(Connection(driver))
+        except Misplaced as error:
+            await self.record_move(error)
+            raise
+
+    async def record_move(self, error: Misplaced) -> None:
+        """An event of its own, once a process and ciphertext: what reads a moved one fails at every
+        call, and the trail must not fill up with that."""
+        move = (error.tenant, error.column, error.ciphertext[-16:])
+        if move in self._moves_seen or len(self._moves_seen) >= MOST_MOVES:
+            return
+        self._moves_seen.add(move)
         with translated():
             async with self._pool.connection() as driver:
-                return await work(Connection(driver))
+                await audit.append(Connection(driver), audit.move_event(error))
 
     async def schema_version(self) -> str | None:
         """The migration that the database stands at; None before the first."""

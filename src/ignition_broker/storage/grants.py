@@ -14,17 +14,20 @@ from datetime import datetime
 import structlog
 from sqlalchemy import TextClause, text
 
-from ignition_broker.cipher import Cipher, CipherError
+from ignition_broker.cipher import Cipher, CipherError, Misplaced, Unreadable
 from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
-from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.audit import append, audit_parameters, move_event
 from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.key_notes import ciphertext_end
 
 log = structlog.get_logger(__name__)
 
 STORE_HEAD_START_SECONDS = 3.0
 """After Postgres has started, how long those who hold Ignition's answers may store them before an
 abandoned refresh token is tried again."""
+
+UNREADABLE_PAUSE_SECONDS = 3600.0
 
 USE_WINDOW_LIFETIMES = 3
 """A grant is in use when it was asked for within so many lifetimes of its tokens."""
@@ -118,6 +121,7 @@ STORE_REFRESHED = text(f"""
     WITH changed AS (
         UPDATE grants SET status = 'connected', access_token = :access_token,
             refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
+            key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
             {_AGE}, refreshed_at = now(),
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
@@ -131,13 +135,16 @@ STORE_REFRESHED = text(f"""
 STORE_CONNECTED = text(f"""
     WITH changed AS (
         INSERT INTO grants (tenant_id, status, access_token, refresh_token, token_type, scope,
+            key_fingerprint, fingerprinted,
             issued_at, expires_at, connected_at, used_at, version, next_refresh_at)
         VALUES (:tenant, 'connected', :access_token, :refresh_token, :token_type, :scope,
+            :key_fingerprint, :fingerprinted,
             now() - make_interval(secs => :age), now() + make_interval(secs => :left),
             now(), now(), 1, now() + make_interval(secs => :renew_in))
         ON CONFLICT (tenant_id) DO UPDATE SET status = 'connected',
             access_token = excluded.access_token, refresh_token = excluded.refresh_token,
             token_type = excluded.token_type, scope = excluded.scope,
+            key_fingerprint = excluded.key_fingerprint, fingerprinted = excluded.fingerprinted,
             issued_at = excluded.issued_at, expires_at = excluded.expires_at,
             connected_at = now(), used_at = now(), refreshed_at = NULL,
             version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
@@ -197,12 +204,20 @@ GIVE_BACK = text("""
     WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
 """)
 
+SET_ASIDE = text("""
+    UPDATE grants SET lease_owner = NULL, lease_until = NULL,
+        refresh_started_at = CASE WHEN :was_uncertain THEN refresh_started_at END,
+        next_refresh_at = now() + make_interval(secs => :retry_in)
+    WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+""")
+
 DISCONNECT = text(f"""
     WITH before AS (
         SELECT tenant_id, refresh_token FROM grants WHERE tenant_id = :tenant FOR UPDATE
     ), changed AS (
         UPDATE grants SET status = 'disconnected', access_token = NULL, refresh_token = NULL,
             token_type = NULL, scope = NULL, expires_at = NULL, issued_at = NULL,
+            key_fingerprint = NULL, fingerprinted = NULL,
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, next_refresh_at = NULL, failures = 0, last_error = NULL
         FROM before WHERE grants.tenant_id = before.tenant_id
@@ -229,7 +244,8 @@ NOTE_USE = text("""
 class SealedTokens:
     """What goes into the row; the same bytes at every try, so that a store can be recognized.
 
-    ``lifetime_seconds`` counts from the request that brought the tokens.
+    ``lifetime_seconds`` counts from the request that brought the tokens; ``key_fingerprint``: of
+    the key that encrypted them.
     """
 
     access_token: bytes
@@ -237,6 +253,7 @@ class SealedTokens:
     token_type: str
     scope: str
     lifetime_seconds: float
+    key_fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +317,22 @@ async def claim_due(
             leases.append(_lease(cipher, row, asked_at, use_before))
         except CipherError as error:
             log.warning("grant_unreadable", tenant=row.tenant_id, reason=str(error))
+            await _set_aside(connection, row, error)
     return leases
+
+
+async def _set_aside(connection: Connection, row: Row, error: CipherError) -> None:
+    """Nobody can use this row until its key is back: looked at once an hour, not at every lease."""
+    parameters = {
+        "tenant": row.tenant_id,
+        "version": row.version,
+        "owner": row.lease_owner,
+        "was_uncertain": row.was_uncertain,
+        "retry_in": UNREADABLE_PAUSE_SECONDS,
+    }
+    await connection.execute(SET_ASIDE, parameters)
+    if isinstance(error, Misplaced):
+        await append(connection, move_event(error))
 
 
 async def store_refreshed(
@@ -418,13 +450,20 @@ async def give_back(connection: Connection, lease: Lease) -> None:
 async def disconnect(
     connection: Connection, cipher: Cipher, tenant: str, event: AuditEvent
 ) -> RefreshToken | None:
-    """Forgets the tokens; returns the refresh token that is left to be revoked."""
+    """Forgets the tokens; returns the refresh token that is left to be revoked.
+
+    Not where its key is lost: to forget it is then the way to be rid of it.
+    """
     row = (
         await connection.execute(DISCONNECT, {"tenant": tenant, **audit_parameters(event)})
     ).one_or_none()
     if row is None or row.refresh_token is None:
         return None
-    return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
+    try:
+        return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
+    except Unreadable as error:
+        log.warning("grant_unreadable", tenant=tenant, reason=str(error))
+        return None
 
 
 async def is_disconnected(connection: Connection, tenant: str) -> bool:
@@ -462,6 +501,8 @@ def _sealed_parameters(
         "refresh_token": sealed.refresh_token,
         "token_type": sealed.token_type,
         "scope": sealed.scope,
+        "key_fingerprint": sealed.key_fingerprint,
+        "fingerprinted": ciphertext_end(sealed.access_token),
         "age": age_seconds,
         "left": sealed.lifetime_seconds - age_seconds,
         "renew_in": max(0.0, schedule.renew_after_seconds - age_seconds),

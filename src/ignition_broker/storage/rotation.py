@@ -1,51 +1,93 @@
-"""The encrypted columns, batch by batch, for a change of keys."""
+"""The grants' ciphertexts, batch by batch, for a change of keys."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import text
 
 from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.key_notes import SealedRow, ciphertext_end
+from ignition_broker.storage.tables import CIPHERTEXT_END
 
 COUNT = text("SELECT count(*) FROM grants WHERE access_token IS NOT NULL")
 
-BATCH = text("""
-    SELECT tenant_id, access_token, refresh_token FROM grants
-    WHERE tenant_id > :after AND access_token IS NOT NULL ORDER BY tenant_id LIMIT :limit
-""")
+# By the primary key, so that a batch costs the same wherever it begins and however many of its
+# rows are done; those come without their tokens.
+BATCH = text(f"""
+    SELECT tenant_id, is_done,
+        CASE WHEN NOT is_done THEN access_token END AS access_token,
+        CASE WHEN NOT is_done THEN refresh_token END AS refresh_token
+    FROM (
+        SELECT tenant_id, access_token, refresh_token,
+            coalesce(key_fingerprint = :newest AND fingerprinted = {CIPHERTEXT_END}, false)
+                AS is_done
+        FROM grants WHERE tenant_id > :after AND access_token IS NOT NULL
+        ORDER BY tenant_id LIMIT :limit
+    ) AS batch ORDER BY tenant_id
+""")  # noqa: S608  # constants of this package alone
 
+# A row that somebody is writing is passed over, and so is one that holds other tokens by now: a
+# refresh never waits for a whole batch, and never loses to it.
 REPLACE = text("""
-    UPDATE grants SET access_token = :access_token, refresh_token = :refresh_token
-    WHERE tenant_id = :tenant AND access_token = :old_access_token
-      AND refresh_token = :old_refresh_token
-    RETURNING tenant_id
+    WITH fresh AS (
+        SELECT * FROM unnest(
+            CAST(:tenants AS text[]), CAST(:before AS bytea[]),
+            CAST(:access_tokens AS bytea[]), CAST(:refresh_tokens AS bytea[]),
+            CAST(:ends AS bytea[])
+        ) AS fresh(tenant_id, before, access_token, refresh_token, ciphertext_end)
+    ), free AS (
+        SELECT grants.tenant_id FROM grants JOIN fresh USING (tenant_id)
+        WHERE grants.access_token = fresh.before
+        ORDER BY grants.tenant_id FOR UPDATE OF grants SKIP LOCKED
+    )
+    UPDATE grants SET access_token = fresh.access_token, refresh_token = fresh.refresh_token,
+        key_fingerprint = :newest, fingerprinted = fresh.ciphertext_end
+    FROM fresh JOIN free USING (tenant_id)
+    WHERE grants.tenant_id = fresh.tenant_id AND grants.access_token = fresh.before
+    RETURNING grants.tenant_id
 """)
 
 
 @dataclass(frozen=True, slots=True)
-class SealedRow:
-    tenant: str
-    columns: Mapping[str, bytes]
+class Batch:
+    """``last``: the last tenant looked at; ``waiting``: the rows that the newest key does not hold
+    yet, or of which nobody knows."""
+
+    seen: int
+    last: str
+    waiting: Sequence[SealedRow]
 
 
 async def count(connection: Connection) -> int:
     return int((await connection.execute(COUNT)).scalar_one())
 
 
-async def batch(connection: Connection, *, after: str, limit: int) -> Sequence[SealedRow]:
-    rows = await connection.execute(BATCH, {"after": after, "limit": limit})
-    return [
-        SealedRow(
-            row.tenant_id, {"access_token": row.access_token, "refresh_token": row.refresh_token}
-        )
+async def batch(connection: Connection, *, newest: str, after: str, limit: int) -> Batch | None:
+    """The next rows behind the tenant ``after``; None behind the last."""
+    parameters = {"newest": newest, "after": after, "limit": limit}
+    rows = list(await connection.execute(BATCH, parameters))
+    if not rows:
+        return None
+    waiting = [
+        SealedRow(row.tenant_id, row.access_token, row.refresh_token)
         for row in rows
+        if not row.is_done
     ]
+    return Batch(len(rows), rows[-1].tenant_id, waiting)
 
 
-async def replace(connection: Connection, row: SealedRow, fresh: Mapping[str, bytes]) -> int:
-    """1, or 0 where the row holds other tokens by now."""
-    old = {f"old_{column}": ciphertext for column, ciphertext in row.columns.items()}
-    replaced = await connection.execute(REPLACE, {"tenant": row.tenant, **old, **fresh})
-    return 0 if replaced.one_or_none() is None else 1
+async def replace(
+    connection: Connection, pairs: Sequence[tuple[SealedRow, SealedRow]], *, newest: str
+) -> int:
+    """``pairs``: as it was read, and as it is to be. How many were replaced."""
+    parameters = {
+        "newest": newest,
+        "tenants": [before.tenant for before, _fresh in pairs],
+        "before": [before.access_token for before, _fresh in pairs],
+        "access_tokens": [fresh.access_token for _before, fresh in pairs],
+        "refresh_tokens": [fresh.refresh_token for _before, fresh in pairs],
+        "ends": [ciphertext_end(fresh.access_token) for _before, fresh in pairs],
+    }
+    return len(list(await connection.execute(REPLACE, parameters)))

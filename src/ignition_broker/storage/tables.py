@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -51,8 +52,25 @@ grants = Table(
     Column("used_at", _moment),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
+    # Which key the tokens are stored under, and the end of the access token's ciphertext of which
+    # that was noted: where the row has another, a release that notes nothing has written it since.
+    Column("key_fingerprint", Text),
+    Column("fingerprinted", LargeBinary),
 )
 Index("grants_due", grants.c.next_refresh_at, postgresql_where=grants.c.status == "connected")
+CIPHERTEXT_END = "substring(access_token FROM length(access_token) - 7)"
+Index(
+    "grants_key_noted",
+    grants.c.key_fingerprint,
+    postgresql_where=text(f"fingerprinted = {CIPHERTEXT_END}"),
+)
+Index(
+    "grants_key_unnoted",
+    grants.c.tenant_id,
+    postgresql_where=text(
+        f"access_token IS NOT NULL AND fingerprinted IS DISTINCT FROM {CIPHERTEXT_END}"
+    ),
+)
 
 authorizations = Table(
     "authorizations",

@@ -26,10 +26,15 @@ class BodyTooLarge(errors.BrokerError):
     """More than a route of the broker's own takes."""
 
 
+class BodyTooSlow(errors.BrokerError):
+    """It was announced and did not come in time."""
+
+
 PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.InvalidRequest: ("invalid-request", 422, "The request is malformed"),
     FormForged: ("invalid-request", 400, "The form is stale"),
     BodyTooLarge: ("body-too-large", 413, "The body is too large"),
+    BodyTooSlow: ("request-timeout", 408, "The body came too slowly"),
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
     errors.TooManyAttempts: ("too-many-attempts", 429, "Too many failed attempts"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
@@ -104,7 +109,7 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
-    if status == 413:
+    if status in (408, 413):
         # What is left of the body is not read, so the connection can't be used again.
         headers["Connection"] = "close"
     if status in {429, 503}:

@@ -27,8 +27,23 @@ async def readyz(request: Request, services: BrokerServices) -> Response:
         reason = "the database is away"
     else:
         if version is not None and version >= services.schema_version:
-            return JSONResponse({"status": "ready"})
+            return await _readable(request, services)
         reason = f"the schema is {version}, not {services.schema_version}; run: migrate"
+    return _not_ready(request, reason)
+
+
+async def _readable(request: Request, services: BrokerServices) -> Response:
+    """Looked at here too, since Postgres may have been away when `serve` began."""
+    try:
+        is_readable = await services.keys.are_enough()
+    except StorageError:
+        return _not_ready(request, "the database is away")
+    if is_readable:
+        return JSONResponse({"status": "ready"})
+    return _not_ready(request, "a stored grant needs a key that is missing; see: keys status")
+
+
+def _not_ready(request: Request, reason: str) -> Response:
     return problem(
         "unavailable",
         503,

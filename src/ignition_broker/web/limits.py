@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ignition_broker.web.errors import BodyTooLarge, problem_for
+from ignition_broker.web.errors import BodyTooLarge, BodyTooSlow, problem_for
 
 LARGEST_BODY_BYTES = 64 * 1024
+BODY_SECONDS = 30.0
+"""For the whole of one: so small a body comes at once, or from somebody who holds a place."""
 
 
 async def whole_body(receive: Receive, largest_bytes: int = LARGEST_BODY_BYTES) -> bytes | None:
-    """None where the caller left before its end. Raises `BodyTooLarge`."""
+    """None where the caller left before its end. Raises `BodyTooLarge` or `BodyTooSlow`."""
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _whole_body(receive, largest_bytes)
+    except TimeoutError:
+        raise BodyTooSlow(f"The body did not come within {BODY_SECONDS:.0f} s.") from None
+
+
+async def _whole_body(receive: Receive, largest_bytes: int) -> bytes | None:
     body: bytes = b""
     while True:
         message = await receive()
@@ -35,7 +47,7 @@ class BodyLimit:
             return
         try:
             body = await whole_body(receive)
-        except BodyTooLarge as error:
+        except (BodyTooLarge, BodyTooSlow) as error:
             await problem_for(error, scope["state"]["request_id"])(scope, receive, send)
             return
         if body is None:

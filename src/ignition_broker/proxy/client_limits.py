@@ -1,0 +1,132 @@
+"""What one connection may cost before its caller is known: the size of a head, and patience.
+
+uvicorn has a limit on neither: a head may be of any size, and a connection that begins one, or none
+at all, may stay for ever.
+"""
+
+from __future__ import annotations
+
+import json
+from asyncio import BaseTransport, TimerHandle
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+LARGEST_HEAD_BYTES = 64 * 1024
+"""The request line and all headers. What stands in front sends at most half of that by default."""
+MOST_HEADERS = 1000
+TICK_SECONDS = 10.0
+"""A head that is not whole after one to two of these is given up."""
+STALLED_TICKS = 6
+"""So many in which a caller neither sends the body it announced nor takes a byte of its answer."""
+
+_BODY = json.dumps(
+    {
+        "type": "urn:ignition-broker:headers-too-large",
+        "title": "The headers are too large",
+        "status": 431,
+        "detail": f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
+    }
+).encode("ascii")
+REFUSAL = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/problem+json\r\n"
+    b"content-length: %d\r\ncache-control: no-store\r\nconnection: close\r\n\r\n%b"
+) % (len(_BODY), _BODY)
+
+
+class HeadTooLarge(Exception):
+    """To get out of the parser."""
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """One timer a connection, none a request: it ticks, and looks whether anything happened."""
+
+    tick_seconds = TICK_SECONDS
+    _chunk_bytes = 0
+    _head_bytes = 0
+    _is_in_head = False
+    _is_too_large = False
+    _heads = 0
+    _received_bytes = 0
+    _idle_mark: int | None = None
+    _stall_mark: tuple[int, int] | None = None
+    _stalled_ticks = 0
+    _watch: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it
+        self._watch = self.loop.call_later(self.tick_seconds, self._tick)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._chunk_bytes = len(data)
+        self._received_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > LARGEST_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._heads += 1
+        # The exact size only where it can matter: a chunk may hold much else beside the head.
+        if len(self.headers) > MOST_HEADERS or (
+            self._head_bytes + self._chunk_bytes > LARGEST_HEAD_BYTES
+            and len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            > LARGEST_HEAD_BYTES
+        ):
+            self._is_too_large = True
+            raise HeadTooLarge
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if self._is_too_large:
+            self._refuse()
+        else:
+            super().send_400_response(msg)
+
+    def _refuse(self) -> None:
+        self.transport.write(REFUSAL)
+        self.transport.close()
+
+    def _tick(self) -> None:
+        if self.transport.get_protocol() is not self:
+            return  # A WebSocket has it now.
+        # Until the first request there is none, whatever uvicorn's annotation says.
+        cycle: Any = self.cycle
+        is_idle = cycle is None or cycle.response_complete
+        # Between two requests there is a timer of uvicorn's own, until the first byte of the next.
+        mark = self._heads if is_idle and self.timeout_keep_alive_task is None else None
+        if mark is not None and mark == self._idle_mark:
+            self.transport.close()
+            return
+        self._idle_mark = mark
+        self._count_stall(None if is_idle else cycle)
+        if self._stalled_ticks >= STALLED_TICKS:
+            self.transport.abort()
+            return
+        self._watch = self.loop.call_later(self.tick_seconds, self._tick)
+
+    def _count_stall(self, cycle: Any) -> None:
+        """Where it is the caller who is waited for; a pause of the other side's is none of its."""
+        waits_for_body = (
+            cycle is not None
+            and cycle.more_body
+            and not cycle.response_started
+            and not self.flow.read_paused
+        )
+        waits_for_reader = cycle is not None and self.flow.write_paused
+        mark = (self._received_bytes, self.transport.get_write_buffer_size())
+        is_stalled = (waits_for_body or waits_for_reader) and mark == self._stall_mark
+        self._stalled_ticks = self._stalled_ticks + 1 if is_stalled else 0
+        self._stall_mark = mark
