@@ -68,7 +68,7 @@ def test_settings_may_be_files(idle_broker, tmp_path):
 def test_migrate_can_be_run_again(idle_broker):
     ended = idle_broker.command("migrate")
     assert ended.returncode == 0, ended.stderr
-    assert "0002" in ended.stdout
+    assert "0003" in ended.stdout
 
 
 def test_keys_are_made_listed_and_revoked(idle_broker):

@@ -81,11 +81,11 @@ def test_a_replica_is_ready_once_the_schema_is_its_own_or_newer(idle_broker, pos
         with idle_broker.client(key) as service:
             unready = wait_until(lambda: service.get("/readyz"), 40)
             assert unready.status_code == 503
-            assert unready.json()["detail"] == "the schema is 0001, not 0002; run: migrate"
+            assert unready.json()["detail"] == "the schema is 0001, not 0003; run: migrate"
             assert idle_broker.command("migrate").returncode == 0
             assert service.get("/readyz").status_code == 200
             assert service.delete("/proxy/nobody/x").status_code == 404
-            sql(postgres, url, "UPDATE alembic_version SET version_num = '0003'")
+            sql(postgres, url, "UPDATE alembic_version SET version_num = '0004'")
             assert service.get("/readyz").status_code == 200
             sql(postgres, url, "UPDATE api_keys SET revoked_at = now()")
             sql(postgres, url, FIRST_RELEASE_WRITES.format(hash=sha256(key + "2")))
