@@ -23,6 +23,7 @@ from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
@@ -173,6 +174,12 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     access, cache, hearing = parts.access, parts.cache, parts.hearing
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
+    journal = Journal(
+        parts.database,
+        clock,
+        is_strict=settings.broker_audit_strict,
+        on_lost=metrics.audit_events_lost.inc,
+    )
     schedule = Schedule(
         parts.database,
         parts.cipher,
@@ -182,6 +189,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         access,
         clock,
         rate=settings.broker_refresh_rate,
+        audit_retention_days=settings.broker_audit_retention,
     )
 
     def on_notice(channel: str, payload: str) -> None:
@@ -213,6 +221,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         gc.freeze()
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
+        journaling = asyncio.create_task(journal.run())
         try:
             yield
         finally:
@@ -221,6 +230,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
                 settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
             )
             await _cancelled(listening)
+            await _cancelled(journaling)
+            await journal.close()
             await upstream.aclose()
             await parts.http.aclose()
             await parts.database.aclose()
@@ -240,6 +251,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         connector=parts.connector,
         database=parts.database,
         issuer=parts.issuer,
+        journal=journal,
         provider=parts.provider,
         sessions=Sessions(parts.cipher, access, is_https=settings.is_https),
         public_origin=settings.public_origin,
@@ -252,6 +264,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         parts.issuer,
         upstream,
         clock,
+        journal,
         api_url=settings.ignition_api_url,
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
@@ -261,8 +274,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     ids, counts = RequestIds(), metrics.requests
     # From the most often asked to the least.
     enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
-    proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
-    return HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    proxy = ProxyRoute(enveloped, access, forwarder, journal, ids, counts)
+    return HotPath(proxy, access, parts.issuer, journal, clock, ids, counts)
 
 
 def _upstream(settings: Settings) -> Upstream:

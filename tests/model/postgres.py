@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ignition_broker.cipher import Cipher
-from ignition_broker.storage import audit, authorizations, connect_links, listen, tenants
+from ignition_broker.storage import (
+    audit,
+    audit_chain,
+    authorizations,
+    connect_links,
+    listen,
+    tenants,
+)
 from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from ignition_broker.storage.errors import translated
 from tests.model import statements
@@ -32,6 +39,7 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     connect_links.CLEAR: [],
     connect_links.REVOKE: [],
     audit.APPEND: [],
+    audit_chain.CLEAR_HEADS: [],
     tenants.READ: [
         SimpleNamespace(
             id="",

@@ -75,7 +75,7 @@ class Access:
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated("This API key is unknown or was revoked.")
         if caller.is_expired(self._clock.now()):
-            raise Unauthenticated("This API key has expired.")
+            raise Unauthenticated("This API key has expired.", key=caller.name)
         self._used.add(caller.name)
         return caller
 
@@ -187,6 +187,13 @@ async def revoke_key(database: Database, name: str, actor: Actor) -> None:
             connection,
             AuditEvent("api_key_revoke", "done", actor.name, None, actor.request_id, {"key": name}),
         )
+
+
+async def record_sign_in(database: Database, actor: Actor, action: str = "sign_in") -> None:
+    """An admin's browser; ``action``: or ``sign_out``."""
+    event = AuditEvent(action, "done", actor.name, None, actor.request_id)
+    async with database.begin() as connection:
+        await audit.append(connection, event)
 
 
 async def list_keys(database: Database) -> list[ApiKey]:

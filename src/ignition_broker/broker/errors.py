@@ -1,8 +1,9 @@
 """What a caller can be told; `web.errors` alone knows which status each one is.
 
 BrokerError
-├── Unauthenticated             no key, or none that counts
-├── Forbidden                   the key does not cover it
+├── Denied                      has the key's name, where it is known
+│   ├── Unauthenticated         no key, or none that counts
+│   └── Forbidden               the key does not cover it
 ├── InvalidRequest              something malformed, named in the text
 ├── UnknownTenant
 ├── NotConnected                never connected, or disconnected
@@ -24,11 +25,19 @@ class BrokerError(Exception):
         self.tenant = tenant
 
 
-class Unauthenticated(BrokerError):
+class Denied(BrokerError):
+    """``key``: the name of the API key, for the audit trail, where it is known."""
+
+    def __init__(self, detail: str, *, tenant: str | None = None, key: str | None = None) -> None:
+        super().__init__(detail, tenant=tenant)
+        self.key = key
+
+
+class Unauthenticated(Denied):
     pass
 
 
-class Forbidden(BrokerError):
+class Forbidden(Denied):
     pass
 
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Form, Query, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
+from ignition_broker.broker.access import record_sign_in
 from ignition_broker.broker.connect import (
     ConnectFailed,
     LinkForged,
@@ -83,10 +84,18 @@ async def login(
     try:
         check_csrf(services.sessions.csrf_for_browser(browser or ""), csrf if browser else None)
         answer = RedirectResponse(_own_path(return_to), 303)
-        await services.sessions.sign_in(key.strip(), answer)
+        caller = await services.sessions.sign_in(key.strip(), answer)
+        await record_sign_in(services.database, actor_of(request, caller))
     except FormForged as error:
         return _login(request, services, return_to, error.detail, 400)
-    except Unauthenticated:
+    except Unauthenticated as error:
+        services.journal.note_refusal(
+            "sign_in",
+            "failed",
+            route="/login",
+            request_id=request.state.request_id,
+            actor=error.key,
+        )
         return _login(request, services, return_to, "This is no valid admin key.", 401)
     return answer
 
@@ -98,6 +107,7 @@ async def logout(request: Request, services: BrokerServices, csrf: FormText = ""
     if session is not None:
         check_csrf(session.csrf_token, csrf)
         services.sessions.sign_out(answer)
+        await record_sign_in(services.database, actor_of(request, session.caller), "sign_out")
     return answer
 
 
@@ -187,6 +197,10 @@ async def callback(request: Request, services: BrokerServices) -> Response:
             request_id=request.state.request_id,
         )
     except ConnectFailed as failure:
+        if failure.tenant is None:
+            services.journal.note_refusal(
+                "connect", "refused", route="/callback", request_id=request.state.request_id
+            )
         return _failure(
             400,
             failure.title,

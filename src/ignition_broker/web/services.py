@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.provider import Provider
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
@@ -22,6 +23,7 @@ class Services:
     connector: Connector
     database: Database
     issuer: Issuer
+    journal: Journal
     provider: Provider
     sessions: Sessions
     public_origin: str

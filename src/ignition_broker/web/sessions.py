@@ -46,7 +46,7 @@ class Sessions:
         """Raises `Unauthenticated` for a key that is no admin's."""
         caller = await self._access.authenticate(key.encode())
         if not caller.may(Scope.ADMIN):
-            raise Unauthenticated("This key is not an admin's.")
+            raise Unauthenticated("This key is not an admin's.", key=caller.name)
         signed = self._serializer.dumps([key_hash(key).hex(), secrets.token_urlsafe(16)])
         self._set(response, self.session_cookie, str(signed), SESSION_SECONDS)
         return caller
