@@ -151,10 +151,14 @@ def test_signing_in_and_out_is_there_and_so_is_a_failure(broker, admin):
     assert actors == {"unknown", "no-admin"}
 
 
-def test_a_callback_that_nobody_began_is_there(broker, admin):
+def test_a_callback_that_nobody_began_and_a_link_that_nobody_made_are_there(broker, admin):
     with httpx.Client(base_url=broker.url) as browser:
         assert browser.get("/callback?code=c&state=s").status_code == 400
-    wait_until(lambda: counted(admin, action="connect", outcome="refused") == 1, 4)
+        assert browser.post("/connect/forged").status_code == 404
+    refused = {"action": "connect", "outcome": "refused", "actor": "unknown"}
+    wait_until(lambda: counted(admin, **refused) == 2, 4)
+    routes = {event["detail"]["route"] for event in events(admin, **refused)}
+    assert routes == {"/callback", "/connect/{link}"}
 
 
 def test_a_life_of_a_tenant_and_a_key_is_there(broker, admin, fake):

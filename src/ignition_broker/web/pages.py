@@ -179,6 +179,13 @@ async def follow_link(request: Request, services: BrokerServices, link: str) -> 
             link, browser=browser, request_id=request.state.request_id
         )
     except (LinkForged, LinkSpent) as error:
+        services.journal.note_refusal(
+            "connect",
+            "refused",
+            route="/connect/{link}",
+            request_id=request.state.request_id,
+            tenant=error.tenant,
+        )
         return _link_failure(error)
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.mark_browser(answer, browser)
