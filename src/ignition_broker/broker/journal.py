@@ -20,7 +20,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import AuditEvent, is_tenant_id
 from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageError, StorageUnavailable
+from ignition_broker.storage.errors import StorageError, StorageFault
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,9 @@ FLUSH_SECONDS = 1.0
 LARGEST_NUMBER_HELD = 10_000
 """Of events in the making; calls that would make another are lost."""
 STORED_AT_ONCE = 1000
+REFUSALS_BORNE = 60
+"""Flushes that Postgres answers with an error before it is taken to mean these very events: a table
+that a migration has yet to make, or a server that may only be read, are mended meanwhile."""
 SHUTDOWN_SECONDS = 5.0
 UNKNOWN = "unknown"
 
@@ -92,6 +95,7 @@ class Journal:
         self._taken: Window = {}
         self._taken_at = clock.now()
         self._was_tried = False
+        self._refusals = 0
         self._group: _Group | None = None
         self._storing: asyncio.Task[None] | None = None
 
@@ -180,13 +184,14 @@ class Journal:
             self._was_tried = True
             try:
                 await self._database.single(partial(append, events=events))
-            except StorageUnavailable as error:
-                log.warning("audit_flush_failed", reason=str(error), events=len(self._taken))
-                return False
             except StorageError as error:
-                # Postgres would refuse them for ever, and all that come after them.
-                log.exception("audit_events_refused", reason=str(error))
+                log.warning("audit_flush_failed", reason=str(error), events=len(self._taken))
+                self._refusals += isinstance(error, StorageFault)
+                if self._refusals < REFUSALS_BORNE:
+                    return False
+                # They would be refused for ever, and all that come behind them not be tried.
                 self._lose(part)
+            self._refusals = 0
             for key in part:
                 del self._taken[key]
             self._was_tried = False
