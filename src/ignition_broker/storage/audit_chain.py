@@ -147,9 +147,7 @@ async def prune(connection: Connection, *, older_than_seconds: float, limit: int
     return sum(1 for _ in await connection.execute(PRUNE, given))
 
 
-async def prune_unchained(
-    connection: Connection, *, older_than_seconds: float, limit: int
-) -> int:
+async def prune_unchained(connection: Connection, *, older_than_seconds: float, limit: int) -> int:
     given = {"seconds": older_than_seconds, "limit": limit}
     return sum(1 for _ in await connection.execute(PRUNE_UNCHAINED, given))
 
