@@ -25,6 +25,7 @@ from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.key_holdings import KeyCheck
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
@@ -187,6 +188,12 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     access, cache, hearing = parts.access, parts.cache, parts.hearing
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
+    journal = Journal(
+        parts.database,
+        clock,
+        is_strict=settings.broker_audit_strict,
+        on_lost=metrics.audit_events_lost.inc,
+    )
     schedule = Schedule(
         parts.database,
         parts.cipher,
@@ -196,6 +203,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         access,
         clock,
         rate=settings.broker_refresh_rate,
+        audit_retention_days=settings.broker_audit_retention,
     )
 
     def on_notice(channel: str, payload: str) -> None:
@@ -227,6 +235,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         gc.freeze()
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
+        journaling = asyncio.create_task(journal.run())
         try:
             yield
         finally:
@@ -235,6 +244,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
                 settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
             )
             await _cancelled(listening)
+            await _cancelled(journaling)
+            await journal.close()
             await upstream.aclose()
             await parts.http.aclose()
             await parts.database.aclose()
@@ -256,6 +267,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         database=parts.database,
         issuer=parts.issuer,
         keys=KeyCheck(parts.database, parts.cipher),
+        journal=journal,
         provider=parts.provider,
         sessions=Sessions(
             parts.cipher,
@@ -278,6 +290,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         parts.issuer,
         upstream,
         clock,
+        journal,
         api_url=settings.ignition_api_url,
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
@@ -287,8 +300,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     ids, counts = RequestIds(), metrics.requests
     # From the most often asked to the least.
     enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
-    proxy = ProxyRoute(enveloped, access, forwarder, ids, counts)
-    hot = HotPath(proxy, access, parts.issuer, clock, ids, counts)
+    proxy = ProxyRoute(enveloped, access, forwarder, journal, ids, counts)
+    hot = HotPath(proxy, access, parts.issuer, journal, clock, ids, counts)
     port = settings.broker_operations_port
     return hot if port is None else OperationsPort(hot, ids, port=port)
 

@@ -206,10 +206,22 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainLink:
+    """An event's place: ``hash``, in hexadecimal, covers its fields and its predecessor's hash."""
+
+    chain: int
+    position: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedEvent:
+    """``link`` is None in events from before there were chains."""
+
     id: int
     at: datetime
     event: AuditEvent
+    link: ChainLink | None = None
 
 
 @dataclass(frozen=True, slots=True)

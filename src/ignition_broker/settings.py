@@ -172,6 +172,8 @@ class Settings(RotationSettings):
     broker_log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     broker_log_format: Literal["auto", "json", "console"] = "auto"
     broker_refresh_rate: float = Field(400, gt=0)
+    broker_audit_strict: bool = False
+    broker_audit_retention: float = Field(0, ge=0, le=36_500)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
 
     @field_validator("broker_operations_port")

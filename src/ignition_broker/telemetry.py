@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TextIO
 
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -122,6 +122,11 @@ class Metrics:
         )
         self.cached_tokens = Gauge(
             "broker_cached_tokens", "Access tokens held in memory.", registry=self.registry
+        )
+        self.audit_events_lost = Counter(
+            "broker_audit_events_lost",
+            "Calls that are not in the audit trail, since they could not be held or stored.",
+            registry=self.registry,
         )
         self.is_listening = Gauge(
             "broker_listening", "1 while changes are heard of by LISTEN.", registry=self.registry

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ignition_broker.cipher import Cipher
-from ignition_broker.storage import audit, authorizations, connect_links, listen, sessions, tenants
+from ignition_broker.storage import (
+    audit,
+    audit_chain,
+    authorizations,
+    connect_links,
+    listen,
+    sessions,
+    tenants,
+)
 from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS, Database
 from ignition_broker.storage.errors import translated
 from tests.model import statements
@@ -33,6 +41,7 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     sessions.CLEAR: [],
     connect_links.REVOKE: [],
     audit.APPEND: [],
+    audit_chain.CLEAR_HEADS: [],
     tenants.READ: [
         SimpleNamespace(
             id="",

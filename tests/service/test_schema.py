@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,25 @@ def test_a_replica_is_ready_once_the_schema_is_its_own_or_newer(idle_broker, pos
     finally:
         serving.terminate()
         serving.wait(30)
+
+
+def test_events_of_the_release_before_stay_and_those_it_goes_on_to_write_are_chained(
+    idle_broker, postgres
+):
+    postgres.create_database("broker_of_the_second_release")
+    url = postgres.url("broker_of_the_second_release")
+    event = "INSERT INTO audit_events (actor, action, outcome) VALUES ('old', 'connect', 'done')"
+    migrate_to("0002", url)
+    sql(postgres, url, event)
+    migrate_to("0003", url)
+    sql(postgres, url, event)
+    kept = idle_broker.settings["DATABASE_URL"]
+    idle_broker.settings["DATABASE_URL"] = url
+    try:
+        verdict = json.loads(idle_broker.command("audit", "verify", "--json").stdout)
+    finally:
+        idle_broker.settings["DATABASE_URL"] = kept
+    assert verdict == {"events": 1, "unchained": 1, "findings": []}
 
 
 def migrate_to(version: str, url: str) -> None:

@@ -112,7 +112,9 @@ class Access:
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated(UNKNOWN_KEY)
         if caller.is_expired(self._clock.monotonic()):
-            raise Unauthenticated("This API key has expired, or was replaced by its successor.")
+            raise Unauthenticated(
+                "This API key has expired, or was replaced by its successor.", key=caller.name
+            )
         self._used.add(caller.name)
         return caller
 

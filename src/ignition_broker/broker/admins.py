@@ -15,7 +15,7 @@ from typing import Final
 from ignition_broker.broker.access import Access, key_hash
 from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
 from ignition_broker.broker.single_sign_on import Identity
-from ignition_broker.model import Actor, AuditEvent, Caller, Scope
+from ignition_broker.model import AuditEvent, Caller, Scope
 from ignition_broker.storage import audit, sessions
 from ignition_broker.storage.engine import Database
 
@@ -63,8 +63,7 @@ class AdminSessions:
         # No JWT, which a session would outlive.
         caller = await self._access.authenticate_key(key.encode(), address)
         if not caller.may(Scope.ADMIN):
-            await self._denied(Actor(caller.name, request_id), "the key is not an admin's")
-            raise Unauthenticated("This key is not an admin's.")
+            raise Unauthenticated("This key is not an admin's.", key=caller.name)
         origin = sessions.SessionOrigin(caller.name, key_hash=key_hash(key))
         token = await self._begin(origin, replacing, request_id, {"by": "key"})
         assert token is not None  # noqa: S101  # there is no sign-on that was used before
@@ -140,12 +139,6 @@ class AdminSessions:
             event = AuditEvent("sign_in", "done", origin.actor, None, request_id, detail)
             await audit.append(connection, event)
         return token
-
-    async def _denied(self, actor: Actor, reason: str) -> None:
-        event = AuditEvent("sign_in", "denied", actor.name, None, actor.request_id)
-        event.detail["reason"] = reason
-        async with self._database.begin() as connection:
-            await audit.append(connection, event)
 
 
 def _csrf_token(token: str) -> str:

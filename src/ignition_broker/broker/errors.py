@@ -1,9 +1,11 @@
 """What a caller can be told; `web.errors` alone knows which status each one is.
 
 BrokerError
-├── Unauthenticated             no key, or none that counts
-├── TooManyAttempts             too many of those from one address; has retry_after_seconds
-├── Forbidden                   the key does not cover it
+├── Denied                      has the key's name, where it is known
+│   ├── Unauthenticated         no key, or none that counts
+│   └── Forbidden               the key does not cover it
+├── TooManyAttempts             too many without a key that counts, from one address; has
+│                               retry_after_seconds
 ├── InvalidRequest              something malformed, named in the text
 ├── UnknownTenant
 ├── NotConnected                never connected, or disconnected
@@ -28,11 +30,19 @@ class BrokerError(Exception):
         self.tenant = tenant
 
 
-class Unauthenticated(BrokerError):
+class Denied(BrokerError):
+    """``key``: the name of the API key, for the audit trail, where it is known."""
+
+    def __init__(self, detail: str, *, tenant: str | None = None, key: str | None = None) -> None:
+        super().__init__(detail, tenant=tenant)
+        self.key = key
+
+
+class Unauthenticated(Denied):
     pass
 
 
-class Forbidden(BrokerError):
+class Forbidden(Denied):
     pass
 
 

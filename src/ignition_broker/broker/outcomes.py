@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import structlog
@@ -29,7 +29,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease
 from ignition_broker.oauth.tokens import RefreshToken
-from ignition_broker.storage import grants
+from ignition_broker.storage import audit, grants
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -135,6 +135,8 @@ class Outcomes:
         stored: grants.Stored | None = await self._until_done(store)
         if stored is None:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
+            overtaken = replace(event, outcome="overtaken")
+            await self._until_done(lambda c: audit.append(c, overtaken))
             await self._revoke_if_unwanted(lease, renewed)
             return Overtaken()
         log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)

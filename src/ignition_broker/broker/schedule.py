@@ -11,10 +11,11 @@ from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.trail import prune
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Lease
-from ignition_broker.storage import authorizations, connect_links, grants, sessions
+from ignition_broker.storage import audit_chain, authorizations, connect_links, grants, sessions
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.listen import count_listeners
@@ -29,7 +30,7 @@ HOUSEKEEPING_SECONDS = 10.0
 
 class Schedule:
     """``rate`` bounds the background requests a second to the provider; the replicas that listen
-    on the same database share it evenly."""
+    on the same database share it evenly. ``audit_retention_days``: 0 keeps events for ever."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Schedule:
         clock: Clock,
         *,
         rate: float,
+        audit_retention_days: float = 0,
     ) -> None:
         self._database = database
         self._cipher = cipher
@@ -51,6 +53,7 @@ class Schedule:
         self._access = access
         self._clock = clock
         self._rate = rate
+        self._audit_retention_days = audit_retention_days
         self._replicas = 1
         self._next_turn_at = 0.0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -131,3 +134,6 @@ class Schedule:
         await self._database.single(authorizations.clear)
         await self._database.single(connect_links.clear)
         await self._database.single(sessions.clear)
+        await self._database.single(audit_chain.clear_heads)
+        if self._audit_retention_days:
+            await prune(self._database, self._audit_retention_days)

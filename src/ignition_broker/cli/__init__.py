@@ -9,7 +9,7 @@ import typer
 from ignition_broker import __version__
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.cipher import CipherError
-from ignition_broker.cli import api_keys, dev, keys, serve, tenants
+from ignition_broker.cli import api_keys, audit, dev, keys, serve, tenants
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
 from ignition_broker.storage.errors import StorageError
@@ -28,6 +28,7 @@ app.command("fake-ignition")(dev.fake_ignition)
 app.add_typer(keys.app, name="keys")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(audit.app, name="audit")
 
 
 def _show_version(wanted: bool) -> None:

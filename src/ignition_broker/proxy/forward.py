@@ -8,6 +8,7 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
 from ignition_broker.proxy.connection import BODILESS_STATUSES
@@ -33,6 +34,8 @@ from ignition_broker.proxy.retries import (
 from ignition_broker.proxy.turns import Turns
 from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
 
+ACTION = "proxy_call"
+"""What the audit trail calls it."""
 MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
@@ -60,6 +63,7 @@ class ForwardedCall:
     raw_path: bytes
     prefix: bytes
     request_id: str
+    caller: str
     status: int = 0
 
 
@@ -83,6 +87,7 @@ class Forwarder:
         tokens: Tokens,
         upstream: Upstream,
         clock: Clock,
+        journal: Journal,
         *,
         api_url: str,
         base_path: bytes,
@@ -93,6 +98,7 @@ class Forwarder:
         self._tokens = tokens
         self._upstream = upstream
         self._clock = clock
+        self._journal = journal
         self._links = ApiLinks(api_url)
         self._base_path = base_path.rstrip(b"/")
         self._replay_limit = replay_limit_bytes
@@ -126,6 +132,9 @@ class Forwarder:
                 token = self._tokens.held(call.tenant, min_ttl) or await self._tokens.issue(
                     call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
                 )
+                stored = self._journal.note(call.caller, call.tenant, ACTION, call.request_id)
+                if stored is not None:
+                    await stored
                 answer = await self._sent(request, token, call)
                 if answer.status in WORTH_A_SECOND_LOOK:
                     answer = await self._mended(request, answer, token, call)

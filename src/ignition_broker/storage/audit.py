@@ -1,27 +1,60 @@
-"""The audit trail: rows are added, never changed."""
+"""The audit trail: rows are added, never changed.
+
+A trigger chains them: `storage.audit_chain`.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import text
 
 from ignition_broker.cipher import Misplaced
-from ignition_broker.model import AuditEvent, RecordedEvent
-from ignition_broker.storage.connection import Connection
+from ignition_broker.model import AuditEvent, ChainLink, RecordedEvent
+from ignition_broker.storage.connection import Connection, Row
 
 APPEND = text("""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
     VALUES (:tenant, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb))
 """)
 
+_MANY = """
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+    SELECT tenant, actor, action, outcome, request_id, CAST(detail AS jsonb)
+    FROM unnest(
+        CAST(:tenants AS text[]), CAST(:actors AS text[]), CAST(:actions AS text[]),
+        CAST(:outcomes AS text[]), CAST(:request_ids AS text[]), CAST(:details AS text[])
+    ) AS noted(tenant, actor, action, outcome, request_id, detail)
+"""
+
+APPEND_MANY = text(_MANY)
+
+# For a second try: nobody knows whether the first was committed before its connection broke.
+APPEND_MISSING = text(f"""
+    {_MANY} WHERE NOT EXISTS (
+        SELECT FROM audit_events AS stored
+        WHERE stored.at > CAST(:since AS timestamptz) - interval '1 hour'
+          AND stored.request_id = noted.request_id AND stored.actor = noted.actor
+          AND stored.action = noted.action AND stored.detail = CAST(noted.detail AS jsonb)
+    )
+""")
+
 LIST = text("""
-    SELECT id, at, tenant_id, actor, action, outcome, request_id, detail
+    SELECT id, at, tenant_id, actor, action, outcome, request_id, detail, chain, position, hash
     FROM audit_events
     WHERE (CAST(:tenant AS text) IS NULL OR tenant_id = :tenant)
       AND (CAST(:before AS bigint) IS NULL OR id < :before)
     ORDER BY id DESC LIMIT :limit
+""")
+
+
+PAGE = text("""
+    SELECT id, at, tenant_id, actor, action, outcome, request_id, detail, chain, position, hash
+    FROM audit_events
+    WHERE (at, id) > (:at, :id) AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
+    ORDER BY at, id LIMIT :limit
 """)
 
 
@@ -30,21 +63,63 @@ async def append(connection: Connection, *events: AuditEvent) -> None:
         await connection.execute(APPEND, audit_parameters(event))
 
 
+async def append_many(connection: Connection, events: Sequence[AuditEvent]) -> None:
+    """In one statement: all of them are stored, or none."""
+    await connection.execute(APPEND_MANY, _columns(events))
+
+
+async def append_missing(
+    connection: Connection, events: Sequence[AuditEvent], *, since: datetime
+) -> None:
+    """The same, but for those that are there; none was made before ``since``."""
+    await connection.execute(APPEND_MISSING, {**_columns(events), "since": since})
+
+
 async def newest(
     connection: Connection, *, tenant: str | None, before: int | None, limit: int
 ) -> Sequence[RecordedEvent]:
     """At most ``limit`` events, newest first, those with a smaller id than ``before``."""
     rows = await connection.execute(LIST, {"tenant": tenant, "before": before, "limit": limit})
-    return [
-        RecordedEvent(
-            row.id,
-            row.at,
-            AuditEvent(
-                row.action, row.outcome, row.actor, row.tenant_id, row.request_id, row.detail
-            ),
-        )
-        for row in rows
-    ]
+    return [_recorded(row) for row in rows]
+
+
+async def oldest(
+    connection: Connection,
+    *,
+    since: datetime,
+    until: datetime | None,
+    after: RecordedEvent | None,
+    limit: int,
+) -> Sequence[RecordedEvent]:
+    """At most ``limit`` events in the order of their time, those behind ``after``."""
+    parameters = {
+        "at": since if after is None else after.at,
+        "id": -1 if after is None else after.id,
+        "until": until,
+        "limit": limit,
+    }
+    return [_recorded(row) for row in await connection.execute(PAGE, parameters)]
+
+
+def _columns(events: Sequence[AuditEvent]) -> dict[str, object]:
+    return {
+        "tenants": [event.tenant for event in events],
+        "actors": [event.actor for event in events],
+        "actions": [event.action for event in events],
+        "outcomes": [event.outcome for event in events],
+        "request_ids": [event.request_id for event in events],
+        "details": [json.dumps(event.detail) for event in events],
+    }
+
+
+def _recorded(row: Row) -> RecordedEvent:
+    link = None
+    if row.chain is not None:
+        link = ChainLink(row.chain, row.position, row.hash.hex())
+    event = AuditEvent(
+        row.action, row.outcome, row.actor, row.tenant_id, row.request_id, row.detail
+    )
+    return RecordedEvent(row.id, row.at, event, link)
 
 
 def move_event(error: Misplaced) -> AuditEvent:

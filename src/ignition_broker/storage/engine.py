@@ -50,6 +50,16 @@ class Database:
             await self.record_move(error)
             raise
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A transaction that reads the database as it was at its first statement."""
+        with translated():
+            async with (
+                self._pool.connection() as driver,
+                driver.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield Connection(driver)
+
     async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         """``work`` is one statement that may be carried out twice: a broken connection is tried
         again on a new one, since after a restart of Postgres each pooled one fails once."""

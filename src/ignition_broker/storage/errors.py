@@ -72,5 +72,8 @@ def _fault(error: BaseException | None) -> StorageFault:
 def _is_passing(error: exc.DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     if state is None:
-        return isinstance(error, exc.InterfaceError | exc.OperationalError)
+        # The second: a connection that broke between two messages of one statement.
+        return isinstance(error, exc.InterfaceError | exc.OperationalError) or isinstance(
+            getattr(error.orig, "__cause__", None), asyncpg.InternalClientError
+        )
     return str(state).startswith(_PASSING_CLASSES) or state == "55P03"

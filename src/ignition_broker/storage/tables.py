@@ -131,6 +131,10 @@ audit_events = Table(
     Column("outcome", Text, nullable=False),
     Column("request_id", Text),
     Column("detail", JSONB, nullable=False, server_default="{}"),
+    # A trigger fills these; NULL in events from before it.
+    Column("chain", Integer),
+    Column("position", BigInteger),
+    Column("hash", LargeBinary),
 )
 Index("audit_events_tenant", audit_events.c.tenant_id, audit_events.c.id)
 
@@ -149,3 +153,21 @@ sessions = Table(
     Column("ended_at", _moment),
 )
 Index("sessions_begun", sessions.c.begun_at)
+Index("audit_events_chain", audit_events.c.chain, audit_events.c.position, unique=True)
+Index("audit_events_at", audit_events.c.at, audit_events.c.id)
+
+audit_chains = Table(
+    "audit_chains",
+    metadata,
+    Column("chain", Integer, primary_key=True, autoincrement=False),
+    Column("pruned_position", BigInteger, nullable=False, server_default="0"),
+    Column("pruned_hash", LargeBinary, nullable=False, server_default=""),
+)
+
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("chain", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)

@@ -44,9 +44,10 @@ def bearer(scope: Scope) -> bytes:
 def check(caller: Caller, scope: KeyScope, tenant: str | None = None) -> None:
     """Raises `Forbidden`."""
     if not caller.may(scope):
-        raise Forbidden(f"This needs an API key with the scope {scope.value}.", tenant=tenant)
+        text = f"This needs an API key with the scope {scope.value}."
+        raise Forbidden(text, tenant=tenant, key=caller.name)
     if tenant is not None and not caller.covers(tenant):
-        raise Forbidden("This API key does not cover this tenant.", tenant=tenant)
+        raise Forbidden("This API key does not cover this tenant.", tenant=tenant, key=caller.name)
 
 
 def check_paths(caller: Caller, scope: Scope, raw_path: bytes, tenant: str) -> None:
@@ -57,7 +58,7 @@ def check_paths(caller: Caller, scope: Scope, raw_path: bytes, tenant: str) -> N
     # An empty path goes out as "/".
     objection = caller.path_rules.objection(scope["method"], raw_path or b"/", scope["headers"])
     if objection is not None:
-        raise Forbidden(objection, tenant=tenant)
+        raise Forbidden(objection, tenant=tenant, key=caller.name)
 
 
 def check_may_see_tokens(caller: Caller, tenant: str) -> None:
@@ -67,4 +68,5 @@ def check_may_see_tokens(caller: Caller, tenant: str) -> None:
             "This API key is held to paths, which the broker's own proxy alone enforces; call "
             "/proxy/{tenant}/{path}, or take a key without paths.",
             tenant=tenant,
+            key=caller.name,
         )

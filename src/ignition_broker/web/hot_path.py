@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
@@ -33,6 +34,13 @@ FORWARD_AUTH_MIN_TTL_SECONDS: Final = 5
 TOKEN_ROUTE: Final = "/token/{tenant}"
 REFRESH_ROUTE: Final = "/token/{tenant}/refresh"
 FORWARD_AUTH_ROUTE: Final = "/forward-auth/{tenant}"
+
+ACTIONS: Final = {
+    TOKEN_ROUTE: "token_issue",
+    REFRESH_ROUTE: "token_refresh",
+    FORWARD_AUTH_ROUTE: "token_forward",
+}
+"""What the audit trail calls them."""
 
 JSON: Final = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 NO_STORE: Final = (b"cache-control", b"no-store")
@@ -55,6 +63,7 @@ class HotPath:
         app: ASGIApp,
         access: Access,
         issuer: Issuer,
+        journal: Journal,
         clock: Clock,
         ids: RequestIds,
         counts: RequestCounts,
@@ -62,6 +71,7 @@ class HotPath:
         self._app = app
         self._access = access
         self._issuer = issuer
+        self._journal = journal
         self._ids = ids
         self._counts = counts
         self._bodies = TokenBodies(clock)
@@ -84,7 +94,11 @@ class HotPath:
             else:
                 token = await self._issued_for_proxy(scope, tenant, caller, request_id)
                 body, headers = b"", _token_headers(token)
+            stored = self._journal.note(caller.name, tenant, ACTIONS[route], request_id)
+            if stored is not None:
+                await stored
         except Exception as error:
+            self._journal.note_denied(error, route, request_id)
             answer = answer_for(error, request_id, scope["path"])
             status = answer.status_code
             await answer(scope, receive, send)

@@ -141,6 +141,13 @@ async def follow_link(request: Request, services: BrokerServices, link: str) -> 
             link, browser=browser, request_id=request.state.request_id
         )
     except (LinkForged, LinkSpent) as error:
+        services.journal.note_refusal(
+            "connect",
+            "refused",
+            route="/connect/{link}",
+            request_id=request.state.request_id,
+            tenant=error.tenant,
+        )
         return _link_failure(error)
     except FormForged as error:
         return failure(400, "This link was not clicked here", error.detail, "Open it yourself.")
@@ -161,6 +168,10 @@ async def callback(request: Request, services: BrokerServices) -> Response:
             request_id=request.state.request_id,
         )
     except ConnectFailed as failed:
+        if failed.tenant is None:
+            services.journal.note_refusal(
+                "connect", "refused", route="/callback", request_id=request.state.request_id
+            )
         return failure(
             400,
             failed.title,

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.broker.journal import Journal
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.proxy.errors import ProxyError
@@ -33,12 +34,14 @@ class ProxyRoute:
         app: ASGIApp,
         access: Access,
         forwarder: Forwarder,
+        journal: Journal,
         ids: RequestIds,
         counts: RequestCounts,
     ) -> None:
         self._app = app
         self._access = access
         self._forwarder = forwarder
+        self._journal = journal
         self._ids = ids
         self._counts = counts
 
@@ -58,6 +61,7 @@ class ProxyRoute:
                 status = call.status
                 _break_off(scope, call, error)
             else:
+                self._journal.note_denied(error, ROUTE, request_id)
                 answer = answer_for(error, request_id, scope["path"])
                 answer.headers["Broker-Error"] = entry_for(error)[0]
                 status = answer.status_code
@@ -73,7 +77,7 @@ class ProxyRoute:
         check(caller, KeyScope.PROXY, tenant)
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
-        return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id)
+        return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id, caller.name)
 
 
 def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.key_holdings import KeyCheck
 from ignition_broker.broker.provider import Provider
 from ignition_broker.broker.single_sign_on import SingleSignOn
@@ -25,6 +26,7 @@ class Services:
     database: Database
     issuer: Issuer
     keys: KeyCheck
+    journal: Journal
     provider: Provider
     sessions: Sessions
     single_sign_on: SingleSignOn | None

@@ -53,8 +53,12 @@ async def login(
         await services.sessions.sign_in_by_key(request, answer, key.strip())
     except FormForged as error:
         return await _login(request, services, return_to, error.detail, 400)
-    except Unauthenticated:
-        log.warning("sign_in_refused", request_id=request.state.request_id)
+    except Unauthenticated as error:
+        request_id = request.state.request_id
+        log.warning("sign_in_refused", request_id=request_id)
+        services.journal.note_refusal(
+            "sign_in", "failed", route="/login", request_id=request_id, actor=error.key
+        )
         return await _login(request, services, return_to, "This is no valid admin key.", 401)
     except TooManyAttempts as error:
         refusal = await _login(request, services, return_to, error.detail, 429)

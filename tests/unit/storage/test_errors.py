@@ -15,9 +15,18 @@ def driver_error(sqlstate: str | None) -> exc.DBAPIError:
     return exc.DBAPIError("SELECT 1", {}, original)
 
 
+def broken_amid_a_statement() -> exc.DBAPIError:
+    """As SQLAlchemy wraps it: seen where a backend was terminated between prepare and execute."""
+    error = driver_error(None)
+    assert error.orig is not None
+    error.orig.__cause__ = asyncpg.InternalClientError("cannot switch to state 12")
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
+        broken_amid_a_statement(),
         driver_error("57P01"),
         driver_error("08006"),
         driver_error("53300"),
@@ -41,6 +50,7 @@ def test_what_passes_is_unavailable(error):
 @pytest.mark.parametrize(
     "error",
     [
+        driver_error(None),
         driver_error("42P01"),
         driver_error("23505"),
         asyncpg.UndefinedTableError("no such table"),

@@ -1,0 +1,107 @@
+"""`audit`: the trail verified and exported, at the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ignition_broker.broker import trail
+from ignition_broker.cli.api_keys import with_database
+from ignition_broker.model import ChainLink, RecordedEvent
+from ignition_broker.storage.engine import Database
+
+app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+
+
+@app.command()
+def verify(
+    heads: Annotated[
+        Path | None,
+        typer.Option(help="A file that `audit heads` wrote earlier: the trail must still hold it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Find events that were removed, changed or reordered; exit 1 if there are any."""
+    kept = [] if heads is None else _kept_heads(heads)
+    verdict = with_database(lambda database: trail.verify(database, kept))
+    if as_json:
+        fields = {
+            "events": verdict.events,
+            "unchained": verdict.unchained,
+            "findings": verdict.findings,
+        }
+        typer.echo(json.dumps(fields, indent=2))
+    else:
+        for finding in verdict.findings:
+            typer.echo(finding)
+        found = f"{len(verdict.findings)} findings" if verdict.findings else "nothing amiss"
+        unchained = f", {verdict.unchained} from before there were chains" * bool(verdict.unchained)
+        typer.echo(f"{verdict.events} chained events{unchained}: {found}", err=True)
+    if verdict.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def heads() -> None:
+    """Print the newest event of each chain, to be kept where nobody can write to it later."""
+    for head in with_database(trail.heads):
+        typer.echo(json.dumps({"chain": head.chain, "position": head.position, "hash": head.hash}))
+
+
+@app.command()
+def export(
+    since: Annotated[str, typer.Option(help="2026-01-01 or 2026-01-01T12:00:00+01:00.")],
+    until: Annotated[str | None, typer.Option(help="The same; before it. Default: all.")] = None,
+) -> None:
+    """Print the events of a time as JSON lines, oldest first; times without a zone are UTC."""
+    first, end = _moment(since), None if until is None else _moment(until)
+
+    async def work(database: Database) -> None:
+        async for event in trail.export(database, since=first, until=end):
+            typer.echo(json.dumps(_fields(event)))
+
+    with_database(work)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r}: give a date or a time, such as 2026-01-01 or 2026-01-01T12:00:00Z"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _kept_heads(path: Path) -> Sequence[ChainLink]:
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        return [
+            ChainLink(int(line["chain"]), int(line["position"]), line["hash"]) for line in lines
+        ]
+    except OSError as error:
+        raise typer.BadParameter(f"heads: {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise typer.BadParameter(f"heads: {path} is not what `audit heads` writes") from None
+
+
+def _fields(row: RecordedEvent) -> dict[str, object]:
+    event, link = row.event, row.link
+    return {
+        "id": row.id,
+        "at": row.at.astimezone(UTC).isoformat(),
+        "tenant": event.tenant,
+        "actor": event.actor,
+        "action": event.action,
+        "outcome": event.outcome,
+        "request_id": event.request_id,
+        "detail": event.detail,
+        "chain": link and link.chain,
+        "position": link and link.position,
+        "hash": link and link.hash,
+    }

@@ -1,0 +1,156 @@
+"""The chains of the audit trail: how their links are read, and how they are cut off.
+
+Events are chained by a trigger, `migrations/versions/0003_expand_audit_chain.py`, whatever
+statement inserts them. What it hashes must be what `EVENTS` reads: the predecessor's hash, then
+``fields`` in UTF-8. Where a chain begins, the predecessor's hash is empty, or that of the last
+event that was pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from ignition_broker.storage.connection import Connection
+
+CHAINS = 64
+"""Made by the migration, and never another: a chain that is not there was removed."""
+
+READ_CHAINS = text("""
+    SELECT chain, pruned_position, pruned_hash, head.position, head.hash
+    FROM audit_chains LEFT JOIN LATERAL (
+        SELECT position, hash FROM audit_heads
+        WHERE audit_heads.chain = audit_chains.chain ORDER BY position DESC LIMIT 1
+    ) AS head ON true
+    ORDER BY chain
+""")
+
+EVENTS = text("""
+    SELECT id, chain, position, hash, CAST(jsonb_build_array(
+        chain, position, id, CAST(extract(epoch FROM at) * 1000000 AS bigint),
+        tenant_id, actor, action, outcome, request_id, detail
+    ) AS text) AS fields
+    FROM audit_events WHERE (chain, position) > (:chain, :position)
+    ORDER BY chain, position LIMIT :limit
+""")
+
+COUNT_UNCHAINED = text("""
+    SELECT count(*) AS number, count(*) FILTER (
+        WHERE id > (SELECT min(id) FROM audit_events WHERE chain IS NOT NULL)
+    ) AS late
+    FROM audit_events WHERE chain IS NULL
+""")
+
+# The old ones at the beginning of one chain. Whoever writes to it meanwhile takes another.
+PRUNE = text("""
+    WITH taken AS (
+        SELECT chain, pruned_position FROM audit_chains
+        WHERE (
+            SELECT at FROM audit_events
+            WHERE audit_events.chain = audit_chains.chain ORDER BY position LIMIT 1
+        ) < now() - make_interval(secs => :seconds)
+        ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED
+    ), first AS (
+        SELECT chain, position, hash, at FROM audit_events
+        WHERE chain = (SELECT chain FROM taken) ORDER BY position LIMIT :limit
+    ), old AS (
+        SELECT chain, position, hash FROM (
+            SELECT chain, position, hash, bool_and(
+                at < now() - make_interval(secs => :seconds)
+            ) OVER (ORDER BY position) AS is_old FROM first
+        ) AS judged WHERE is_old
+    ), last AS (
+        SELECT chain, position, hash FROM old ORDER BY position DESC LIMIT 1
+    ), cut AS (
+        UPDATE audit_chains SET pruned_position = last.position, pruned_hash = last.hash
+        FROM last WHERE audit_chains.chain = last.chain
+    )
+    DELETE FROM audit_events USING old
+    WHERE audit_events.chain = old.chain AND audit_events.position = old.position
+    RETURNING id
+""")
+
+PRUNE_UNCHAINED = text("""
+    DELETE FROM audit_events WHERE id IN (
+        SELECT id FROM audit_events
+        WHERE chain IS NULL AND at < now() - make_interval(secs => :seconds) LIMIT :limit
+    ) RETURNING id
+""")
+
+# Each event leaves a head, and the newest one counts: to change one row at each event would make
+# a heap of dead versions of it while a long transaction, such as a dump, keeps them.
+CLEAR_HEADS = text("""
+    DELETE FROM audit_heads AS head WHERE EXISTS (
+        SELECT FROM audit_heads AS newer
+        WHERE newer.chain = head.chain AND newer.position > head.position
+    )
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Where it begins, and where its newest event stands; ``head`` is None before the first."""
+
+    chain: int
+    pruned_position: int
+    pruned_hash: bytes
+    head_position: int | None
+    head_hash: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainedEvent:
+    id: int
+    chain: int
+    position: int
+    hash: bytes
+    fields: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unchained:
+    """``late``: how many of them are younger than the oldest event that is chained."""
+
+    number: int
+    late: int
+
+
+async def read_chains(connection: Connection) -> Sequence[Chain]:
+    rows = await connection.execute(READ_CHAINS)
+    return [
+        Chain(row.chain, row.pruned_position, row.pruned_hash, row.position, row.hash)
+        for row in rows
+    ]
+
+
+async def events_after(
+    connection: Connection, *, chain: int, position: int, limit: int
+) -> Sequence[ChainedEvent]:
+    """At most ``limit``, chain by chain, each in its order."""
+    given = {"chain": chain, "position": position, "limit": limit}
+    return [
+        ChainedEvent(row.id, row.chain, row.position, row.hash, row.fields.encode())
+        for row in await connection.execute(EVENTS, given)
+    ]
+
+
+async def count_unchained(connection: Connection) -> Unchained:
+    row = (await connection.execute(COUNT_UNCHAINED)).one()
+    return Unchained(row.number, row.late)
+
+
+async def prune(connection: Connection, *, older_than_seconds: float, limit: int) -> int:
+    """How many events of one chain went, at most ``limit``; 0: none is that old."""
+    given = {"seconds": older_than_seconds, "limit": limit}
+    return sum(1 for _ in await connection.execute(PRUNE, given))
+
+
+async def prune_unchained(connection: Connection, *, older_than_seconds: float, limit: int) -> int:
+    given = {"seconds": older_than_seconds, "limit": limit}
+    return sum(1 for _ in await connection.execute(PRUNE_UNCHAINED, given))
+
+
+async def clear_heads(connection: Connection) -> None:
+    await connection.execute(CLEAR_HEADS)
