@@ -147,7 +147,7 @@ class Settings(RotationSettings):
     ignition_token_format: Literal["form", "json"] = "form"
     broker_admin_key: SecretStr | None = None
     broker_jwt_issuers: str = ""
-    broker_failed_attempts: int = Field(30, ge=0)
+    broker_failed_attempts: int = Field(300, ge=0)
     broker_trusted_proxies: str = ""
     # Ahead of what it makes required.
     broker_oidc_issuer: str | None = None

@@ -66,7 +66,7 @@ async def test_whatever_statement_writes_an_event_chains_it(chained):
     await chained.append(EVENT)
     await chained.append(*[replace(EVENT, tenant=None, request_id=None, detail={})] * 3)
     await chained.append_many(20)
-    tokens = grants.SealedTokens(b"a", b"r", "Bearer", "", 60.0)
+    tokens = grants.SealedTokens(b"a", b"r", "Bearer", "", 60.0, "0123456789")
     await chained.database.single(lambda c: tenants.ensure(c, "acme"))
     await chained.database.single(
         lambda c: grants.store_connected(

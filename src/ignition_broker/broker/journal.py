@@ -15,7 +15,12 @@ from itertools import islice
 
 import structlog
 
-from ignition_broker.broker.errors import Denied, Unauthenticated, Unavailable
+from ignition_broker.broker.errors import (
+    Denied,
+    TooManyAttempts,
+    Unauthenticated,
+    Unavailable,
+)
 from ignition_broker.clock import Clock
 from ignition_broker.model import AuditEvent, is_tenant_id
 from ignition_broker.storage import audit
@@ -114,16 +119,21 @@ class Journal:
 
     def note_denied(self, error: Exception, route: str, request_id: str) -> None:
         """If ``error`` is what its name says; other errors are no concern of the audit trail."""
-        if isinstance(error, Denied):
+        if isinstance(error, TooManyAttempts):
+            outcome, actor = "too_many_attempts", None
+        elif isinstance(error, Denied):
             outcome = "unauthenticated" if isinstance(error, Unauthenticated) else "forbidden"
-            self.note_refusal(
-                "call_denied",
-                outcome,
-                route=route,
-                request_id=request_id,
-                actor=error.key,
-                tenant=error.tenant,
-            )
+            actor = error.key
+        else:
+            return
+        self.note_refusal(
+            "call_denied",
+            outcome,
+            route=route,
+            request_id=request_id,
+            actor=actor,
+            tenant=error.tenant,
+        )
 
     def note_refusal(
         self,
