@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
@@ -33,8 +34,6 @@ from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.broker.single_sign_on import SingleSignOn
-from ignition_broker.broker.workload_identity import WorkloadIdentities
-from ignition_broker.broker.workload_issuers import parse_issuers
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
@@ -56,6 +55,9 @@ from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
+
+if TYPE_CHECKING:
+    from ignition_broker.broker.workload_identity import WorkloadIdentities
 
 SHUTDOWN_STORE_SECONDS = 5.0
 
@@ -155,7 +157,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             hearing,
             clock,
             Attempts(clock, limit=settings.broker_failed_attempts),
-            WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock),
+            workload_identities(settings, clock),
             admin_key=admin_key.get_secret_value() if admin_key else None,
         ),
         breaker=breaker,
@@ -318,6 +320,17 @@ def _upstream(settings: Settings) -> Upstream:
 
         return Http2Upstream(settings.ignition_api_url, limits)
     return Http1Upstream(settings.ignition_api_url, limits)
+
+
+def workload_identities(settings: Settings, clock: Clock) -> WorkloadIdentities | None:
+    """None where no issuer is trusted."""
+    if not settings.broker_jwt_issuers:
+        return None
+    # Here for the same reason as in `single_sign_on`.
+    from ignition_broker.broker.workload_identity import WorkloadIdentities
+    from ignition_broker.broker.workload_issuers import parse_issuers
+
+    return WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock)
 
 
 def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSignOn | None:

@@ -12,8 +12,6 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from ignition_broker.broker.workload_issuers import parse_issuers
-
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 EXAMPLES = {
@@ -244,7 +242,10 @@ class Settings(RotationSettings):
     @field_validator("broker_jwt_issuers")
     @classmethod
     def _are_issuers(cls, value: str) -> str:
-        parse_issuers(value)
+        if value:
+            from ignition_broker.broker.workload_issuers import parse_issuers
+
+            parse_issuers(value)
         return value
 
     @field_validator("broker_trusted_proxies")

@@ -9,6 +9,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.entitlements import check_entitlements
@@ -20,13 +21,16 @@ from ignition_broker.broker.errors import (
     Unavailable,
 )
 from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing
-from ignition_broker.broker.workload_identity import WorkloadIdentities
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope
 from ignition_broker.storage import api_keys, audit
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
+
+if TYPE_CHECKING:
+    # What it stands on takes a twentieth of a second to load, and few have workloads.
+    from ignition_broker.broker.workload_identity import WorkloadIdentities
 
 KEY_PREFIX = "ibk_"
 BOOTSTRAP_ADMIN = "bootstrap-admin"
@@ -50,7 +54,7 @@ class Access:
         hearing: Hearing,
         clock: Clock,
         attempts: Attempts,
-        workloads: WorkloadIdentities,
+        workloads: WorkloadIdentities | None,
         *,
         admin_key: str | None,
     ) -> None:
@@ -77,7 +81,7 @@ class Access:
         hashed = hashlib.sha256(key).digest()
         caller = self._callers.get(hashed)
         if caller is None:
-            return self._workloads.held(hashed)
+            return None if self._workloads is None else self._workloads.held(hashed)
         if caller.dies_at and caller.is_expired(self._clock.monotonic()):
             return None
         self._used.add(caller.name)
@@ -90,10 +94,17 @@ class Access:
         `Forbidden` for a workload that no rule is about.
         """
         hashed = hashlib.sha256(key).digest()
-        if is_jwt(key) and not self._is_bootstrap(hashed):
-            self._check_not_refused(hashed)
-            return await self._verify(key, hashed, address)
-        return await self.authenticate_key(key, address)
+        workloads = self._workloads
+        if workloads is None or self._is_bootstrap(hashed) or not is_jwt(key):
+            return await self.authenticate_key(key, address)
+        self._check_not_refused(hashed)
+        try:
+            return await workloads.verify(key, hashed)
+        except Unauthenticated as error:
+            self._refuse(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
+            # Only now: a good one costs no look-up, and so is let through whatever its address did.
+            with self._attempts.attempt(address):
+                raise
 
     async def authenticate_key(self, key: bytes, address: str | None) -> Caller:
         """By an API key alone. Raises as `authenticate` does."""
@@ -141,15 +152,6 @@ class Access:
         else:
             self._callers.put(hashed, caller, mark)
         return caller
-
-    async def _verify(self, token: bytes, hashed: bytes, address: str | None) -> Caller:
-        try:
-            return await self._workloads.verify(token, hashed)
-        except Unauthenticated as error:
-            self._refuse(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
-            # Only now: a good one costs no look-up, and so is let through whatever its address did.
-            with self._attempts.attempt(address):
-                raise
 
     def _check_not_refused(self, hashed: bytes) -> None:
         """Whoever repeats a key guesses nothing: it is neither looked up again nor counted."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from joserfc import jwt
-from joserfc.errors import InvalidKeyIdError, JoseError
-from joserfc.jwk import KeySet
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 ALGORITHMS: Final = (
     "RS256",
@@ -85,6 +84,10 @@ def judge_id_token(
 
 
 def _verified(token: str, keys: KeySet) -> dict[str, Any]:
+    # Here and below, since few have an identity provider, and it takes a while to load.
+    from joserfc import jwt
+    from joserfc.errors import InvalidKeyIdError, JoseError
+
     try:
         return jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
     except InvalidKeyIdError as error:
@@ -140,6 +143,9 @@ def _name(claims: Mapping[str, Any]) -> str | None:
 
 def key_set(document: bytes) -> KeySet:
     """A JWK set (RFC 7517 section 5); raises `ValueError` for anything else."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import KeySet
+
     try:
         return KeySet.import_key_set(json.loads(document))
     except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from joserfc.jwk import KeySet
-
 from ignition_broker.broker.errors import NotAnAdmin, SignOnFailed
 from ignition_broker.broker.id_tokens import (
     Claims,
@@ -33,6 +31,8 @@ from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
 
 if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
+
     from ignition_broker.broker.identity_provider import IdentityProvider
 
 SIGN_ON_SECONDS: Final = 600

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.tables import CIPHERTEXT_END
 
+CIPHERTEXT_END = "substring(access_token FROM length(access_token) - 7)"
 _NOTED = f"fingerprinted = {CIPHERTEXT_END}"
 _UNNOTED = f"access_token IS NOT NULL AND fingerprinted IS DISTINCT FROM {CIPHERTEXT_END}"
 

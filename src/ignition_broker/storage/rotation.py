@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.key_notes import SealedRow, ciphertext_end
-from ignition_broker.storage.tables import CIPHERTEXT_END
+from ignition_broker.storage.key_notes import CIPHERTEXT_END, SealedRow, ciphertext_end
 
 COUNT = text("SELECT count(*) FROM grants WHERE access_token IS NOT NULL")
 

@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ignition_broker.storage.key_notes import CIPHERTEXT_END
+
 metadata = MetaData()
 
 _moment = DateTime(timezone=True)
@@ -58,7 +60,6 @@ grants = Table(
     Column("fingerprinted", LargeBinary),
 )
 Index("grants_due", grants.c.next_refresh_at, postgresql_where=grants.c.status == "connected")
-CIPHERTEXT_END = "substring(access_token FROM length(access_token) - 7)"
 Index(
     "grants_key_noted",
     grants.c.key_fingerprint,
