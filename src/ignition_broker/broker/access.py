@@ -38,6 +38,7 @@ LARGEST_NUMBER_HELD = 10_000
 USE_NOTED_EVERY_SECONDS = 60.0
 REFUSED_FOR_SECONDS = 60.0
 JWT_REFUSED_FOR_SECONDS = 3.0
+NO_ISSUERS = "This broker trusts no issuer of JWTs; an operator sets BROKER_JWT_ISSUERS."
 UNKNOWN_KEY = "This API key is unknown or was revoked."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -94,12 +95,13 @@ class Access:
         `Forbidden` for a workload that no rule is about.
         """
         hashed = hashlib.sha256(key).digest()
-        workloads = self._workloads
-        if workloads is None or self._is_bootstrap(hashed) or not is_jwt(key):
+        if not is_jwt(key) or self._is_bootstrap(hashed):
             return await self.authenticate_key(key, address)
         self._check_not_refused(hashed)
         try:
-            return await workloads.verify(key, hashed)
+            if self._workloads is None:
+                raise Unauthenticated(NO_ISSUERS)
+            return await self._workloads.verify(key, hashed)
         except Unauthenticated as error:
             self._refuse(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
             # Only now: a good one costs no look-up, and so is let through whatever its address did.
