@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.engine import make_url
@@ -29,7 +30,15 @@ def migrate(connection: Connection) -> None:
 async def connect_and_migrate() -> None:
     url = context.config.get_main_option("sqlalchemy.url") or os.environ["DATABASE_URL"]
     target, ssl = without_ssl(make_url(url))
-    engine = create_async_engine(target, poolclass=pool.NullPool, connect_args={"ssl": ssl})
+    dsn = target.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    async def connect() -> asyncpg.Connection:
+        # As the service connects: SQLAlchemy knows no `sslrootcert`.
+        return await asyncpg.connect(dsn, ssl=ssl)
+
+    engine = create_async_engine(
+        "postgresql+asyncpg://", poolclass=pool.NullPool, async_creator=connect
+    )
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

@@ -109,6 +109,18 @@ def test_a_key_is_shown_once_and_its_name_is_its_own(broker):
         assert "scopes" in bad.json()["detail"]
 
 
+@pytest.mark.parametrize("name", ["bootstrap-admin", "cli", "CLI", "broker", "unknown"])
+def test_no_key_is_called_like_somebody_else_in_the_audit_trail(broker, name):
+    with broker.client() as admin:
+        new = {"name": name, "scopes": ["admin"], "tenants": ["*"]}
+        refused = admin.post("/admin/api-keys", json=new)
+        assert refused.status_code == 422
+        assert refused.json()["detail"].startswith("name: ")
+    ended = broker.command("api-keys", "create", name, "--scopes", "admin")
+    assert ended.returncode != 0
+    assert "name: " in ended.stderr
+
+
 def test_a_keys_paths_are_listed_audited_and_forgotten_with_its_name(broker):
     new = {"name": "held", "scopes": ["proxy"], "tenants": ["acme"]}
     with broker.client() as admin:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "ibk_"
 BOOTSTRAP_ADMIN = "bootstrap-admin"
+RESERVED_NAMES = frozenset({BOOTSTRAP_ADMIN, "broker", "cli", "dev", "unknown"})
+"""Actors that are no key; a key so called would act in their name."""
 LARGEST_NUMBER_HELD = 10_000
 USE_NOTED_EVERY_SECONDS = 60.0
 REFUSED_FOR_SECONDS = 60.0
@@ -228,6 +230,8 @@ def check_key_request(
     """Raises `InvalidRequest` naming the field and the mend."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest("name: letters, digits, '.', '_' and '-', at most 63 of them.")
+    if name.lower() in RESERVED_NAMES:
+        raise InvalidRequest(f"name: {name!r} is somebody else's in the audit trail; take another.")
     check_entitlements(scopes, tenants, paths)
 
 

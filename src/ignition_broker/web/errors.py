@@ -135,6 +135,7 @@ def answer_for(error: Exception, request_id: str, path: str) -> Response:
         log.error("request_failed", request_id=request_id, path=path, exc_info=error)
     answer = problem_for(error, request_id)
     answer.headers["X-Request-ID"] = request_id
+    answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
 
 

@@ -61,7 +61,7 @@ async def console(
 async def auth(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
 ) -> Response:
-    """Begins a dance in an admin's browser."""
+    """Begins a dance in an admin's browser; sent here by another site, asks first."""
     session = await services.sessions.read(request)
     if session is None:
         return RedirectResponse(sign_in_address(address("/auth", [("tenant", tenant)])), 303)
@@ -70,6 +70,11 @@ async def auth(
             "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
             "digit."
         )
+    try:
+        check_site(request)
+    except FormForged:
+        # Another site may have sent the browser here, and Ignition may ask for no consent.
+        return page("connect.html", session=session, tenant=tenant)
     return await _begin(request, services, tenant, actor_of(request, session.caller))
 
 
