@@ -53,6 +53,7 @@ from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
 from ignition_broker.web.operations import OperationsPort
+from ignition_broker.web.openapi import DocumentedApp
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
@@ -250,7 +251,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             await parts.http.aclose()
             await parts.database.aclose()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="ignition-broker",
         version=__version__,
         description="Brokers OAuth 2.0 tokens for Ignition.",

@@ -15,8 +15,13 @@ from ignition_broker.broker.directory import list_audit, list_tenants, show_tena
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import TENANT_PATTERN, ApiKey, GrantStatus, RecordedEvent, TenantSummary
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
+from ignition_broker.web.openapi import NO_STORE_HEADER, problems
 
-router = APIRouter(prefix="/admin", tags=["admin"])
+router = APIRouter(
+    prefix="/admin",
+    tags=["admin"],
+    responses=problems("unauthenticated", "forbidden", "unavailable"),
+)
 
 KeyName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -98,7 +103,7 @@ class AuditPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/tenants")
+@router.get("/tenants", responses=problems("invalid-request"))
 async def tenants(
     _caller: AdminCaller,
     services: BrokerServices,
@@ -112,12 +117,20 @@ async def tenants(
     return TenantPage(tenants=[_tenant(row) for row in page], next_cursor=more)
 
 
-@router.get("/tenants/{tenant}")
+@router.get(
+    "/tenants/{tenant}", responses=problems("unknown-tenant", "not-found", "invalid-request")
+)
 async def tenant(tenant: TenantPath, _caller: AdminCaller, services: BrokerServices) -> Tenant:
     return _tenant(await show_tenant(services.database, tenant))
 
 
-@router.post("/tenants/{tenant}/connect-link", status_code=201, response_model=ConnectLink)
+@router.post(
+    "/tenants/{tenant}/connect-link",
+    status_code=201,
+    response_model=ConnectLink,
+    response_class=JSONResponse,
+    responses={201: {"headers": NO_STORE_HEADER}, **problems("not-found", "invalid-request")},
+)
 async def connect_link(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Response:
@@ -127,7 +140,10 @@ async def connect_link(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.post("/tenants/{tenant}/disconnect")
+@router.post(
+    "/tenants/{tenant}/disconnect",
+    responses=problems("unknown-tenant", "not-found", "invalid-request"),
+)
 async def disconnect_tenant(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Tenant:
@@ -142,7 +158,16 @@ async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
     return ApiKeys(api_keys=[_api_key(row) for row in await access.list_keys(services.database)])
 
 
-@router.post("/api-keys", status_code=201, response_model=CreatedApiKey)
+@router.post(
+    "/api-keys",
+    status_code=201,
+    response_model=CreatedApiKey,
+    response_class=JSONResponse,
+    responses={
+        201: {"headers": NO_STORE_HEADER},
+        **problems("conflict", "body-too-large", "invalid-request"),
+    },
+)
 async def create_api_key(
     request: Request, new: NewApiKey, caller: AdminCaller, services: BrokerServices
 ) -> Response:
@@ -160,7 +185,15 @@ async def create_api_key(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.post("/api-keys/{name}/rotate", status_code=201, response_model=CreatedApiKey)
+@router.post(
+    "/api-keys/{name}/rotate",
+    status_code=201,
+    response_model=CreatedApiKey,
+    responses={
+        201: {"headers": NO_STORE_HEADER},
+        **problems("not-found", "conflict", "body-too-large", "invalid-request"),
+    },
+)
 async def rotate_api_key(
     request: Request,
     name: KeyName,
@@ -183,7 +216,9 @@ async def rotate_api_key(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.delete("/api-keys/{name}", status_code=204)
+@router.delete(
+    "/api-keys/{name}", status_code=204, responses=problems("not-found", "invalid-request")
+)
 async def revoke_api_key(
     request: Request, name: KeyName, caller: AdminCaller, services: BrokerServices
 ) -> None:
@@ -192,7 +227,7 @@ async def revoke_api_key(
     services.access.forget(name)
 
 
-@router.get("/audit")
+@router.get("/audit", responses=problems("invalid-request"))
 async def audit(
     _caller: AdminCaller,
     services: BrokerServices,

@@ -65,6 +65,8 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     CipherError: ("internal-error", 500, "Internal error"),
 }
 
+TYPE_PREFIX = "urn:ignition-broker:"
+
 _CODES_BY_STATUS = {
     400: "invalid-request",
     401: "unauthenticated",
@@ -87,7 +89,7 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     members: dict[str, Any] = {
-        "type": f"urn:ignition-broker:{code}",
+        "type": f"{TYPE_PREFIX}{code}",
         "title": title,
         "status": status,
         "detail": detail,
