@@ -258,6 +258,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would send to whatever host the Host header names.
+        redirect_slashes=False,
     )
     app.state.metrics = metrics
     app.state.services = Services(

@@ -13,7 +13,14 @@ from ignition_broker.broker import access, key_rotation
 from ignition_broker.broker.connect import create_link, disconnect
 from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.model import TENANT_PATTERN, ApiKey, GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.model import (
+    TENANT_PATTERN,
+    ApiKey,
+    GrantStatus,
+    RecordedEvent,
+    Scope,
+    TenantSummary,
+)
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
 from ignition_broker.web.openapi import NO_STORE_HEADER, problems
 
@@ -23,7 +30,9 @@ router = APIRouter(
     responses=problems("unauthenticated", "forbidden", "unavailable"),
 )
 
-KeyName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+TENANT_RULE_PATTERN = r"^[a-z0-9*?][a-z0-9._*?-]{0,62}$"
+KeyName = Annotated[str, Path(pattern=KEY_NAME_PATTERN)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Paths = Annotated[
     list[str] | None,
@@ -57,9 +66,22 @@ class ConnectLink(BaseModel):
 
 
 class NewApiKey(BaseModel):
-    name: str
-    scopes: list[str]
-    tenants: list[str] = []
+    """Documented here, judged by `access.check_key_request`, which says how to mend it."""
+
+    name: Annotated[str, Field(json_schema_extra={"pattern": KEY_NAME_PATTERN})]
+    scopes: Annotated[
+        list[str],
+        Field(
+            json_schema_extra={"minItems": 1, "items": {"enum": [scope.value for scope in Scope]}}
+        ),
+    ]
+    tenants: Annotated[
+        list[str],
+        Field(
+            description="Ids, or patterns such as `beta-*`; may be empty for an admin's key alone.",
+            json_schema_extra={"items": {"type": "string", "pattern": TENANT_RULE_PATTERN}},
+        ),
+    ] = []
     expires_at: AwareDatetime | None = None
     paths: Paths = None
 
@@ -232,7 +254,7 @@ async def audit(
     _caller: AdminCaller,
     services: BrokerServices,
     tenant: Annotated[str | None, Query(pattern=TENANT_PATTERN)] = None,
-    cursor: str | None = None,
+    cursor: Annotated[str | None, Query(json_schema_extra={"pattern": "^[0-9]{1,18}$"})] = None,
     limit: Limit = 100,
 ) -> AuditPage:
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):

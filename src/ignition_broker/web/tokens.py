@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.web.dependencies import TenantPath, bearer
+from ignition_broker.web.errors import KNOWN_METHODS
 from ignition_broker.web.hot_path import (
     DEFAULT_MIN_TTL_SECONDS,
     FORWARD_AUTH_ROUTE,
@@ -39,7 +40,6 @@ TENANT_CODES = (
     "provider-unavailable",
     "unavailable",
 )
-PROXIED_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 router = APIRouter(tags=["tokens"], dependencies=[Security(bearer)])
 
@@ -126,7 +126,7 @@ def _declare_proxy() -> None:
         """The upstream's answer, streamed; after a 401, one refresh and one replay."""
         _not_here()
 
-    for method in PROXIED_METHODS:
+    for method in KNOWN_METHODS:
         router.add_api_route(
             PROXY_ROUTE.replace("{path}", "{path:path}"),
             proxy,
