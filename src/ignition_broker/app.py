@@ -52,8 +52,8 @@ from ignition_broker.web import admin, api_key_pages, docs, errors, health, page
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
-from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.openapi import DocumentedApp
+from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions

@@ -50,6 +50,11 @@ HEADERS = [
 
 
 @pytest.fixture(scope="module")
+def more_settings():
+    return {"BROKER_FAILED_ATTEMPTS": "0"}
+
+
+@pytest.fixture(scope="module")
 def started(broker):
     """A dance that waits for its callback, in a browser that none of the inputs comes from."""
     broker.connect("acme")

@@ -190,9 +190,7 @@ async def create_key(
     """
     check_key_request(name, scopes, tenants, paths)
     if expires_at is not None:
-        expires_at = _in_utc(expires_at)
-        if expires_at <= clock.now():
-            raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+        expires_at = expiry_to_come(expires_at, clock.now())
     rules = None if paths is None else list(dict.fromkeys(paths))
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     async with database.begin() as connection:
@@ -229,12 +227,15 @@ def check_key_request(
     check_entitlements(scopes, tenants, paths)
 
 
-def _in_utc(expires_at: datetime) -> datetime:
-    """The driver's reckoning would end at the same years, past any check."""
+def expiry_to_come(expires_at: datetime, now: datetime) -> datetime:
+    """In UTC, as the driver would reckon it past any check. Raises `InvalidRequest`."""
     try:
-        return expires_at.astimezone(UTC)
+        expires_at = expires_at.astimezone(UTC)
     except OverflowError:
         raise InvalidRequest("expires_at: is outside the years 1 to 9999 in UTC.") from None
+    if expires_at <= now:
+        raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    return expires_at
 
 
 async def revoke_key(database: Database, name: str, actor: Actor) -> None:

@@ -22,12 +22,12 @@ from ignition_broker.model import (
     TenantSummary,
 )
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
-from ignition_broker.web.openapi import NO_STORE_HEADER, problems
+from ignition_broker.web.openapi import NO_STORE_HEADER, problem_answer, problems
 
 router = APIRouter(
     prefix="/admin",
     tags=["admin"],
-    responses=problems("unauthenticated", "forbidden", "unavailable"),
+    responses=problems("unauthenticated", "forbidden", "too-many-attempts", "unavailable"),
 )
 
 KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -43,6 +43,8 @@ Paths = Annotated[
     ),
 ]
 NO_STORE = {"Cache-Control": "no-store"}
+# In no encoding of JSON; what can be read and is malformed is 422.
+UNREADABLE_BODY = problem_answer(400, "invalid-request")
 
 
 class Tenant(BaseModel):
@@ -187,7 +189,8 @@ async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
     response_class=JSONResponse,
     responses={
         201: {"headers": NO_STORE_HEADER},
-        **problems("conflict", "body-too-large", "invalid-request"),
+        400: UNREADABLE_BODY,
+        **problems("conflict", "request-timeout", "body-too-large", "invalid-request"),
     },
 )
 async def create_api_key(
@@ -211,9 +214,11 @@ async def create_api_key(
     "/api-keys/{name}/rotate",
     status_code=201,
     response_model=CreatedApiKey,
+    response_class=JSONResponse,
     responses={
         201: {"headers": NO_STORE_HEADER},
-        **problems("not-found", "conflict", "body-too-large", "invalid-request"),
+        400: UNREADABLE_BODY,
+        **problems("not-found", "request-timeout", "body-too-large", "invalid-request"),
     },
 )
 async def rotate_api_key(

@@ -34,9 +34,11 @@ def header(description: str, **schema: object) -> dict[str, Any]:
 
 
 NO_STORE_HEADER: Final = {"Cache-Control": header("Never kept by a cache", const="no-store")}
+_RETRY_AFTER: Final = {"Retry-After": header("Seconds", pattern="^[0-9]+$")}
 _HEADERS: Final[dict[int, dict[str, Any]]] = {
     401: {"WWW-Authenticate": header("RFC 6750 section 3", pattern="^Bearer ")},
-    503: {"Retry-After": header("Seconds", pattern="^[0-9]+$")},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
 }
 
 

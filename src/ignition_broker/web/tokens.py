@@ -35,6 +35,7 @@ TENANT_CODES = (
     "not-found",
     "not-connected",
     "reauthorization-required",
+    "too-many-attempts",
     "invalid-request",
     "provider-error",
     "provider-unavailable",
@@ -72,7 +73,7 @@ async def get_token(
     REFRESH_ROUTE,
     responses={
         200: {"headers": NO_STORE_HEADER},
-        **problems(*TENANT_CODES, "body-too-large"),
+        **problems(*TENANT_CODES, "request-timeout", "body-too-large"),
     },
 )
 async def refresh_token(tenant: TenantPath, rejected: RejectedToken | None = None) -> Token:
