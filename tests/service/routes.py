@@ -38,7 +38,7 @@ def declared(app: FastAPI) -> set[tuple[str, str]]:
     }
 
 
-def _flat(routes: list[BaseRoute], prefix: str = "") -> Iterator[Any]:
+def _flat(routes: list[BaseRoute]) -> Iterator[Any]:
     for route in routes:
         included = getattr(route, "original_router", None)
         if included is None:

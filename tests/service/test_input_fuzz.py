@@ -38,8 +38,10 @@ STORED = "SELECT " + ", ".join(
     for table in ("tenants", "authorizations", "connect_links", "api_keys")
 )
 GRANTS = "SELECT tenant_id, status, version FROM grants ORDER BY 1"
-TENANT_ROUTES = sorted(
-    route for route in declared(router_of_the_service()) if "{tenant}" in route[1]
+ROUTES_WITH_IDS = sorted(
+    route
+    for route in declared(router_of_the_service())
+    if re.search(r"\{(tenant|name|link)\}", route[1])
 )
 DOORS = ["/token/acme", "/forward-auth/acme", "/proxy/acme/v1/me", "/admin/tenants", "/", "/login"]
 HEADERS = [
@@ -186,18 +188,18 @@ def test_no_form_signs_a_stranger_in(broker, fields, raw, kind, cookie, value):
 
 
 @SETTINGS
-@given(st.sampled_from(TENANT_ROUTES), odd_bytes, st.booleans())
+@given(st.sampled_from(ROUTES_WITH_IDS), odd_bytes, st.booleans())
 @example(("POST", "/token/{tenant}/refresh"), b"acme/refresh\n", False)
-def test_no_odd_tenant_id_is_taken_for_one(broker, route, tenant, is_raw):
+def test_no_odd_tenant_name_or_link_is_taken_for_one(broker, route, tenant, is_raw):
     method, path = route
     spelled = re.sub(rb"[\x00-\x20\x7f]", b"", tenant) if is_raw else quote_from_bytes(tenant, "")
     spelled = spelled if isinstance(spelled, bytes) else spelled.encode()
     if is_tenant_id(spelled.decode("latin-1")):
         return
-    before, _, after = path.replace("{path}", "v1/me").encode().partition(b"{tenant}")
-    line = method.encode() + b" " + before + spelled + after + b" HTTP/1.1"
+    before, _id, after = re.split(r"\{(tenant|name|link)\}", path.replace("{path}", "v1/me"))
+    line = f"{method} {before}".encode() + spelled + after.encode() + b" HTTP/1.1"
     headers = [b"Host: broker", b"Authorization: Bearer " + broker.admin_key.encode()]
-    answer = send(broker, "tenant", line, headers)
+    answer = send(broker, "ids", line, headers)
     assert_sound(answer, line)
     assert answer is not None
     assert 400 <= answer.status < 500, (line, answer.raw[:300])
@@ -261,7 +263,7 @@ def test_no_header_breaks_a_door_or_opens_it(broker, path, pairs, times, has_key
         return
     assert_sound(answer, (path, headers))
     if answer is not None and not has_key and path not in {"/", "/login"}:
-        assert answer.status in {400, 401}, (headers, answer.raw[:300])
+        assert answer.status in {400, 401, 431}, (headers, answer.raw[:300])
 
 
 @pytest.mark.parametrize(
