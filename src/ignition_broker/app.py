@@ -51,6 +51,7 @@ from ignition_broker.web import admin, api_key_pages, docs, errors, health, page
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
+from ignition_broker.web.openapi import DocumentedApp
 from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
@@ -252,13 +253,15 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             await parts.http.aclose()
             await parts.database.aclose()
 
-    app = FastAPI(
+    app = DocumentedApp(
         title="ignition-broker",
         version=__version__,
         description="Brokers OAuth 2.0 tokens for Ignition.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would send to whatever host the Host header names.
+        redirect_slashes=False,
     )
     app.state.metrics = metrics
     app.state.services = Services(

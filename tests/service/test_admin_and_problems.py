@@ -142,6 +142,42 @@ def listed_paths(admin, name: str):
     return next(row["paths"] for row in rows if row["name"] == name)
 
 
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
+def test_an_expiry_that_utc_can_not_tell_is_malformed(broker, moment):
+    new = {"name": "ever", "scopes": ["token"], "tenants": ["acme"], "expires_at": moment}
+    with broker.client() as admin:
+        answer = admin.post("/admin/api-keys", json=new)
+        assert (answer.status_code, code(answer)) == (422, "invalid-request")
+        assert answer.json()["detail"].startswith("expires_at: ")
+        rotated = admin.post("/admin/api-keys/ever/rotate", json={"expires_at": moment})
+        assert (rotated.status_code, rotated.json()["detail"]) == (422, answer.json()["detail"])
+
+
+def test_a_method_that_a_path_lacks_is_told_all_that_it_has(broker):
+    with broker.client() as admin:
+        answer = admin.put("/admin/api-keys")
+    assert (answer.status_code, code(answer)) == (405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+def test_the_document_names_each_error_of_a_route_and_the_proxy(broker):
+    with broker.client() as anyone:
+        document = anyone.get("/openapi.json").json()
+    answers = document["paths"]["/token/{tenant}"]["get"]["responses"]
+    assert set(answers) == {"200", "401", "403", "404", "409", "422", "429", "502", "503"}
+    assert answers["401"]["headers"]["WWW-Authenticate"]["required"]
+    assert answers["503"]["headers"]["Retry-After"]["required"]
+    assert answers["200"]["headers"]["Cache-Control"]["schema"]["const"] == "no-store"
+    assert "`not-connected`" in answers["409"]["description"]
+    assert set(document["paths"]["/proxy/{tenant}/{path}"]) >= {"get", "post", "delete"}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                assert "X-Request-ID" in answer["headers"]
+                if status.isdecimal() and int(status) >= 400:
+                    assert "application/problem+json" in answer["content"]
+
+
 @pytest.mark.parametrize(
     ("scopes", "paths", "field", "mend"),
     [

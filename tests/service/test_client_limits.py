@@ -46,7 +46,10 @@ def answer(port: int, request: bytes) -> Answer:
 def test_a_head_that_is_too_large_is_refused_and_the_connection_closed(broker, request_bytes):
     refused = answer(broker.port, request_bytes)
     assert refused.status == 431
-    assert json.loads(refused.body)["type"] == "urn:ignition-broker:headers-too-large"
+    problem = json.loads(refused.body)
+    assert problem["type"] == "urn:ignition-broker:headers-too-large"
+    assert refused.values(b"x-request-id") == [problem["request_id"].encode()]
+    assert refused.values(b"broker-error") == [b"headers-too-large"]
     assert answer(broker.port, HEAD + b"Connection: close\r\n\r\n").status == 200
 
 

@@ -8,7 +8,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ignition_broker.broker.attempts import Attempts
@@ -195,8 +195,8 @@ async def create_key(
     Raises `InvalidRequest` or `Conflict`.
     """
     check_key_request(name, scopes, tenants, paths)
-    if expires_at is not None and expires_at <= clock.now():
-        raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    if expires_at is not None:
+        expires_at = expiry_to_come(expires_at, clock.now())
     rules = None if paths is None else list(dict.fromkeys(paths))
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     async with database.begin() as connection:
@@ -233,6 +233,17 @@ def check_key_request(
     if name.lower() in RESERVED_NAMES:
         raise InvalidRequest(f"name: {name!r} is somebody else's in the audit trail; take another.")
     check_entitlements(scopes, tenants, paths)
+
+
+def expiry_to_come(expires_at: datetime, now: datetime) -> datetime:
+    """In UTC, as the driver would reckon it past any check. Raises `InvalidRequest`."""
+    try:
+        expires_at = expires_at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest("expires_at: is outside the years 1 to 9999 in UTC.") from None
+    if expires_at <= now:
+        raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    return expires_at
 
 
 async def revoke_key(database: Database, name: str, actor: Actor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from ignition_broker.broker.access import KEY_PREFIX, key_hash
+from ignition_broker.broker.access import KEY_PREFIX, expiry_to_come, key_hash
 from ignition_broker.broker.errors import InvalidRequest, NotFound
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent
@@ -32,8 +32,8 @@ async def rotate_key(
     """
     if not 0 <= grace_seconds <= LONGEST_GRACE_SECONDS:
         raise InvalidRequest(f"grace_seconds: from 0 to {LONGEST_GRACE_SECONDS}, such as 86400.")
-    if expires_at is not None and expires_at <= clock.now():
-        raise InvalidRequest("expires_at: lies in the past; give a moment to come.")
+    if expires_at is not None:
+        expires_at = expiry_to_come(expires_at, clock.now())
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     async with database.begin() as connection:
         locked = await api_keys.lock(connection, name)

@@ -7,6 +7,7 @@ at all, may stay for ever.
 from __future__ import annotations
 
 import json
+import secrets
 from asyncio import BaseTransport, TimerHandle
 from typing import Any
 
@@ -19,19 +20,6 @@ TICK_SECONDS = 10.0
 """A head that is not whole after one to two of these is given up."""
 STALLED_TICKS = 6
 """So many in which a caller neither sends the body it announced nor takes a byte of its answer."""
-
-_BODY = json.dumps(
-    {
-        "type": "urn:ignition-broker:headers-too-large",
-        "title": "The headers are too large",
-        "status": 431,
-        "detail": f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
-    }
-).encode("ascii")
-REFUSAL = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/problem+json\r\n"
-    b"content-length: %d\r\ncache-control: no-store\r\nconnection: close\r\n\r\n%b"
-) % (len(_BODY), _BODY)
 
 
 class HeadTooLarge(Exception):
@@ -96,7 +84,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _refuse(self) -> None:
-        self.transport.write(REFUSAL)
+        self.transport.write(refusal(secrets.token_hex(9)))
         self.transport.close()
 
     def _tick(self) -> None:
@@ -130,3 +118,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         is_stalled = (waits_for_body or waits_for_reader) and mark == self._stall_mark
         self._stalled_ticks = self._stalled_ticks + 1 if is_stalled else 0
         self._stall_mark = mark
+
+
+def refusal(request_id: str) -> bytes:
+    """As `web.errors` would answer, which sees no such request; whether it was for the proxy may
+    not have been read."""
+    problem = {
+        "type": "urn:ignition-broker:headers-too-large",
+        "title": "The headers are too large",
+        "status": 431,
+        "detail": f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
+        "request_id": request_id,
+    }
+    body = json.dumps(problem).encode("ascii")
+    return (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+        b"content-type: application/problem+json\r\n"
+        b"content-length: %d\r\ncache-control: no-store\r\nbroker-error: headers-too-large\r\n"
+        b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
+    ) % (len(body), request_id.encode("ascii"), body)

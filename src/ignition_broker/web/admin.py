@@ -13,12 +13,26 @@ from ignition_broker.broker import access, key_rotation
 from ignition_broker.broker.connect import create_link, disconnect
 from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.model import TENANT_PATTERN, ApiKey, GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.model import (
+    TENANT_PATTERN,
+    ApiKey,
+    GrantStatus,
+    RecordedEvent,
+    Scope,
+    TenantSummary,
+)
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, TenantPath, actor_of
+from ignition_broker.web.openapi import NO_STORE_HEADER, problem_answer, problems
 
-router = APIRouter(prefix="/admin", tags=["admin"])
+router = APIRouter(
+    prefix="/admin",
+    tags=["admin"],
+    responses=problems("unauthenticated", "forbidden", "too-many-attempts", "unavailable"),
+)
 
-KeyName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+KEY_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+TENANT_RULE_PATTERN = r"^[a-z0-9*?][a-z0-9._*?-]{0,62}$"
+KeyName = Annotated[str, Path(pattern=KEY_NAME_PATTERN)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Paths = Annotated[
     list[str] | None,
@@ -29,6 +43,8 @@ Paths = Annotated[
     ),
 ]
 NO_STORE = {"Cache-Control": "no-store"}
+# In no encoding of JSON; what can be read and is malformed is 422.
+UNREADABLE_BODY = problem_answer(400, "invalid-request")
 
 
 class Tenant(BaseModel):
@@ -52,9 +68,22 @@ class ConnectLink(BaseModel):
 
 
 class NewApiKey(BaseModel):
-    name: str
-    scopes: list[str]
-    tenants: list[str] = []
+    """Documented here, judged by `access.check_key_request`, which says how to mend it."""
+
+    name: Annotated[str, Field(json_schema_extra={"pattern": KEY_NAME_PATTERN})]
+    scopes: Annotated[
+        list[str],
+        Field(
+            json_schema_extra={"minItems": 1, "items": {"enum": [scope.value for scope in Scope]}}
+        ),
+    ]
+    tenants: Annotated[
+        list[str],
+        Field(
+            description="Ids, or patterns such as `beta-*`; may be empty for an admin's key alone.",
+            json_schema_extra={"items": {"type": "string", "pattern": TENANT_RULE_PATTERN}},
+        ),
+    ] = []
     expires_at: AwareDatetime | None = None
     paths: Paths = None
 
@@ -98,7 +127,7 @@ class AuditPage(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/tenants")
+@router.get("/tenants", responses=problems("invalid-request"))
 async def tenants(
     _caller: AdminCaller,
     services: BrokerServices,
@@ -112,12 +141,20 @@ async def tenants(
     return TenantPage(tenants=[_tenant(row) for row in page], next_cursor=more)
 
 
-@router.get("/tenants/{tenant}")
+@router.get(
+    "/tenants/{tenant}", responses=problems("unknown-tenant", "not-found", "invalid-request")
+)
 async def tenant(tenant: TenantPath, _caller: AdminCaller, services: BrokerServices) -> Tenant:
     return _tenant(await show_tenant(services.database, tenant))
 
 
-@router.post("/tenants/{tenant}/connect-link", status_code=201, response_model=ConnectLink)
+@router.post(
+    "/tenants/{tenant}/connect-link",
+    status_code=201,
+    response_model=ConnectLink,
+    response_class=JSONResponse,
+    responses={201: {"headers": NO_STORE_HEADER}, **problems("not-found", "invalid-request")},
+)
 async def connect_link(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Response:
@@ -127,7 +164,10 @@ async def connect_link(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.post("/tenants/{tenant}/disconnect")
+@router.post(
+    "/tenants/{tenant}/disconnect",
+    responses=problems("unknown-tenant", "not-found", "invalid-request"),
+)
 async def disconnect_tenant(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Tenant:
@@ -142,7 +182,17 @@ async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
     return ApiKeys(api_keys=[_api_key(row) for row in await access.list_keys(services.database)])
 
 
-@router.post("/api-keys", status_code=201, response_model=CreatedApiKey)
+@router.post(
+    "/api-keys",
+    status_code=201,
+    response_model=CreatedApiKey,
+    response_class=JSONResponse,
+    responses={
+        201: {"headers": NO_STORE_HEADER},
+        400: UNREADABLE_BODY,
+        **problems("conflict", "request-timeout", "body-too-large", "invalid-request"),
+    },
+)
 async def create_api_key(
     request: Request, new: NewApiKey, caller: AdminCaller, services: BrokerServices
 ) -> Response:
@@ -160,7 +210,17 @@ async def create_api_key(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.post("/api-keys/{name}/rotate", status_code=201, response_model=CreatedApiKey)
+@router.post(
+    "/api-keys/{name}/rotate",
+    status_code=201,
+    response_model=CreatedApiKey,
+    response_class=JSONResponse,
+    responses={
+        201: {"headers": NO_STORE_HEADER},
+        400: UNREADABLE_BODY,
+        **problems("not-found", "request-timeout", "body-too-large", "invalid-request"),
+    },
+)
 async def rotate_api_key(
     request: Request,
     name: KeyName,
@@ -183,7 +243,9 @@ async def rotate_api_key(
     return JSONResponse(body, 201, NO_STORE)
 
 
-@router.delete("/api-keys/{name}", status_code=204)
+@router.delete(
+    "/api-keys/{name}", status_code=204, responses=problems("not-found", "invalid-request")
+)
 async def revoke_api_key(
     request: Request, name: KeyName, caller: AdminCaller, services: BrokerServices
 ) -> None:
@@ -192,12 +254,12 @@ async def revoke_api_key(
     services.access.forget(name)
 
 
-@router.get("/audit")
+@router.get("/audit", responses=problems("invalid-request"))
 async def audit(
     _caller: AdminCaller,
     services: BrokerServices,
     tenant: Annotated[str | None, Query(pattern=TENANT_PATTERN)] = None,
-    cursor: str | None = None,
+    cursor: Annotated[str | None, Query(json_schema_extra={"pattern": "^[0-9]{1,18}$"})] = None,
     limit: Limit = 100,
 ) -> AuditPage:
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):

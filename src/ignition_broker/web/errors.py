@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
@@ -65,6 +66,10 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     CipherError: ("internal-error", 500, "Internal error"),
 }
 
+TYPE_PREFIX = "urn:ignition-broker:"
+
+KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 _CODES_BY_STATUS = {
     400: "invalid-request",
     401: "unauthenticated",
@@ -87,7 +92,7 @@ def problem(
     headers: dict[str, str] | None = None,
 ) -> Response:
     members: dict[str, Any] = {
-        "type": f"urn:ignition-broker:{code}",
+        "type": f"{TYPE_PREFIX}{code}",
         "title": title,
         "status": status,
         "detail": detail,
@@ -174,13 +179,16 @@ def install(app: FastAPI) -> None:
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # as registered below
         code = _CODES_BY_STATUS.get(error.status_code, "invalid-request")
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(_allowed_methods(request))
         return problem(
             code,
             error.status_code,
             str(error.detail),
             str(error.detail),
             request_id=request.state.request_id,
-            headers=dict(error.headers or {}),
+            headers=headers,
         )
 
     async def stale_form(_request: Request, error: Exception) -> Response:
@@ -197,3 +205,15 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, known)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Of all routes at this path (RFC 9110 section 10.2.1); the framework tells of the first."""
+    return [
+        method
+        for method in KNOWN_METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.errors import problem
+from ignition_broker.web.openapi import problems
 
 router = APIRouter(tags=["health"])
+
+
+class Ready(BaseModel):
+    status: Literal["ready"]
 
 
 @router.get("/healthz")
@@ -18,7 +26,12 @@ async def healthz() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@router.get("/readyz")
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    response_class=JSONResponse,
+    responses=problems("unavailable"),
+)
 async def readyz(request: Request, services: BrokerServices) -> Response:
     """Whether the database answers and has the schema that this code was written for."""
     try:
@@ -54,7 +67,7 @@ def _not_ready(request: Request, reason: str) -> Response:
     )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     registry = request.app.state.metrics.registry
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -12,12 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.docs import DOCS_CONTENT_SECURITY_POLICY, DOCS_PATH
-from ignition_broker.web.errors import problem_for
+from ignition_broker.web.errors import KNOWN_METHODS, problem_for
 
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # form-action is left out: Chromium applies it to the redirects behind a form, and ours lead to
 # Ignition.
 CONTENT_SECURITY_POLICY = (
@@ -100,4 +99,4 @@ class RequestIds:
 
 def known_method(method: str) -> str:
     """For a metric's label: callers can make up methods without end."""
-    return method if method in _KNOWN_METHODS else "other"
+    return method if method in KNOWN_METHODS else "other"

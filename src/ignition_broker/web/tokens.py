@@ -1,20 +1,45 @@
-"""The routes of `web.hot_path`, declared for the OpenAPI document alone; none is ever called."""
+"""The routes of `web.hot_path` and `web.proxy`, declared for the OpenAPI document alone."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Never
 
-from fastapi import APIRouter, Query, Security
+from fastapi import APIRouter, Path, Query, Security
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
+from ignition_broker.broker.errors import NotFound
 from ignition_broker.web.dependencies import TenantPath, bearer
+from ignition_broker.web.errors import KNOWN_METHODS
 from ignition_broker.web.hot_path import (
     DEFAULT_MIN_TTL_SECONDS,
     FORWARD_AUTH_ROUTE,
     LONGEST_MIN_TTL_SECONDS,
     REFRESH_ROUTE,
     TOKEN_ROUTE,
+)
+from ignition_broker.web.openapi import (
+    NO_STORE_HEADER,
+    Responses,
+    header,
+    problem_answer,
+    problems,
+)
+from ignition_broker.web.proxy import ROUTE as PROXY_ROUTE
+
+TENANT_CODES = (
+    "unauthenticated",
+    "forbidden",
+    "unknown-tenant",
+    "not-found",
+    "not-connected",
+    "reauthorization-required",
+    "too-many-attempts",
+    "invalid-request",
+    "provider-error",
+    "provider-unavailable",
+    "unavailable",
 )
 
 router = APIRouter(tags=["tokens"], dependencies=[Security(bearer)])
@@ -35,7 +60,7 @@ class RejectedToken(BaseModel):
     rejected_token_sha256: Sha256
 
 
-@router.get(TOKEN_ROUTE)
+@router.get(TOKEN_ROUTE, responses={200: {"headers": NO_STORE_HEADER}, **problems(*TENANT_CODES)})
 async def get_token(
     tenant: TenantPath,
     min_ttl: Annotated[int, Query(ge=0, le=LONGEST_MIN_TTL_SECONDS)] = DEFAULT_MIN_TTL_SECONDS,
@@ -44,13 +69,32 @@ async def get_token(
     _not_here()
 
 
-@router.post(REFRESH_ROUTE)
+@router.post(
+    REFRESH_ROUTE,
+    responses={
+        200: {"headers": NO_STORE_HEADER},
+        **problems(*TENANT_CODES, "request-timeout", "body-too-large"),
+    },
+)
 async def refresh_token(tenant: TenantPath, rejected: RejectedToken | None = None) -> Token:
     """The current token, renewed first if it is the rejected one; with no body, renewed anyway."""
     _not_here()
 
 
-@router.get(FORWARD_AUTH_ROUTE, response_model=None)
+@router.get(
+    FORWARD_AUTH_ROUTE,
+    response_class=Response,
+    responses={
+        200: {
+            "headers": {
+                **NO_STORE_HEADER,
+                "Authorization": header("The token", pattern="^Bearer "),
+                "Broker-Token-SHA256": header("The token's name", pattern="^[0-9a-f]{64}$"),
+            }
+        },
+        **problems(*TENANT_CODES),
+    },
+)
 async def forward_auth(
     tenant: TenantPath, rejected_token_sha256: Annotated[Sha256 | None, Query()] = None
 ) -> None:
@@ -62,5 +106,41 @@ async def forward_auth(
     _not_here()
 
 
+def _proxied() -> Responses:
+    """Of one status there may be both: the broker's own answer, and the upstream's."""
+    own = problems(*TENANT_CODES, "upstream-unreachable", "upstream-timeout")
+    own[400] = problem_answer(400, "invalid-request")
+    answers: Responses = {
+        "default": {"description": "The upstream's answer, as it came", "content": {"*/*": {}}}
+    }
+    for status, answer in own.items():
+        answers[status] = {
+            "description": f"{answer['description']}, each with the header Broker-Error; without "
+            "it, the upstream's own",
+            "content": {**answer["content"], "*/*": {}},
+        }
+    return answers
+
+
+def _declare_proxy() -> None:
+    async def proxy(tenant: TenantPath, path: Annotated[str, Path()]) -> None:
+        """The upstream's answer, streamed; after a 401, one refresh and one replay."""
+        _not_here()
+
+    for method in KNOWN_METHODS:
+        router.add_api_route(
+            PROXY_ROUTE.replace("{path}", "{path:path}"),
+            proxy,
+            methods=[method],
+            operation_id=f"proxy_{method.lower()}",
+            response_class=Response,
+            responses=_proxied(),
+        )
+
+
+_declare_proxy()
+
+
 def _not_here() -> Never:
-    raise AssertionError("the hot path answers this route")
+    """What is asked for by another spelling of these paths is no route."""
+    raise NotFound("Not Found")

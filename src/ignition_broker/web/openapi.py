@@ -1,0 +1,84 @@
+"""What the OpenAPI document says of errors and headers, so that a route says it in one line."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from ignition_broker.web.errors import PROBLEMS, TYPE_PREFIX
+
+Responses = dict[int | str, dict[str, Any]]
+
+# A code with two statuses is the router's 422, but for the proxy's paths.
+_STATUSES: Final = {code: status for code, status, _title in reversed(PROBLEMS.values())}
+_REQUEST_ID: Final = "X-Request-ID"
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457 section 3)."""
+
+    type: str = Field(description=f"`{TYPE_PREFIX}CODE`")
+    title: str
+    status: int
+    detail: str
+    request_id: str = Field(description="The answer's X-Request-ID, by which to search the log.")
+    tenant: str | None = Field(None, description="Where the error is about one.")
+
+
+def header(description: str, **schema: object) -> dict[str, Any]:
+    """A header that the answer always bears."""
+    return {"description": description, "required": True, "schema": {"type": "string", **schema}}
+
+
+NO_STORE_HEADER: Final = {"Cache-Control": header("Never kept by a cache", const="no-store")}
+_RETRY_AFTER: Final = {"Retry-After": header("Seconds", pattern="^[0-9]+$")}
+_HEADERS: Final[dict[int, dict[str, Any]]] = {
+    401: {"WWW-Authenticate": header("RFC 6750 section 3", pattern="^Bearer ")},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+
+
+def problems(*codes: str) -> Responses:
+    """What a route may answer beside its success, by the codes of `web.errors.PROBLEMS`."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(_STATUSES[code], []).append(code)
+    return {status: problem_answer(status, *found) for status, found in by_status.items()}
+
+
+def problem_answer(status: int, *codes: str) -> dict[str, Any]:
+    types = [f"{TYPE_PREFIX}{code}" for code in codes]
+    narrowed = {"properties": {"type": {"enum": types}, "status": {"const": status}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, narrowed]}
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {', '.join(f'`{code}`' for code in codes)}",
+        "headers": {**NO_STORE_HEADER, **_HEADERS.get(status, {})},
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+
+
+def complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Adds what every answer has, and the model that `problems` refers to."""
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    components["headers"] = {
+        _REQUEST_ID: header("The caller's own, if it sent a sane one; else one made here")
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response.setdefault("headers", {})[_REQUEST_ID] = {
+                    "$ref": f"#/components/headers/{_REQUEST_ID}"
+                }
+    return document
+
+
+class DocumentedApp(FastAPI):
+    """Its document is `complete`."""
+
+    def openapi(self) -> dict[str, Any]:
+        return complete(super().openapi())

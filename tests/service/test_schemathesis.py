@@ -1,0 +1,151 @@
+"""Schemathesis over the whole OpenAPI document, with all checks, as each kind of caller.
+
+``SCHEMATHESIS_EXAMPLES``: how many examples each operation gets beside the boundary cases.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.specs.openapi.checks import positive_data_acceptance, unsupported_method
+from tests.service.routes import router_of_the_service
+
+EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "5"))
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="SCHEMATHESIS_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+OPEN = {"/healthz", "/readyz", "/metrics"}
+MAY_SUCCEED = {
+    "nobody": (),
+    "token": ("/token/",),
+    "proxy": ("/forward-auth/", "/proxy/"),
+    "held": ("/proxy/",),
+    "elsewhere": (),
+    "admin": ("/token/", "/forward-auth/", "/proxy/", "/admin/"),
+}
+SENT: Counter[str] = Counter()
+AIMED: Counter[str] = Counter()
+SUCCEEDED: set[tuple[str, str]] = set()
+EXCLUDED = {
+    # Rules that no JSON schema tells: `expires_at` lies ahead, and what goes with the scopes.
+    "/admin/api-keys": [positive_data_acceptance],
+    "/admin/api-keys/{name}/rotate": [positive_data_acceptance],
+    # Any method is passed on, those too that OpenAPI can't name; the API judges.
+    "/proxy/{tenant}/{path}": [unsupported_method, positive_data_acceptance],
+}
+
+
+document = schemathesis.openapi.from_dict(router_of_the_service().openapi())
+
+
+@pytest.fixture(scope="module")
+def more_settings():
+    return {"BROKER_FAILED_ATTEMPTS": "0"}
+
+
+@pytest.fixture(scope="module")
+def keys(broker):
+    """By caller; the tenants that `aimed` names exist."""
+    for tenant in ("known", "parting", "gone"):
+        broker.connect(tenant)
+    with broker.client() as admin:
+        assert admin.post("/admin/tenants/gone/disconnect").status_code == 200
+    for name in ("rotated", "revoked"):
+        broker.make_key(name, ["token"], ["nobody"])
+    return {
+        "token": broker.make_key("token", ["token"], ["*"]),
+        "proxy": broker.make_key("proxy", ["proxy"], ["*"]),
+        "held": broker.make_key("held", ["proxy"], ["*"], paths=["GET /v1/*"]),
+        "elsewhere": broker.make_key("elsewhere", ["token", "proxy"], ["nobody-*"]),
+        "admin": broker.make_key("admin", ["admin"], []),
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _told():
+    yield
+    total = sum(SENT.values())
+    print(f"\nSchemathesis: {total} requests, {dict(SENT)}")
+
+
+def aimed(case) -> None:
+    """Most well-formed paths lead to something that is there: the generator guesses nothing."""
+    given = case.path_parameters or {}
+    if case.meta is None or case.meta.is_negative_at(ParameterLocation.PATH):
+        return
+    AIMED[case.operation.label] += 1
+    if "name" in given and AIMED[case.operation.label] % 2:
+        given["name"] = "rotated" if case.path.endswith("/rotate") else "revoked"
+    if "tenant" in given and case.path.endswith("/disconnect"):
+        given["tenant"] = "parting"
+    elif "tenant" in given and (turn := AIMED[case.operation.label] % 4):
+        given["tenant"] = "gone" if turn == 3 else "known"
+
+
+@document.parametrize()
+@SETTINGS
+def test_every_answer_is_as_documented_and_none_is_without_its_scope(case, broker, keys):
+    aimed(case)
+    # Where the generator's point is what is wrong with Authorization, a key would mend it.
+    is_about_the_key = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
+    for who, routes in MAY_SUCCEED.items():
+        if is_about_the_key and who in keys:
+            continue
+        headers = {"Authorization": f"Bearer {keys[who]}"} if who in keys else {}
+        answer = case.call_and_validate(
+            broker.url, headers=headers, excluded_checks=EXCLUDED.get(case.path)
+        )
+        SENT[who] += 1
+        is_proxied = case.path.startswith("/proxy/") and "broker-error" not in answer.headers
+        if answer.status_code >= 400 and not is_proxied:
+            continue
+        SUCCEEDED.add((case.method, case.path))
+        if case.path not in OPEN:
+            assert case.path.startswith(routes), (who, case.method, case.path)
+
+
+def test_what_one_answer_names_the_next_request_finds(broker, keys):
+    """Chains of requests, such as a key that is made, listed and revoked."""
+
+    class Workflow(document.as_state_machine()):
+        def get_call_kwargs(self, case):
+            SENT["chained"] += 1
+            headers = {"Authorization": f"Bearer {keys['admin']}"}
+            return {"base_url": broker.url, "headers": headers}
+
+        def validate_response(self, response, case, **sent_with):
+            case.validate_response(
+                response, excluded_checks=EXCLUDED.get(case.path), transport_kwargs=sent_with
+            )
+
+    run_state_machine_as_test(
+        Workflow, settings=settings(SETTINGS, max_examples=EXAMPLES, stateful_step_count=5)
+    )
+
+
+def test_every_operation_succeeded_for_somebody(request):
+    """Else the checks above had refusals alone to look at."""
+    if len(request.session.items) < len(list(document.get_all_operations())):
+        pytest.skip("only some were asked for")
+    operations = {
+        (method.upper(), path)
+        for path, methods in document.raw_schema["paths"].items()
+        for method in methods
+    }
+    assert operations == SUCCEEDED & operations
+
+
+def test_nothing_of_it_was_a_fault_of_the_brokers_own(broker):
+    log = broker.log_text()
+    assert "Traceback" not in log
+    assert "request_failed" not in log
