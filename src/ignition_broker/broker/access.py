@@ -6,12 +6,11 @@ import asyncio
 import hashlib
 import re
 import secrets
-from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ignition_broker.broker.attempts import Attempts
+from ignition_broker.broker.attempts import Attempts, Refusals
 from ignition_broker.broker.entitlements import check_entitlements
 from ignition_broker.broker.errors import (
     Conflict,
@@ -71,7 +70,7 @@ class Access:
             else None
         )
         self._callers: HeardValues[bytes, Caller] = HeardValues(hearing, LARGEST_NUMBER_HELD)
-        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._refusals = Refusals(clock, LARGEST_NUMBER_HELD)
         self._used: set[str] = set()
         self._use_noted: dict[str, float] = {}
 
@@ -99,13 +98,11 @@ class Access:
         hashed = hashlib.sha256(key).digest()
         if not is_jwt(key) or self._is_bootstrap(hashed):
             return await self.authenticate_key(key, address)
-        self._check_not_refused(hashed)
+        self._refusals.check(hashed)
         try:
-            if self._workloads is None:
-                raise Unauthenticated(NO_ISSUERS)
-            return await self._workloads.verify(key, hashed)
+            return await self._verified(key, hashed)
         except Unauthenticated as error:
-            self._refuse(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
+            self._refusals.remember(hashed, error.detail, JWT_REFUSED_FOR_SECONDS)
             # Only now: a good one costs no look-up, and so is let through whatever its address did.
             with self._attempts.attempt(address):
                 raise
@@ -115,7 +112,7 @@ class Access:
         hashed = hashlib.sha256(key).digest()
         if self._is_bootstrap(hashed) or self._callers.get_unheard(hashed) is not None:
             return await self.authenticate_hash(hashed)
-        self._check_not_refused(hashed)
+        self._refusals.check(hashed)
         with self._attempts.attempt(address):
             return await self.authenticate_hash(hashed)
 
@@ -152,22 +149,15 @@ class Access:
         if caller is None:
             self._callers.drop(hashed)
             # Keys are random and never given twice: one that is not there will not come to be.
-            self._refuse(hashed, UNKNOWN_KEY, REFUSED_FOR_SECONDS)
+            self._refusals.remember(hashed, UNKNOWN_KEY, REFUSED_FOR_SECONDS)
         else:
             self._callers.put(hashed, caller, mark)
         return caller
 
-    def _check_not_refused(self, hashed: bytes) -> None:
-        """Whoever repeats a key guesses nothing: it is neither looked up again nor counted."""
-        until, reason = self._refused.get(hashed, (0.0, ""))
-        if until > self._clock.monotonic():
-            raise Unauthenticated(reason)
-
-    def _refuse(self, hashed: bytes, reason: str, seconds: float) -> None:
-        self._refused[hashed] = (self._clock.monotonic() + seconds, reason)
-        self._refused.move_to_end(hashed)
-        if len(self._refused) > LARGEST_NUMBER_HELD:
-            self._refused.popitem(last=False)
+    async def _verified(self, token: bytes, hashed: bytes) -> Caller:
+        if self._workloads is None:
+            raise Unauthenticated(NO_ISSUERS)
+        return await self._workloads.verify(token, hashed)
 
     async def flush_use(self) -> None:
         """Writes down which keys were used, each at most once in `USE_NOTED_EVERY_SECONDS`."""

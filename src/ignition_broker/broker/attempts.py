@@ -99,3 +99,25 @@ def address_group(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+class Refusals:
+    """Keys that were refused a moment ago. Whoever repeats one guesses nothing: it is neither
+    looked up again nor counted."""
+
+    def __init__(self, clock: Clock, most: int) -> None:
+        self._clock = clock
+        self._most = most
+        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+
+    def check(self, hashed: bytes) -> None:
+        """Raises `Unauthenticated`."""
+        until, reason = self._refused.get(hashed, (0.0, ""))
+        if until > self._clock.monotonic():
+            raise Unauthenticated(reason)
+
+    def remember(self, hashed: bytes, reason: str, seconds: float) -> None:
+        self._refused[hashed] = (self._clock.monotonic() + seconds, reason)
+        self._refused.move_to_end(hashed)
+        if len(self._refused) > self._most:
+            self._refused.popitem(last=False)
