@@ -15,7 +15,7 @@ from benchmarks.processes import LOAD_CORE, free_port, running, uvicorn_command
 from benchmarks.stand import Stand, stand
 
 GRANTS = 10_000
-CONNECTIONS = 8
+CONNECTIONS = 32
 """Of those who ask for other tenants' tokens meanwhile, as fast as they are answered."""
 QUIET_SECONDS = 10.0
 MEANWHILE_SECONDS = 20.0
