@@ -59,11 +59,14 @@ def measure(stand_: Stand, *, seconds: float = 600) -> Mixed:
         # A request of the mix costs the mean of what its kinds cost.
         kinds = TOKENS_FOR_EACH_CALL + 1
         peak = kinds / (TOKENS_FOR_EACH_CALL / tokens + 1 / calls)
-        return _loaded(stand_, broker, peak, seconds)
+        # wrk waits between an answer and the next request: what both take besides is found out.
+        cycle_ms = 1000 * CONNECTIONS / (SHARE_OF_PEAK * peak)
+        trial = _loaded(stand_, broker, peak, 5, delay_ms=round(cycle_ms))
+        besides_ms = 1000 * CONNECTIONS / trial.per_second - round(cycle_ms)
+        return _loaded(stand_, broker, peak, seconds, delay_ms=round(cycle_ms - besides_ms))
 
 
-def _loaded(stand_: Stand, broker: Broker, peak: float, seconds: float) -> Mixed:
-    delay_ms = round(1000 * CONNECTIONS / (SHARE_OF_PEAK * peak))
+def _loaded(stand_: Stand, broker: Broker, peak: float, seconds: float, *, delay_ms: int) -> Mixed:
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "20s"]
     command += ["-H", f"Authorization: Bearer {stand_.key}", "-s", str(SCRIPT)]
     command += [broker.url, "--", str(delay_ms)]

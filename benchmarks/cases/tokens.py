@@ -56,15 +56,16 @@ def measure(stand_: Stand, *, rounds: int = 5) -> Tokens:
         cases = [
             Case(name, f"{base}/token/acme", stand_.authorization) for name, base in bases.items()
         ]
-        cases.append(
-            Case(f"/token, {TENANTS:,} tenants", broker.url, stand_.authorization, script=ZIPF)
-        )
-        players = alternate(cases, rounds=rounds, seconds=4)
+        many = Case(f"/token, {TENANTS:,} tenants", broker.url, stand_.authorization, script=ZIPF)
+        # First: Postgres' processes report what they did late, and many tenants cost reads.
         before = _transactions(stand_)
         time.sleep(5)
         between = _transactions(stand_)
         loaded = alternate(cases[:1], rounds=1, seconds=5)["/token"]
         after = _transactions(stand_)
+        players = alternate(cases, rounds=rounds, seconds=4)
+        # Apart: its ten thousand audit events a second are written while the next is measured.
+        players |= alternate([many], rounds=rounds, seconds=4)
         return Tokens(players, between - before, after - between, int(loaded.per_second * 5))
 
 

@@ -32,7 +32,8 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 1.0
 LARGEST_NUMBER_HELD = 10_000
 """Of events in the making; calls that would make another are lost."""
-STORED_AT_ONCE = 1000
+STORED_AT_ONCE = 200
+"""Making as many rows holds everybody up for some 2 ms."""
 REFUSALS_BORNE = 60
 """Flushes that Postgres answers with an error before it is taken to mean these very events: a table
 that a migration has yet to make, or a server that may only be read, are mended meanwhile."""
