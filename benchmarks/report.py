@@ -97,11 +97,10 @@ def _plot(rows: list[Row], file: Path) -> None:
         for row in shown
     ]
     figure, axes = plt.subplots(figsize=(9, 0.34 * len(shown) + 1.2), layout="constrained")
-    axes.barh(
-        [row.case for row in shown],
-        shares,
-        color=["#2b7" if share >= 1 else "#c43" for share in shares],
-    )
+    names = [f"{row.case} / {row.reference}" if row.reference else row.case for row in shown]
+    colors = ["#2b7" if share >= 1 else "#c43" for share in shares]
+    axes.barh(names, [share - 1 for share in shares], left=1, color=colors)
+    axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlabel("times what is wanted (1: met)")
     axes.tick_params(axis="y", labelsize=8)
