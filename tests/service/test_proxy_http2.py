@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.conftest import free_port, wait_until
 from tests.service.certificates import Authority
+from tests.service.nginx import BINARY
 from tests.service.test_proxy_failures import problem
 from tests.service.wire import OK, receive
 
@@ -54,7 +55,8 @@ def front(authority, upstream, tmp_path_factory):
             key=shown.key,
         )
     )
-    process = subprocess.Popen(["nginx", "-c", str(conf), "-e", f"{folder}/error.log"])
+    assert BINARY is not None, "nginx is not installed; `make nginx` does it"
+    process = subprocess.Popen([BINARY, "-c", str(conf), "-e", f"{folder}/error.log"])
     wait_until(lambda: (folder / "pid").exists(), what="nginx")
     yield port
     process.terminate()
