@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
-from ignition_broker.storage import rotation
+from ignition_broker.model import Actor, AuditEvent
+from ignition_broker.storage import audit, rotation
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.key_notes import SealedRow
 
@@ -44,6 +45,20 @@ async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[Progress]:
         if progress is None or not progress.left:
             return
         rotated = progress.rotated
+
+
+async def record(database: Database, cipher: Cipher, last: Progress | None, actor: Actor) -> None:
+    """In the audit trail, what a run came to: to which key, by its fingerprint, and how many."""
+    detail: dict[str, object] = {
+        "key_fingerprint": cipher.fingerprint,
+        "rotated": last.rotated if last else 0,
+        "unreadable": last.unreadable if last else 0,
+        "left": last.left if last else 0,
+    }
+    outcome = "incomplete" if last and (last.unreadable or last.left) else "done"
+    event = AuditEvent("keys_rotate", outcome, actor.name, None, actor.request_id, detail)
+    async with database.begin() as connection:
+        await audit.append(connection, event)
 
 
 async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIterator[Progress]:

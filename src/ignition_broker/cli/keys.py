@@ -16,8 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ignition_broker.broker.key_holdings import Holdings, holdings
+from ignition_broker.broker.rotate import record
 from ignition_broker.broker.rotate import rotate as rotate_grants
 from ignition_broker.cipher import Cipher
+from ignition_broker.model import Actor
 from ignition_broker.settings import RotationSettings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 
@@ -45,6 +47,7 @@ def rotate() -> None:
                 speed = last.rotated / (time.monotonic() - began)
                 bar.update(task, completed=last.seen, total=last.total, speed=speed)
         seconds = time.monotonic() - began
+        await record(database, cipher, last, Actor("cli"))
         rotated = last.rotated if last else 0
         typer.echo(
             f"{rotated} grants re-encrypted with key {cipher.fingerprint}, "
