@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import structlog
 from cryptography.fernet import Fernet
+from hypothesis import given, settings, strategies
 
 from ignition_broker.cipher import Cipher
-from ignition_broker.redaction import Redactor
+from ignition_broker.redaction import _PLAIN, _RUN, _SHAPES, Redactor, _random
 from ignition_broker.telemetry import LineHandler, configure_logging
 
 SOURCE = Path(__file__).parents[2] / "src" / "ignition_broker"
@@ -250,3 +251,10 @@ def test_what_is_no_secret_stays_readable():
     }
     assert Redactor()(None, "info", dict(event)) == event
     assert json.dumps(event)
+
+
+@settings(max_examples=2000)
+@given(strategies.from_regex(_PLAIN, fullmatch=True))
+def test_what_is_passed_unlooked_at_has_no_secrets_shape(text):
+    assert not any(shape.search(text) for shape, _mask in _SHAPES)
+    assert _RUN.sub(_random, text) == text
