@@ -123,6 +123,21 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedLease:
+    """A `Lease` as it was claimed, its refresh token still encrypted."""
+
+    tenant: str
+    version: int
+    owner: str
+    refresh_token: bytes = field(repr=False)
+    scope: str
+    use_before: float
+    was_uncertain: bool
+    failures: int
+    access_dies_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSummary:
     """What an admin sees of a tenant."""
 

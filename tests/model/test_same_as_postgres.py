@@ -126,8 +126,8 @@ async def step(both: Both, chance: random.Random) -> None:
         assert essence(ours) == essence(theirs)
         both.leases += [ours] if ours is not None else []
     elif kind == "due":
-        found = await both.do(lambda c: grants.claim_due(c, cipher, limit=5, **holder, **times))
-        ours, theirs = found
+        found = await both.do(lambda c: grants.claim_due(c, limit=5, **holder, **times))
+        ours, theirs = ([grants.opened(cipher, each) for each in side] for side in found)
         assert list(map(essence, ours)) == [essence(x) for x in theirs if x.tenant == tenant]
         both.leases += ours
     elif kind == "note":

@@ -27,7 +27,7 @@ from ignition_broker.broker.provider import Provider, Refused
 from ignition_broker.broker.want import Want, pause_before_asking
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease
+from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease, SealedLease
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -221,7 +221,7 @@ class Refresher:
             case _:
                 assert_never(settled)
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease | SealedLease) -> None:
         """Of a lease that is not going to be used; done in the background."""
 
         async def returned() -> IssuedToken:

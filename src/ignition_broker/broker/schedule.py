@@ -12,9 +12,9 @@ from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.trail import prune
-from ignition_broker.cipher import Cipher
+from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
-from ignition_broker.model import Lease
+from ignition_broker.model import SealedLease
 from ignition_broker.storage import audit_chain, authorizations, connect_links, grants, sessions
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -91,7 +91,6 @@ class Schedule:
         waiting = await self._database.single(
             lambda c: grants.claim_due(
                 c,
-                self._cipher,
                 owner=self._refresher.lease_owner(),
                 lease_seconds=self._refresher.lease_seconds,
                 asked_at=asked_at,
@@ -122,12 +121,26 @@ class Schedule:
         self._next_turn_at = (now if is_late else self._next_turn_at) + self._replicas / self._rate
         return max(0.0, self._next_turn_at - now)
 
-    async def _renew(self, lease: Lease) -> None:
+    async def _renew(self, sealed: SealedLease) -> None:
+        try:
+            lease = grants.opened(self._cipher, sealed)
+        except CipherError as error:
+            self._breaker.release()
+            await self._set_aside(sealed, error)
+            return
         flight = self._refresher.flights.start(lease.tenant, self._refresher.use(lease))
         try:
             await asyncio.shield(flight.task)
         except (BrokerError, StorageError) as error:
             log.info("renewal_failed", tenant=lease.tenant, reason=str(error))
+
+    async def _set_aside(self, lease: SealedLease, error: CipherError) -> None:
+        log.warning("grant_unreadable", tenant=lease.tenant, reason=str(error))
+        try:
+            await self._database.single(lambda c: grants.set_aside(c, lease, error))
+        except StorageError as away:
+            # Its lease runs out, and it is claimed and set aside anew.
+            log.warning("schedule_paused", reason=str(away))
 
     async def _keep_house(self) -> None:
         self._replicas = max(1, await self._database.single(count_listeners))

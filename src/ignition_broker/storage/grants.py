@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced, Unreadable
-from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease
+from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease, SealedLease
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import append, audit_parameters, move_event
 from ignition_broker.storage.connection import Connection, Row
@@ -295,39 +295,50 @@ async def claim(
     """The lease on this version's refresh token; None while somebody else has it."""
     parameters = {"tenant": tenant, "version": version, "owner": owner, "lease": lease_seconds}
     row = (await connection.execute(CLAIM, parameters)).one_or_none()
-    return None if row is None else _lease(cipher, row, asked_at, use_before)
+    return None if row is None else opened(cipher, _sealed_lease(row, asked_at, use_before))
 
 
 async def claim_due(
     connection: Connection,
-    cipher: Cipher,
     *,
     owner: str,
     lease_seconds: float,
     asked_at: float,
     use_before: float,
     limit: int,
-) -> list[Lease]:
-    """Leases on at most ``limit`` grants whose renewal is due, the longest due first."""
+) -> list[SealedLease]:
+    """Leases on at most ``limit`` grants whose renewal is due, the longest due first.
+
+    Each is to be `opened` in its turn: a good many at once would hold up whoever else is served.
+    """
     parameters = {"owner": owner, "lease": lease_seconds, "limit": limit}
     rows = await connection.execute(CLAIM_DUE, parameters)
-    leases = []
-    for row in rows:
-        try:
-            leases.append(_lease(cipher, row, asked_at, use_before))
-        except CipherError as error:
-            log.warning("grant_unreadable", tenant=row.tenant_id, reason=str(error))
-            await _set_aside(connection, row, error)
-    return leases
+    return [_sealed_lease(row, asked_at, use_before) for row in rows]
 
 
-async def _set_aside(connection: Connection, row: Row, error: CipherError) -> None:
+def opened(cipher: Cipher, lease: SealedLease) -> Lease:
+    """Raises `CipherError` where none of the keys opens it, or it is another row's."""
+    token = cipher.decrypt(lease.tenant, "refresh_token", lease.refresh_token)
+    return Lease(
+        tenant=lease.tenant,
+        version=lease.version,
+        owner=lease.owner,
+        refresh_token=RefreshToken(token),
+        scope=lease.scope,
+        use_before=lease.use_before,
+        was_uncertain=lease.was_uncertain,
+        failures=lease.failures,
+        access_dies_at=lease.access_dies_at,
+    )
+
+
+async def set_aside(connection: Connection, lease: SealedLease, error: CipherError) -> None:
     """Nobody can use this row until its key is back: looked at once an hour, not at every lease."""
     parameters = {
-        "tenant": row.tenant_id,
-        "version": row.version,
-        "owner": row.lease_owner,
-        "was_uncertain": row.was_uncertain,
+        "tenant": lease.tenant,
+        "version": lease.version,
+        "owner": lease.owner,
+        "was_uncertain": lease.was_uncertain,
         "retry_in": UNREADABLE_PAUSE_SECONDS,
     }
     await connection.execute(SET_ASIDE, parameters)
@@ -436,7 +447,7 @@ async def record_answer_lost(
     )
 
 
-async def give_back(connection: Connection, lease: Lease) -> None:
+async def give_back(connection: Connection, lease: Lease | SealedLease) -> None:
     """The lease was not made use of."""
     parameters = {
         "tenant": lease.tenant,
@@ -547,14 +558,12 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
     )
 
 
-def _lease(cipher: Cipher, row: Row, asked_at: float, use_before: float) -> Lease:
-    return Lease(
+def _sealed_lease(row: Row, asked_at: float, use_before: float) -> SealedLease:
+    return SealedLease(
         tenant=row.tenant_id,
         version=row.version,
         owner=row.lease_owner,
-        refresh_token=RefreshToken(
-            cipher.decrypt(row.tenant_id, "refresh_token", row.refresh_token)
-        ),
+        refresh_token=row.refresh_token,
         scope=row.scope,
         use_before=use_before,
         was_uncertain=row.was_uncertain,
