@@ -3,12 +3,11 @@ is checked, no path judged, no header looked at but the two that can't go on."""
 
 import os
 
-from ignition_broker.proxy.http1 import Http1Upstream
-from ignition_broker.proxy.upstream import UpstreamLimits
+from ignition_broker.outbound.pool import Limits, Pool
 
-upstream = Http1Upstream(
+upstream = Pool(
     os.environ["UPSTREAM_URL"],
-    UpstreamLimits(
+    Limits(
         connect_timeout_seconds=5, timeout_seconds=30, idle_timeout_seconds=300, connections=1000
     ),
 )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -24,6 +23,7 @@ from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
+from ignition_broker.broker.endpoints import HttpEndpoints
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.journal import Journal
@@ -39,9 +39,9 @@ from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
+from ignition_broker.outbound.pool import Limits, Pool
 from ignition_broker.proxy.forward import Forwarder
-from ignition_broker.proxy.http1 import Http1Upstream
-from ignition_broker.proxy.upstream import Upstream, UpstreamLimits
+from ignition_broker.proxy.upstream import Upstream
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
@@ -101,8 +101,8 @@ class Parts:
     cipher: Cipher
     connector: Connector
     database: Database
+    endpoints: HttpEndpoints
     hearing: Hearing
-    http: httpx.AsyncClient
     issuer: Issuer
     notices: Notices
     provider: Provider
@@ -110,27 +110,18 @@ class Parts:
 
 
 def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
-    """Nothing is connected yet; whoever assembles closes ``http`` and ``database``."""
+    """Nothing is connected yet; whoever assembles closes ``endpoints`` and ``database``."""
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value())
     admin_key = settings.broker_admin_key
-    seconds = settings.broker_provider_timeout
-    http = httpx.AsyncClient(
-        # Connecting ends well before the whole does, so that it is known what was not sent.
-        timeout=httpx.Timeout(seconds, connect=seconds / 2, pool=seconds / 4),
-        follow_redirects=False,
-        trust_env=False,
-        # Every request looks at each idle connection in turn.
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=10, keepalive_expiry=4),
-        headers={"User-Agent": f"ignition-broker/{__version__}"},
-    )
+    endpoints = HttpEndpoints(timeout_seconds=settings.broker_provider_timeout)
 
     def observe(kind: str, outcome: str, seconds: float) -> None:
         metrics.provider_requests.labels(kind, outcome).observe(seconds)
 
     breaker = CircuitBreaker(clock, probe_seconds=settings.broker_provider_timeout)
     provider = Provider(
-        http,
+        endpoints,
         registration(settings),
         clock,
         breaker,
@@ -174,8 +165,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             expected_issuer=settings.ignition_issuer,
         ),
         database=database,
+        endpoints=endpoints,
         hearing=hearing,
-        http=http,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
         notices=notices,
         provider=provider,
@@ -250,7 +241,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             await _cancelled(journaling)
             await journal.close()
             await upstream.aclose()
-            await parts.http.aclose()
+            await parts.endpoints.aclose()
             await parts.database.aclose()
 
     app = DocumentedApp(
@@ -312,7 +303,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
 
 
 def _upstream(settings: Settings) -> Upstream:
-    limits = UpstreamLimits(
+    limits = Limits(
         connect_timeout_seconds=settings.broker_proxy_connect_timeout,
         timeout_seconds=settings.broker_proxy_timeout,
         idle_timeout_seconds=settings.broker_proxy_idle_timeout,
@@ -322,7 +313,7 @@ def _upstream(settings: Settings) -> Upstream:
         from ignition_broker.proxy.http2 import Http2Upstream
 
         return Http2Upstream(settings.ignition_api_url, limits)
-    return Http1Upstream(settings.ignition_api_url, limits)
+    return Pool(settings.ignition_api_url, limits)
 
 
 def workload_identities(settings: Settings, clock: Clock) -> WorkloadIdentities | None:

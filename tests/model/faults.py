@@ -3,8 +3,8 @@ does nothing."""
 
 from __future__ import annotations
 
-import httpx
-
+from ignition_broker.outbound.errors import Unreachable
+from tests.model.ignition import answer
 from tests.model.moves import NEARLY_A_LIFETIME_SECONDS, Point, ask, reach
 from tests.model.replicas import Trouble
 from tests.model.scenario import Scenario
@@ -140,7 +140,7 @@ def lose(scenario: Scenario, is_carried_out: bool) -> None:
     """The connection to Ignition breaks under a request: before it arrives, or after."""
     operation = reach(scenario, ("use", is_carried_out))
     if operation is not None:
-        scenario.world.fail(operation, httpx.ReadError("reset"))
+        scenario.world.fail(operation, Unreachable("reset"))
 
 
 def garble(scenario: Scenario) -> None:
@@ -148,16 +148,14 @@ def garble(scenario: Scenario) -> None:
     operation = reach(scenario, ("use", True))
     if operation is not None:
         operation.is_lost = True
-        operation.answer = httpx.Response(200, text="<html>")
+        operation.answer = answer(200, "<html>")
 
 
 def ignition_answers(scenario: Scenario, status: int, error: str | None = None) -> None:
     """Without having carried it out."""
     operation = reach(scenario, ("use", False))
     if operation is not None:
-        operation.act = lambda: httpx.Response(
-            status, json={"error": error}, headers={"Retry-After": "3"}
-        )
+        operation.act = lambda: answer(status, {"error": error}, **{"retry-after": "3"})
 
 
 def ignition_goes(scenario: Scenario, seconds: float) -> None:

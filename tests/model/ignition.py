@@ -4,13 +4,15 @@ and all its tokens."""
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
-import httpx
-
+from ignition_broker.broker.endpoints import Answer
+from ignition_broker.oauth.requests import OAuthRequest
+from ignition_broker.outbound.errors import Unreachable
 from tests.model.world import IGNITION, Operation, World
 
 if TYPE_CHECKING:
@@ -51,23 +53,23 @@ class Ignition:
     def seconds_left(self, access_token: str) -> float:
         return self.access_ends_at[access_token] - self._world.now
 
-    def carry_out(self, operation: Operation, request: httpx.Request) -> httpx.Response:
+    def carry_out(self, operation: Operation, request: OAuthRequest) -> Answer:
         if self.is_away:
-            raise httpx.ConnectError("refused")
-        form = parse_qs(request.content.decode())
-        if request.url.path == REVOKE_PATH:
+            raise Unreachable("refused", was_sent=False)
+        form = parse_qs(request.body.decode())
+        if urlsplit(request.url).path == REVOKE_PATH:
             self._families[form["token"][0]].is_dead = True
-            return httpx.Response(200)
+            return answer(200, "")
         refresh_token = form["refresh_token"][0]
         self.watch_use(operation, refresh_token)
         family = self._families[refresh_token]
         if not self.is_good(refresh_token):
             family.is_dead = True
-            return httpx.Response(400, json={"error": "invalid_grant"})
+            return answer(400, {"error": "invalid_grant"})
         access_token, successor = self._rotate(family)
-        return httpx.Response(
+        return answer(
             200,
-            json={
+            {
                 "access_token": access_token,
                 "refresh_token": successor,
                 "token_type": "Bearer",
@@ -84,7 +86,13 @@ class Ignition:
         return access_token, refresh_token
 
 
-class Wire(httpx.AsyncBaseTransport):
+def answer(status: int, body: object, **headers: str) -> Answer:
+    return Answer(
+        status, headers, body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    )
+
+
+class Wire:
     """A replica's way to Ignition, below the real `Provider`."""
 
     def __init__(
@@ -95,8 +103,8 @@ class Wire(httpx.AsyncBaseTransport):
         self._ignition = ignition
         self._promises = promises
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        form = parse_qs(request.content.decode())
+    async def post(self, request: OAuthRequest) -> Answer:
+        form = parse_qs(request.body.decode())
         refresh_token = form.get("refresh_token", [""])[0]
         operation = self._world.begin(
             self._replica,
@@ -107,13 +115,11 @@ class Wire(httpx.AsyncBaseTransport):
         if refresh_token:
             self._promises.refresh_token_sent(operation, refresh_token)
         try:
-            response: httpx.Response = await operation.future
-        except httpx.ConnectError:
-            raise
-        except BaseException:
+            response: Answer = await operation.future
+        except BaseException as error:
             # Also where the deadline struck at the moment at which the answer came.
-            operation.is_lost = True
+            operation.is_lost = not (isinstance(error, Unreachable) and not error.was_sent)
             raise
-        if refresh_token and response.is_success and not operation.is_lost:
+        if refresh_token and response.status == 200 and not operation.is_lost:
             self._promises.answer_arrived(self._replica, refresh_token, response)
         return response

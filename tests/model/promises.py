@@ -6,11 +6,12 @@ that came, a process that lived, and one that could do its work before the lease
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
-import httpx
 from sqlalchemy import TextClause
 
+from ignition_broker.broker.endpoints import Answer as TokenAnswer
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.want import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
@@ -151,11 +152,9 @@ class Promises:
             or replica.hindered_seconds(since=use.issued_at) >= HINDRANCE_SECONDS
         )
 
-    def answer_arrived(
-        self, replica: Replica, refresh_token: str, response: httpx.Response
-    ) -> None:
+    def answer_arrived(self, replica: Replica, refresh_token: str, response: TokenAnswer) -> None:
         version = self._versions[refresh_token]
-        self._answers.append(Answer(replica, version, response.json()["refresh_token"]))
+        self._answers.append(Answer(replica, version, json.loads(response.body)["refresh_token"]))
 
     def served(self, call: Call) -> None:
         token = call.token

@@ -8,11 +8,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import httpx
-
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
+from ignition_broker.broker.endpoints import Endpoints
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.notices import Notices
@@ -72,7 +71,7 @@ class Replica:
         cipher: Cipher,
         *,
         database: Callable[[Replica], Database],
-        wire: Callable[[Replica], httpx.AsyncBaseTransport],
+        wire: Callable[[Replica], Endpoints],
     ) -> None:
         self._world = world
         self.owner = f"replica-{serial}"
@@ -93,7 +92,7 @@ class Replica:
         self.database = database(self)
         self.breaker = CircuitBreaker(self.clock, probe_seconds=TIMEOUT_SECONDS)
         self.provider = Provider(
-            httpx.AsyncClient(transport=wire(self), trust_env=False),
+            wire(self),
             REGISTRATION,
             self.clock,
             self.breaker,

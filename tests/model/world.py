@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import httpx
+from ignition_broker.outbound.errors import ExchangeError
 
 if TYPE_CHECKING:
     from tests.model.replicas import Replica
@@ -121,7 +121,7 @@ class World:
     def carry_out(self, operation: Operation) -> None:
         try:
             operation.answer = operation.act()
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, ExchangeError) as error:
             operation.answer = error
         operation.is_carried_out = True
         operation.due_at = self.now + ANSWER_SECONDS[operation.target]

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from ignition_broker.model import Caller, Scope
 from ignition_broker.path_rules import MOST_RULES, MalformedRule, PathRules, check_rules
-from ignition_broker.proxy.errors import PathRefused
-from ignition_broker.proxy.paths import upstream_target
+from ignition_broker.proxy.paths import PathRefused, upstream_target
 
 RULES = ["GET /v1/*", "POST /v1/proposals", "* /health", "DELETE /v1/drafts/*"]
 

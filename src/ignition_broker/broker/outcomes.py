@@ -27,7 +27,7 @@ from ignition_broker.broker.provider import (
 )
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease
+from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease, SealedLease
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage import audit, grants
 from ignition_broker.storage.connection import Connection
@@ -99,9 +99,8 @@ class Outcomes:
                 await self._not_used(lease, "misconfigured", error, pause, actor)
                 return ProviderFault(f"{text}; an operator has to mend it.", tenant=lease.tenant)
             case NotSent():
-                text = f"Ignition can't be reached: {outcome.reason}"
-                wait = await self._not_used(lease, "not_sent", text, None, actor)
-                return _unavailable(lease, text, wait)
+                wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
+                return _unavailable(lease, outcome.reason, wait)
             case Throttled():
                 text = f"Ignition's token endpoint answers status {outcome.status}"
                 asked = outcome.retry_after_seconds
@@ -185,10 +184,10 @@ class Outcomes:
         log.warning("refresh_answer_lost", tenant=lease.tenant, reason=reason, is_live=is_live)
         if isinstance(outcome, NoToken):
             return ProviderFault(f"Ignition's answer: {reason}.", tenant=lease.tenant)
-        failure = _unavailable(lease, f"Ignition did not answer: {reason}", wait)
+        failure = _unavailable(lease, reason, wait)
         return TryAtOnce(failure) if tries_at_once else failure
 
-    async def given_back(self, lease: Lease) -> None:
+    async def given_back(self, lease: Lease | SealedLease) -> None:
         """The lease was not made use of."""
         await self._until_done(lambda c: grants.give_back(c, lease))
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-import httpx
-
 from ignition_broker.broker.breaker import CircuitBreaker
+from ignition_broker.broker.endpoints import Endpoints, UnreadableAnswer
 from ignition_broker.clock import Clock
 from ignition_broker.oauth.answers import NotOAuth, OAuthError, Overloaded, judge_token_answer
 from ignition_broker.oauth.requests import (
@@ -32,8 +31,7 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
-
-LARGEST_ANSWER_BYTES = 1 << 20
+from ignition_broker.outbound.errors import ExchangeError, NoConnectionFree, Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +89,6 @@ class NoToken:
 
 Outcome = Renewed | Refused | Misconfigured | NotSent | Throttled | AnswerLost | NoToken
 
-NOT_SENT_ERRORS = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.ProxyError,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Registration:
@@ -120,7 +110,7 @@ class Provider:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        endpoints: Endpoints,
         registration: Registration,
         clock: Clock,
         breaker: CircuitBreaker,
@@ -128,7 +118,7 @@ class Provider:
         timeout_seconds: float,
         observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
     ) -> None:
-        self._http = http
+        self._endpoints = endpoints
         self._registration = registration
         self._clock = clock
         self._observe = observe
@@ -180,12 +170,10 @@ class Provider:
         )
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                response = await self._http.post(
-                    request.url, content=request.body, headers=dict(request.headers)
-                )
-        except (httpx.HTTPError, TimeoutError):
+                answer = await self._endpoints.post(request)
+        except (ExchangeError, UnreadableAnswer, TimeoutError):
             return False
-        return response.is_success
+        return 200 <= answer.status < 300
 
     async def _ask(self, kind: str, request: OAuthRequest, *sent: Secret) -> Outcome:
         started = self._clock.monotonic()
@@ -201,22 +189,15 @@ class Provider:
         requested_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                async with self._http.stream(
-                    "POST", request.url, content=request.body, headers=dict(request.headers)
-                ) as response:
-                    body = b""
-                    async for chunk in response.aiter_bytes():
-                        body += chunk
-                        if len(body) > LARGEST_ANSWER_BYTES:
-                            return NoToken("the answer is larger than 1 MiB")
-        except NOT_SENT_ERRORS as error:
-            return NotSent(type(error).__name__)
+                answer = await self._endpoints.post(request)
         except TimeoutError:
-            return AnswerLost(f"no answer within {self.timeout_seconds:g} s")
-        except httpx.HTTPError as error:
-            return AnswerLost(type(error).__name__)
+            return AnswerLost(f"Ignition gave no answer within {self.timeout_seconds:g} s")
+        except ExchangeError as error:
+            return _unanswered(error)
+        except UnreadableAnswer as error:
+            return NoToken(str(error))
         verdict = judge_token_answer(
-            response.status_code, response.headers, body, now=self._clock.now()
+            answer.status, answer.headers, answer.body, now=self._clock.now()
         )
         match verdict:
             case TokenAnswer():
@@ -235,6 +216,15 @@ class Provider:
                 return NoToken(verdict.reason)
             case _:
                 assert_never(verdict)
+
+
+def _unanswered(error: ExchangeError) -> NotSent | AnswerLost:
+    reason = error.detail.rstrip(".")
+    match error:
+        case NoConnectionFree() | Unreachable(was_sent=False):
+            return NotSent(reason)
+        case _:
+            return AnswerLost(reason)
 
 
 def _masked(text: str, secrets: Sequence[Secret]) -> str:

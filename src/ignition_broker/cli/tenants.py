@@ -48,7 +48,7 @@ def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
         try:
             return await work(parts)
         finally:
-            await parts.http.aclose()
+            await parts.endpoints.aclose()
             await parts.database.aclose()
 
     return asyncio.run(run())

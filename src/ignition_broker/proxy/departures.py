@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from ignition_broker.proxy.errors import ProxyError
+from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.replay import RequestBody
 
 # Most calls are over by then, and cost neither a task nor a timer.
@@ -73,7 +73,7 @@ class Departure:
             self._task.uncancel()
             return True
         # The API's client saw the body end early, and nobody is left to be told.
-        return isinstance(error, ProxyError)
+        return isinstance(error, ExchangeError)
 
     def watch_if_it_lasts(self) -> None:
         if self._watcher is None and self._is_seen:

@@ -11,18 +11,18 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
-from ignition_broker.proxy.connection import BODILESS_STATUSES
+from ignition_broker.outbound.connection import BODILESS_STATUSES
+from ignition_broker.outbound.errors import Unreachable
+from ignition_broker.outbound.exchange import Headers
 from ignition_broker.proxy.departures import Departures
-from ignition_broker.proxy.errors import PathRefused, UpstreamUnreachable
 from ignition_broker.proxy.headers import (
     ApiLinks,
-    Headers,
     is_token_problem,
     request_headers,
     response_headers,
 )
 from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
-from ignition_broker.proxy.paths import upstream_target
+from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
 from ignition_broker.proxy.replay import RequestBody
 from ignition_broker.proxy.retries import (
@@ -110,8 +110,8 @@ class Forwarder:
     async def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
     ) -> None:
-        """Streams the API's answer. Raises `proxy.errors` or what ``tokens`` raises, before
-        anything was sent; once the answer has begun, an error breaks it off."""
+        """Streams the API's answer. Raises `ExchangeError`, `PathRefused` or what ``tokens``
+        raises, before anything was sent; once the answer has begun, an error breaks it off."""
         method: str = scope["method"]
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
@@ -197,7 +197,7 @@ class Forwarder:
             body = request.body.chunks() if request.has_body else None
             try:
                 return await self._upstream.send(request.method, request.target, headers, body)
-            except UpstreamUnreachable as error:
+            except Unreachable as error:
                 # RFC 9110 section 9.2.2: what may have been carried out is sent again only where
                 # twice is as good as once.
                 is_safe = not error.was_sent or (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-Headers = list[tuple[bytes, bytes]]
+from ignition_broker.outbound.exchange import Headers
 
 # RFC 9110 section 7.6.1, and those that only made sense on the caller's own connection.
 HOP_BY_HOP = frozenset(

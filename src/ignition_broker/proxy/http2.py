@@ -1,23 +1,27 @@
 """The API over HTTP/2 where it speaks it, else HTTP/1.1: httpcore's pool behind the same seam.
 
 For APIs that are reached by HTTP/2 alone, or over one connection: this is several times slower than
-`proxy.http1`, since all of the protocol is Python.
+`outbound`, since all of the protocol is Python.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
-from ignition_broker.broker.errors import Unavailable
-from ignition_broker.proxy.errors import UpstreamTimeout, UpstreamUnreachable
-from ignition_broker.proxy.headers import Headers
-from ignition_broker.proxy.replay import CallerGone
-from ignition_broker.proxy.upstream import UpstreamLimits
+from ignition_broker.outbound.errors import (
+    BodyBrokeOff,
+    ExchangeError,
+    NoConnectionFree,
+    TimedOut,
+    Unreachable,
+)
+from ignition_broker.outbound.exchange import Headers
+from ignition_broker.outbound.pool import Limits
+from ignition_broker.outbound.tls import client_context
 
 KEEP_ALIVE_SECONDS = 4.0
 
@@ -47,7 +51,7 @@ class Http2Answer:
 class Http2Upstream:
     """``api_url``: the origin that every request goes to; its path is not used here."""
 
-    def __init__(self, api_url: str, limits: UpstreamLimits) -> None:
+    def __init__(self, api_url: str, limits: Limits) -> None:
         parts = urlsplit(api_url)
         self._scheme = parts.scheme.encode("ascii")
         self._host = (parts.hostname or "").encode("idna")
@@ -55,7 +59,7 @@ class Http2Upstream:
         self._authority = parts.netloc.encode("idna")
         self._limits = limits
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl.create_default_context(),
+            ssl_context=client_context("h2", "http/1.1"),
             max_connections=limits.connections,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
             http2=True,
@@ -80,8 +84,8 @@ class Http2Upstream:
         )
         try:
             response = await self._pool.handle_async_request(request)
-        except CallerGone:
-            raise UpstreamUnreachable("The caller left before its body was whole.") from None
+        except BodyBrokeOff:
+            raise Unreachable("The request's body broke off.") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _translated(error, "The API can't be reached") from error
         # Read anew at every wait: from here on it bounds the silence between two pieces.
@@ -92,11 +96,11 @@ class Http2Upstream:
         await self._pool.aclose()
 
 
-def _translated(error: Exception, what: str) -> Exception:
+def _translated(error: Exception, what: str) -> ExchangeError:
     if isinstance(error, httpcore.PoolTimeout):
-        return Unavailable("All connections to the API have been in use for too long.")
+        return NoConnectionFree("All connections to the API have been in use for too long.")
     is_connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
     if isinstance(error, httpcore.TimeoutException) and not is_connecting:
-        return UpstreamTimeout("The API was silent for too long.")
+        return TimedOut("The API was silent for too long.")
     detail = f"{what}: {type(error).__name__}."
-    return UpstreamUnreachable(detail, was_sent=not is_connecting)
+    return Unreachable(detail, was_sent=not is_connecting)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-from ignition_broker.proxy.errors import PathRefused
+from ignition_broker.broker.errors import InvalidRequest
 
 # Most paths: no dot begins a segment, nothing is encoded, and there is nothing to judge.
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)+/?")
 _VISIBLE = re.compile(rb"[\x21-\x7e\x80-\xff]*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _DECODINGS = 4
+
+
+class PathRefused(InvalidRequest):
+    """The target could leave the API's base path."""
 
 
 def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:

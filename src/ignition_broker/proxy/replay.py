@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.types import Receive
 
-
-class CallerGone(Exception):
-    """The caller went away before its body was whole."""
+from ignition_broker.outbound.errors import BodyBrokeOff
 
 
 class RequestBody:
@@ -45,7 +43,7 @@ class RequestBody:
             if message["type"] == "http.disconnect":
                 self.is_caller_gone = True
                 self._end()
-                raise CallerGone
+                raise BodyBrokeOff
             chunk = message.get("body", b"")
             self._keep(chunk)
             if not message.get("more_body", False):

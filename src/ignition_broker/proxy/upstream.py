@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Protocol
 
-from ignition_broker.proxy.headers import Headers
+from ignition_broker.outbound.exchange import Headers
 
 
 class UpstreamAnswer(Protocol):
@@ -23,8 +22,8 @@ class UpstreamAnswer(Protocol):
     async def read(self) -> bytes:
         """What has come since the last time, at least a byte; ``b""`` at the body's end.
 
-        Raises `UpstreamUnreachable` where the body ends early, `UpstreamTimeout` where nothing
-        comes for too long.
+        Raises `Unreachable` where the body ends early, `TimedOut` where nothing comes for too
+        long.
         """
         ...
 
@@ -37,19 +36,7 @@ class Upstream(Protocol):
     async def send(
         self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> UpstreamAnswer:
-        """Raises `UpstreamUnreachable` or `UpstreamTimeout`; `Unavailable` where every connection
-        that may be held is in use."""
+        """Raises `ExchangeError`."""
         ...
 
     async def aclose(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamLimits:
-    """``timeout_seconds`` bounds the wait for the response's headers once the API has taken the
-    request, ``idle_timeout_seconds`` the one between two pieces of the answer."""
-
-    connect_timeout_seconds: float
-    timeout_seconds: float
-    idle_timeout_seconds: float
-    connections: int

@@ -15,7 +15,13 @@ from starlette.routing import Match
 
 from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
-from ignition_broker.proxy import errors as proxy_errors
+from ignition_broker.outbound.errors import (
+    ExchangeError,
+    NoConnectionFree,
+    TimedOut,
+    Unreachable,
+)
+from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
 from ignition_broker.web.rendering import failure
 from ignition_broker.web.sessions import FormForged, SessionEnded
@@ -54,13 +60,14 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
     errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),
     errors.Unavailable: ("unavailable", 503, "Temporarily unavailable"),
-    proxy_errors.PathRefused: ("invalid-request", 400, "The path is not passed on"),
-    proxy_errors.UpstreamUnreachable: (
+    PathRefused: ("invalid-request", 400, "The path is not passed on"),
+    NoConnectionFree: ("unavailable", 503, "Temporarily unavailable"),
+    Unreachable: (
         "upstream-unreachable",
         502,
         "Ignition's API can't be reached",
     ),
-    proxy_errors.UpstreamTimeout: ("upstream-timeout", 504, "Ignition's API did not answer"),
+    TimedOut: ("upstream-timeout", 504, "Ignition's API did not answer"),
     StorageUnavailable: ("unavailable", 503, "Temporarily unavailable"),
     StorageFault: ("internal-error", 500, "Internal error"),
     CipherError: ("internal-error", 500, "Internal error"),
@@ -122,7 +129,7 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
         headers["Retry-After"] = str(math.ceil(seconds))
     if isinstance(error, errors.BrokerError):
         detail, tenant = error.detail, error.tenant
-    elif isinstance(error, proxy_errors.ProxyError):
+    elif isinstance(error, ExchangeError):
         detail, tenant = error.detail, None
     elif status == 503:
         detail, tenant = "The database is away; try again shortly.", None
@@ -136,7 +143,7 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
 def answer_for(error: Exception, request_id: str, path: str) -> Response:
     """For the routes ahead of FastAPI: with the request's id, and a line in the log for what is no
     caller's doing."""
-    if not isinstance(error, errors.BrokerError | proxy_errors.ProxyError | StorageUnavailable):
+    if not isinstance(error, errors.BrokerError | ExchangeError | StorageUnavailable):
         log.error("request_failed", request_id=request_id, path=path, exc_info=error)
     answer = problem_for(error, request_id)
     answer.headers["X-Request-ID"] = request_id

@@ -12,7 +12,7 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.journal import Journal
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
-from ignition_broker.proxy.errors import ProxyError
+from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.proxy.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
@@ -82,7 +82,7 @@ class ProxyRoute:
 
 def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:
     """The answer has begun: what is left to say is that it does not go on."""
-    if not isinstance(error, ProxyError) or BREAK_OFF not in scope["state"]:
+    if not isinstance(error, ExchangeError) or BREAK_OFF not in scope["state"]:
         raise error
     log.warning(
         "answer_broken_off", tenant=call.tenant, request_id=call.request_id, reason=error.detail

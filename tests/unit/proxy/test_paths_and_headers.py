@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ignition_broker.proxy.errors import PathRefused
 from ignition_broker.proxy.headers import (
     ApiLinks,
     is_token_problem,
     request_headers,
     response_headers,
 )
-from ignition_broker.proxy.paths import upstream_target
+from ignition_broker.proxy.paths import PathRefused, upstream_target
 
 
 @pytest.mark.parametrize(

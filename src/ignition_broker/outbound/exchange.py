@@ -1,4 +1,4 @@
-"""One request and its answer on a connection to the API, as the caller's side sees it."""
+"""One request and its answer on a connection, as the side that asks sees it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import math
 from collections import deque
 from typing import Protocol
 
-from ignition_broker.proxy.errors import ProxyError, UpstreamUnreachable
-from ignition_broker.proxy.headers import Headers
+from ignition_broker.outbound.errors import ExchangeError, Unreachable
 
+Headers = list[tuple[bytes, bytes]]
+"""In order; of an answer, with names in lower case."""
 NEVER = math.inf
-# What may lie here unread before the API is made to wait.
+# What may lie here unread before the server is made to wait.
 READ_AHEAD_BYTES = 1 << 17
 
 
@@ -19,7 +20,7 @@ class Line(Protocol):
     """What an exchange needs of its connection."""
 
     def hold(self) -> None:
-        """Reads no more from the API for now."""
+        """Reads no more from the server for now."""
         ...
 
     def resume(self) -> None: ...
@@ -74,7 +75,7 @@ class Exchange:
         self._pieces_bytes = 0
         self._held = False
         self._waiter: asyncio.Future[None] | None = None
-        self._failure: ProxyError | None = None
+        self._failure: ExchangeError | None = None
 
     @property
     def is_over(self) -> bool:
@@ -117,7 +118,7 @@ class Exchange:
     def close(self) -> None:
         """Gives up what has not been read."""
         if not self.is_over and self._line is not None:
-            self.fail(UpstreamUnreachable("The answer was given up."))
+            self.fail(Unreachable("The answer was given up."))
 
     def begin_answer(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -141,7 +142,7 @@ class Exchange:
         self._line = None
         self._wake()
 
-    def fail(self, error: ProxyError) -> None:
+    def fail(self, error: ExchangeError) -> None:
         """Over before its end: what has come can still be read, then ``error`` is raised."""
         if self.is_over:
             return

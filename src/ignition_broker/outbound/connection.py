@@ -1,18 +1,17 @@
-"""One connection to the API, HTTP/1.1 (RFC 9112): a request at a time, written as it is given and
+"""One connection to a server, HTTP/1.1 (RFC 9112): a request at a time, written as it is given and
 read by llhttp, the parser that uvicorn reads its own callers with."""
 
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 import httptools
 
-from ignition_broker.proxy.errors import UpstreamUnreachable
-from ignition_broker.proxy.exchange import NEVER, Exchange
-from ignition_broker.proxy.headers import Headers
-from ignition_broker.proxy.replay import CallerGone
+from ignition_broker.outbound.errors import BodyBrokeOff, Unreachable
+from ignition_broker.outbound.exchange import NEVER, Exchange, Headers
 
 # What nginx takes by default is far less.
 HEAD_BYTES = 1 << 16
@@ -24,14 +23,16 @@ SWITCHING_PROTOCOLS = 101
 
 class Connection(asyncio.Protocol):
     """``on_free`` is called when the connection can take another request, ``on_lost`` when it is
-    gone. Between the two it belongs to one `Exchange`."""
+    gone. Between the two it belongs to one `Exchange`. ``server``: its name in errors."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         on_free: Callable[[Connection], None],
         on_lost: Callable[[Connection], None],
+        server: str,
     ) -> None:
+        self._server = server
         self._loop = loop
         self._on_free = on_free
         self._on_lost = on_lost
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._is_head_whole = False
         self._ends_with_connection = False
+        self.was_made = False
         self.is_open = False
         self.free_since = 0.0
         self.requests = 0
@@ -76,6 +78,11 @@ class Connection(asyncio.Protocol):
                 self._write(exchange, body, timeout_seconds, is_chunked=is_chunked)
             )
         return exchange
+
+    def is_readable(self) -> bool:
+        """Whether something has come that the event loop has not seen yet. On an idle connection
+        that is its end, or what nobody asked for."""
+        return bool(self._poll.poll(0))
 
     def hold(self) -> None:
         if self.is_open:
@@ -116,8 +123,8 @@ class Connection(asyncio.Protocol):
                         exchange.deadline = NEVER
             if is_chunked:
                 self._transport.write(b"0\r\n\r\n")
-        except CallerGone:
-            exchange.fail(UpstreamUnreachable("The caller left before its body was whole."))
+        except BodyBrokeOff:
+            exchange.fail(Unreachable("The request's body broke off."))
             return
         if not exchange.has_answered:
             exchange.deadline = self._loop.time() + timeout_seconds
@@ -127,6 +134,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.was_made = True
         self.is_open = True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -231,8 +241,8 @@ class Connection(asyncio.Protocol):
             return
         what = "answer broke off" if exchange.has_answered else "connection brought no answer"
         exchange.fail(
-            UpstreamUnreachable(
-                f"The API's {what}: it {reason}.",
+            Unreachable(
+                f"{self._server}'s {what}: it {reason}.",
                 may_be_stale=self.requests > 1 and not exchange.has_answered,
             )
         )

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from ignition_broker.proxy.errors import UpstreamTimeout, UpstreamUnreachable
-from ignition_broker.proxy.exchange import NEVER, READ_AHEAD_BYTES, Exchange
+from ignition_broker.outbound.errors import TimedOut, Unreachable
+from ignition_broker.outbound.exchange import NEVER, READ_AHEAD_BYTES, Exchange
 
 
 class Line:
@@ -59,10 +59,10 @@ async def test_what_came_ahead_of_a_break_is_read_before_it_is_raised():
     exchange, line = begun()
     exchange.begin_answer(200, [])
     exchange.take(b"half")
-    exchange.fail(UpstreamUnreachable("gone"))
-    exchange.fail(UpstreamTimeout("too late to matter"))
+    exchange.fail(Unreachable("gone"))
+    exchange.fail(TimedOut("too late to matter"))
     assert await exchange.read() == b"half"
-    with pytest.raises(UpstreamUnreachable):
+    with pytest.raises(Unreachable):
         await exchange.read()
     assert line.calls == ["abort"]
 

@@ -1,0 +1,1 @@
+"""HTTP/1.1 to the servers that the broker asks: Ignition's API, and Ignition's OAuth endpoints."""
