@@ -1,10 +1,16 @@
-"""How fast the background refresher asks."""
+"""How fast the background refresher asks, and what it does with a lease that it can't use."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from cryptography.fernet import Fernet
+
+from ignition_broker.broker.breaker import OPENS_AFTER, CircuitBreaker
 from ignition_broker.broker.schedule import CATCH_UP_SECONDS, Schedule
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import SealedLease
+from ignition_broker.storage.errors import StorageUnavailable
 
 
 class LateClock:
@@ -42,3 +48,38 @@ def test_a_busy_process_that_wakes_up_late_keeps_the_rate():
 def test_what_was_not_asked_while_nothing_was_due_is_not_made_up_for():
     assert turns_in(1.0, LateClock(0.0), 400, idle_before=60.0) <= 401
     assert turns_in(1.0, LateClock(2 * CATCH_UP_SECONDS), 400) <= 10
+
+
+class AwayDatabase:
+    """Every statement fails."""
+
+    async def single(self, _work: Any) -> Any:
+        raise StorageUnavailable("away")
+
+
+async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_database_is_away():
+    clock: Any = LateClock(0.0)
+    breaker = CircuitBreaker(clock, probe_seconds=1000)
+    for _ in range(OPENS_AFTER):
+        breaker.failed()
+    clock.elapsed += 10
+    assert breaker.pause() is None, "this one is the probe"
+    assert breaker.pause() is not None
+    nobody: Any = None
+    cipher = Cipher([Fernet.generate_key().decode()])
+    database: Any = AwayDatabase()
+    schedule = Schedule(database, cipher, breaker, nobody, nobody, nobody, clock, rate=1)
+    await schedule._renew(
+        SealedLease(
+            tenant="torn",
+            version=1,
+            owner="me",
+            refresh_token=b"torn",
+            scope="",
+            use_before=clock.elapsed + 10,
+            was_uncertain=False,
+            failures=0,
+            access_dies_at=0.0,
+        )
+    )
+    assert breaker.pause() is None, "another may be"

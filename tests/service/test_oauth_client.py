@@ -1,0 +1,342 @@
+"""How the OAuth endpoints are asked: over real sockets, against servers that answer oddly, go away,
+or let nobody in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import socket
+import time
+import zlib
+
+import pytest
+from tests.service.certificates import Authority
+from tests.service.wire import OK, RawUpstream
+
+from ignition_broker.broker import endpoints as endpoints_module
+from ignition_broker.broker.endpoints import LARGEST_ANSWER_BYTES, HttpEndpoints, UnreadableAnswer
+from ignition_broker.oauth.requests import OAuthRequest
+from ignition_broker.outbound.errors import (
+    ExchangeError,
+    NoConnectionFree,
+    TimedOut,
+    Unreachable,
+)
+from ignition_broker.outbound.exchange import Exchange
+from ignition_broker.outbound.pool import Limits, Pool
+
+BODY = b"grant_type=refresh_token&refresh_token=abc"
+TOKEN = b'{"access_token": "a"}'
+
+
+@pytest.fixture
+async def endpoints():
+    client = HttpEndpoints(timeout_seconds=3)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def pool(upstream):
+    """Of one connection at most."""
+    limits = Limits(
+        connect_timeout_seconds=0.4, timeout_seconds=5, idle_timeout_seconds=5, connections=1
+    )
+    client = Pool(f"http://127.0.0.1:{upstream.port}", limits)
+    yield client
+    await client.aclose()
+
+
+def request(url: str) -> OAuthRequest:
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+    return OAuthRequest(url, form, BODY)
+
+
+def at(upstream: RawUpstream, path: str = "/token") -> OAuthRequest:
+    return request(f"http://127.0.0.1:{upstream.port}{path}")
+
+
+def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    lines = [b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def test_one_post_with_its_length_its_headers_and_nothing_compressed_asked_for(
+    endpoints, upstream
+):
+    upstream.answers(answer(TOKEN, b"X-Request-Id: 7"))
+    received = await endpoints.post(at(upstream, "/oauth/t%C3%A4ken+a?tenant=x y"))
+    assert (received.status, received.body) == (200, TOKEN)
+    assert received.headers["x-request-id"] == "7"
+    seen = upstream.last
+    assert seen.head.startswith(b"POST /oauth/t%C3%A4ken+a?tenant=x%20y HTTP/1.1\r\n")
+    assert seen.body == BODY
+    assert seen.values(b"host") == [b"127.0.0.1:%d" % upstream.port]
+    assert seen.values(b"content-length") == [b"%d" % len(BODY)]
+    assert seen.values(b"content-type") == [b"application/x-www-form-urlencoded"]
+    assert seen.values(b"accept-encoding") == [b"identity"]
+    assert seen.values(b"user-agent")[0].startswith(b"ignition-broker/")
+    assert BODY.decode() not in repr(received)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", gzip.compress(TOKEN)),
+        (b"X-Gzip", gzip.compress(TOKEN)),
+        (b"deflate", zlib.compress(TOKEN)),
+        (b"identity", TOKEN),
+    ],
+)
+async def test_an_answer_that_was_compressed_unasked_is_read(endpoints, upstream, coding, body):
+    upstream.answers(answer(body, b"Content-Encoding: " + coding))
+    assert (await endpoints.post(at(upstream))).body == TOKEN
+
+
+async def test_an_answer_without_a_length_ends_with_its_connection(endpoints, upstream):
+    async def script(exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(b"HTTP/1.0 200 OK\r\n\r\n" + TOKEN)
+        exchange.writer.close()
+
+    upstream.plays(script)
+    assert (await endpoints.post(at(upstream))).body == TOKEN
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (answer(b"x" * (LARGEST_ANSWER_BYTES + 1)), "larger than 1 MiB"),
+        (
+            answer(gzip.compress(b"x" * (LARGEST_ANSWER_BYTES + 1)), b"Content-Encoding: gzip"),
+            "larger than 1 MiB",
+        ),
+        (answer(gzip.compress(TOKEN)[:-9], b"Content-Encoding: gzip"), "cut off"),
+        (answer(TOKEN, b"Content-Encoding: gzip"), "not the gzip that it says it is"),
+        (answer(TOKEN, b"Content-Encoding: br"), "'br' was not asked for"),
+        (answer(TOKEN, b"Content-Encoding: gzip, gzip"), "'gzip, gzip' was not asked for"),
+    ],
+    ids=["large", "bomb", "cut off", "not gzip", "br", "twice"],
+)
+async def test_an_answer_that_can_not_be_read_says_why(endpoints, upstream, raw, why):
+    upstream.answers(raw)
+    with pytest.raises(UnreadableAnswer, match=why):
+        await endpoints.post(at(upstream))
+    upstream.answers(answer(TOKEN))
+    assert (await endpoints.post(at(upstream))).body == TOKEN
+
+
+async def test_a_redirect_is_an_answer_like_another(endpoints, upstream):
+    upstream.answers(answer(b"", b"Location: /elsewhere", status=b"302 Found"))
+    assert (await endpoints.post(at(upstream))).status == 302
+    assert len(upstream.exchanges) == 1
+
+
+async def test_endpoints_of_one_origin_share_a_connection(endpoints, upstream):
+    upstream.answers(answer(TOKEN))
+    for path in ("/token", "/revoke", "/token"):
+        await endpoints.post(at(upstream, path))
+    assert len({exchange.connection for exchange in upstream.exchanges}) == 1
+
+
+async def test_a_connection_that_ended_while_it_was_idle_is_not_used_even_unseen(
+    endpoints, upstream
+):
+    async def answer_and_leave(exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(answer(TOKEN))
+        exchange.writer.close()
+
+    upstream.plays(answer_and_leave)
+    for _ in range(5):
+        assert (await endpoints.post(at(upstream))).body == TOKEN
+        # Blocks the event loop, which so learns of the end only once the next request is out.
+        time.sleep(0.05)  # noqa: ASYNC251
+    assert len(upstream.exchanges) == 5
+
+
+async def test_what_broke_off_may_have_arrived_and_is_not_sent_twice(endpoints, upstream):
+    upstream.answers(answer(TOKEN))
+    await endpoints.post(at(upstream))
+
+    async def cut(exchange) -> None:
+        await exchange.read_body()
+        raise ConnectionError
+
+    upstream.plays(cut)
+    with pytest.raises(Unreachable, match=r"Ignition's connection brought no answer") as lost:
+        await endpoints.post(at(upstream))
+    assert lost.value.was_sent
+    assert len(upstream.exchanges) == 1
+
+
+async def test_an_answer_that_breaks_off_is_no_answer(endpoints, upstream):
+    async def cut(exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(answer(TOKEN)[:-1])
+        raise ConnectionError
+
+    upstream.plays(cut)
+    with pytest.raises(Unreachable, match=r"Ignition's answer broke off") as lost:
+        await endpoints.post(at(upstream))
+    assert lost.value.was_sent
+
+
+async def test_silence_is_a_time_out(upstream):
+    async def hang(exchange) -> None:
+        await exchange.wait_gone()
+
+    upstream.plays(hang)
+    client = HttpEndpoints(timeout_seconds=0.3)
+    with pytest.raises(TimedOut, match=r"Ignition sent no response headers within 0\.3 s"):
+        await client.post(at(upstream))
+    await client.aclose()
+
+
+async def test_what_found_no_connection_was_not_sent(endpoints):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        with pytest.raises(Unreachable, match=r"can't be reached: ConnectionRefused") as lost:
+            await endpoints.post(request(f"http://127.0.0.1:{port}/token"))
+    assert not lost.value.was_sent
+
+
+async def test_a_name_without_an_address_is_said_to_be_one(endpoints, monkeypatch):
+    async def unknown(*_arguments, **_options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown, raising=False)
+    with pytest.raises(Unreachable, match="its name leads to no address") as lost:
+        await endpoints.post(request("https://nowhere.invalid/token"))
+    assert not lost.value.was_sent
+
+
+async def test_a_server_that_proves_nothing_is_sent_nothing(endpoints, tmp_path):
+    stranger = Authority(tmp_path, "stranger")
+    server = RawUpstream(tls=stranger.issue("127.0.0.1").server_context()).start()
+    try:
+        with pytest.raises(Unreachable, match="its certificate proves nothing") as lost:
+            await endpoints.post(request(f"https://127.0.0.1:{server.port}/token"))
+    finally:
+        server.stop()
+    assert not lost.value.was_sent
+    assert server.exchanges == []
+
+
+async def test_a_pool_in_full_use_sends_nothing(upstream, monkeypatch):
+    monkeypatch.setattr(endpoints_module, "CONNECTIONS", 1)
+    client = HttpEndpoints(timeout_seconds=1.2)
+
+    async def slow(exchange) -> None:
+        await exchange.read_body()
+        await asyncio.sleep(0.8)
+        await exchange.send(answer(TOKEN))
+
+    upstream.plays(slow)
+    first = asyncio.create_task(client.post(at(upstream)))
+    await asyncio.sleep(0.1)
+    with pytest.raises(NoConnectionFree, match=r"All 1 connections to Ignition .* for 0\.4 s"):
+        await client.post(at(upstream))
+    assert (await first).body == TOKEN
+    assert len(upstream.exchanges) == 1
+    await client.aclose()
+
+
+@contextlib.contextmanager
+def black_hole():
+    """A port on which connecting takes for ever: its backlog is full."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield address[1]
+
+
+def named(monkeypatch, *ports: int) -> None:
+    """Every name leads to these, in turn."""
+
+    async def getaddrinfo(*_arguments, **_options):
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))
+            for port in ports
+        ]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+
+
+async def test_an_address_that_leads_nowhere_does_not_hold_up_the_next(
+    endpoints, upstream, monkeypatch
+):
+    upstream.answers(answer(TOKEN))
+    with black_hole() as nowhere:
+        named(monkeypatch, nowhere, upstream.port)
+        began = time.monotonic()
+        assert (await endpoints.post(request("http://ignition.example/token"))).body == TOKEN
+    assert 0.2 < time.monotonic() - began < 0.9
+
+
+async def test_connecting_for_ever_ends_in_time_and_sent_nothing(monkeypatch):
+    client = HttpEndpoints(timeout_seconds=1.2)
+    with black_hole() as nowhere:
+        named(monkeypatch, nowhere)
+        with pytest.raises(Unreachable, match=r"not accept connections within 0\.4 s") as lost:
+            await client.post(request("http://ignition.example/token"))
+    assert not lost.value.was_sent
+    await client.aclose()
+
+
+async def test_a_caller_that_leaves_while_it_connects_leaves_its_place(pool, upstream):
+    """At every step of it; one place that was lost would be all that there are."""
+    upstream.answers(OK)
+    for steps in range(25):
+        leaving = asyncio.create_task(pool.send("GET", b"/", [], None))
+        for _ in range(steps):
+            await asyncio.sleep(0.0005)
+        leaving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await leaving).close()
+        assert await ok(pool)
+
+
+async def test_a_caller_that_leaves_while_it_waits_hands_its_turn_on(pool, upstream):
+    async def slow(exchange) -> None:
+        await exchange.read_body()
+        await asyncio.sleep(0.2)
+        await exchange.send(OK)
+
+    upstream.plays(slow)
+    first = asyncio.create_task(ok(pool))
+    await asyncio.sleep(0.05)
+    second, third = asyncio.create_task(ok(pool)), asyncio.create_task(ok(pool))
+    await asyncio.sleep(0.05)
+    second.cancel()
+    assert await first
+    assert await third
+    assert second.cancelled()
+
+
+async def test_a_place_is_free_again_after_every_failure(pool, upstream):
+    async def cut(exchange) -> None:
+        raise ConnectionError
+
+    for _ in range(3):
+        upstream.plays(cut)
+        with pytest.raises(ExchangeError):
+            await ok(pool)
+        upstream.answers(OK)
+        assert await ok(pool)
+
+
+async def ok(pool: Pool) -> bool:
+    exchange: Exchange = await pool.send("GET", b"/", [], None)
+    try:
+        return await exchange.read() == b"ok"
+    finally:
+        exchange.close()
