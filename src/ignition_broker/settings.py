@@ -300,6 +300,7 @@ def _safe_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         _port = parts.port
+        parts.netloc.encode("idna")
     except ValueError:
         raise ValueError("must be an absolute http or https URL") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:

@@ -17,15 +17,17 @@ def test_settings_that_are_missing_or_malformed_are_named_and_never_shown(idle_b
         idle_broker.settings["REDIRECT_URI"] = "http://broker.example.com/callback"
         idle_broker.settings["BROKER_ADMIN_KEY"] = "too-short"
         idle_broker.settings["BROKER_PORT"] = ""
+        idle_broker.settings["IGNITION_TOKEN_URL"] = "https://ignition..com/oauth/token"
         idle_broker.settings["DATABASE_URL"] = "postgresql://broker:hunter3@host:x/broker"
         ended = idle_broker.command("serve")
         assert ended.returncode == 2
         lines = ended.stderr.strip().splitlines()
-        assert len(lines) == 5, ended.stderr
+        assert len(lines) == 6, ended.stderr
         for name in (
             "IGNITION_CLIENT_ID: is missing",
             "BROKER_ENCRYPTION_KEYS: ",
             "REDIRECT_URI: must be https",
+            "IGNITION_TOKEN_URL: must be an absolute",
             "BROKER_ADMIN_KEY: must have at least 32",
             "DATABASE_URL: has no proper host and port",
         ):
