@@ -18,6 +18,7 @@ from benchmarks.stand import Broker, Stand, stand
 
 CONNECTIONS = 256
 SHARE_OF_PEAK = 0.7
+TRIALS = 3
 TOKENS_FOR_EACH_CALL = 3
 TENANTS = [f"mixed-{number}" for number in range(200)]
 SCRIPT = ROOT / "benchmarks" / "mixed.lua"
@@ -60,10 +61,13 @@ def measure(stand_: Stand, *, seconds: float = 600) -> Mixed:
         kinds = TOKENS_FOR_EACH_CALL + 1
         peak = kinds / (TOKENS_FOR_EACH_CALL / tokens + 1 / calls)
         # wrk waits between an answer and the next request: what both take besides is found out.
+        # It grows with the load, hence more than one trial.
         cycle_ms = 1000 * CONNECTIONS / (SHARE_OF_PEAK * peak)
-        trial = _loaded(stand_, broker, peak, 5, delay_ms=round(cycle_ms))
-        besides_ms = 1000 * CONNECTIONS / trial.per_second - round(cycle_ms)
-        return _loaded(stand_, broker, peak, seconds, delay_ms=round(cycle_ms - besides_ms))
+        delay_ms = cycle_ms
+        for _ in range(TRIALS):
+            trial = _loaded(stand_, broker, peak, 5, delay_ms=round(delay_ms))
+            delay_ms += cycle_ms - 1000 * CONNECTIONS / trial.per_second
+        return _loaded(stand_, broker, peak, seconds, delay_ms=round(delay_ms))
 
 
 def _loaded(stand_: Stand, broker: Broker, peak: float, seconds: float, *, delay_ms: int) -> Mixed:
