@@ -54,11 +54,11 @@ def wrk(
 
 def parsed(text: str) -> Measured:
     requests = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m), ([\d.]+)([KMGT]?)B read", text)
-    if requests is None:
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+(?:us|ms|s|m))$", text, re.MULTILINE))
+    if requests is None or len(percentiles) < 2:
         raise RuntimeError(f"wrk printed something else: {text}")
     count, seconds = int(requests[1]), float(requests[2]) * _UNITS[requests[3]]
     size = float(requests[4]) * 1024.0 ** " KMGT".index(requests[5] or " ")
-    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+(?:us|ms|s|m))$", text, re.MULTILINE))
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(
         r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text
