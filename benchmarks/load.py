@@ -54,7 +54,7 @@ def wrk(
 
 def parsed(text: str) -> Measured:
     requests = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m), ([\d.]+)([KMGT]?)B read", text)
-    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+(?:us|ms|s|m))$", text, re.MULTILINE))
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+([\d.]+(?:us|ms|s|m)) *$", text, re.MULTILINE))
     if requests is None or len(percentiles) < 2:
         raise RuntimeError(f"wrk printed something else: {text}")
     count, seconds = int(requests[1]), float(requests[2]) * _UNITS[requests[3]]
