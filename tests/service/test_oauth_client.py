@@ -293,16 +293,29 @@ async def test_connecting_for_ever_ends_in_time_and_sent_nothing(monkeypatch):
 
 
 async def test_a_caller_that_leaves_while_it_connects_leaves_its_place(pool, upstream):
-    """At every step of it; one place that was lost would be all that there are."""
-    upstream.answers(OK)
+    """At every step of it: neither is the only place lost, nor is there one too many."""
+    under_way = most = 0
+
+    async def once(exchange) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        await exchange.send(answer(b"ok", b"Connection: close"))
+
+    upstream.plays(once)
     for steps in range(25):
         leaving = asyncio.create_task(pool.send("GET", b"/", [], None))
         for _ in range(steps):
-            await asyncio.sleep(0.0005)
+            await asyncio.sleep(0)
         leaving.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             (await leaving).close()
-        assert await ok(pool)
+        await asyncio.sleep(0.03)
+        most = 0
+        assert await asyncio.gather(ok(pool), ok(pool)) == [True, True]
+        assert most == 1
 
 
 async def test_a_caller_that_leaves_while_it_waits_hands_its_turn_on(pool, upstream):
