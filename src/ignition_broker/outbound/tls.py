@@ -9,8 +9,8 @@ import certifi
 
 
 def client_context(*protocols: str) -> ssl.SSLContext:
-    """With the machine's authorities, or those that ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` name;
-    where it has none, Mozilla's. ``protocols``: to offer by ALPN (RFC 7301)."""
+    """With the machine's authorities as OpenSSL finds them (``SSL_CERT_FILE``, ``SSL_CERT_DIR``);
+    where there are none, Mozilla's. ``protocols``: to offer by ALPN (RFC 7301)."""
     context = ssl.create_default_context()
     if not _has_authorities():
         context.load_verify_locations(certifi.where())
