@@ -104,6 +104,30 @@ def test_a_401_for_want_of_scope_causes_no_refresh(broker, fake):
     assert fake.counters()["refreshes"] == before
 
 
+def test_a_403_that_says_invalid_token_is_mended_as_a_401_is(broker, fake):
+    broker.connect("expired403")
+    before = fake.counters()["refreshes"]
+    demand = 'Bearer realm="api", error="invalid_token", error_description="expired"'
+    fake.fail("api", 1, status=403, headers={"WWW-Authenticate": demand})
+    with broker.client() as admin:
+        answer = admin.get("/proxy/expired403/v1/me")
+    assert answer.status_code == 200, answer.text
+    assert fake.counters()["refreshes"] == before + 1
+
+
+@pytest.mark.parametrize("demand", [None, 'Bearer error="insufficient_scope"', "Bearer"])
+def test_any_other_403_comes_back_and_causes_no_refresh(broker, fake, demand):
+    broker.connect("forbidden403")
+    before = fake.counters()["refreshes"]
+    headers = {} if demand is None else {"WWW-Authenticate": demand}
+    fake.fail("api", 1, status=403, body="not yours", headers=headers)
+    with broker.client() as admin:
+        answer = admin.get("/proxy/forbidden403/v1/me")
+    assert (answer.status_code, answer.text) == (403, "not yours")
+    assert answer.headers.get("www-authenticate") == demand
+    assert fake.counters()["refreshes"] == before
+
+
 def test_the_callers_key_and_cookies_do_not_go_out(service):
     echoed = service.get("/proxy/acme/echo", headers={"Cookie": "a=b", "X-Mine": "1"}).json()
     names = {name.lower() for name, _ in echoed["headers"]}

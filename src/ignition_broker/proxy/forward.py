@@ -1,4 +1,4 @@
-"""One call passed on: token, send, and on 401 one refresh and one replay."""
+"""One call passed on: token, send, and one refresh and replay where the API blames the token."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ignition_broker.outbound.exchange import Headers
 from ignition_broker.proxy.departures import Departures
 from ignition_broker.proxy.headers import (
     ApiLinks,
-    is_token_problem,
+    blames_token,
     request_headers,
     response_headers,
 )
@@ -40,7 +40,7 @@ MIN_TTL_SECONDS = 5
 LARGE_BODY_MIN_TTL_SECONDS = 120
 # TRACE would send the tenant's token back to the caller; CONNECT is no request to the API.
 REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
-WORTH_A_SECOND_LOOK = BUSY_STATUSES | {401}
+WORTH_A_SECOND_LOOK = BUSY_STATUSES | {401, 403}
 
 
 class Tokens(Protocol):
@@ -166,7 +166,7 @@ class Forwarder:
         self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> tuple[UpstreamAnswer, IssuedToken]:
         """One refresh and one replay, where the answer blames the token and neither is in vain."""
-        if not _blames_token(answer):
+        if not blames_token(answer.status, answer.headers):
             self._pauses.token_was_accepted(call.tenant, token.version)
             return answer, token
         if not self._pauses.may_renew(call.tenant, token.version):
@@ -183,7 +183,7 @@ class Forwarder:
             return answer, renewed
         await answer.aclose()
         answer = await self._sent(request, renewed, call)
-        if _blames_token(answer):
+        if blames_token(answer.status, answer.headers):
             self._pauses.new_token_was_refused(call.tenant, renewed.version)
         else:
             self._pauses.token_was_accepted(call.tenant, renewed.version)
@@ -230,10 +230,6 @@ class Forwarder:
             await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()
-
-
-def _blames_token(answer: UpstreamAnswer) -> bool:
-    return answer.status == 401 and is_token_problem(answer.headers)
 
 
 def _framing(headers: Headers) -> tuple[int, bool]:

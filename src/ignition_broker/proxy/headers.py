@@ -38,6 +38,8 @@ _NOT_SENT_PREFIXES = (b"x-forwarded-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}
 _NAMES_NOTHING = frozenset({b"keep-alive", b"close"})
 _LINKING = frozenset({b"location", b"link"})
+# A quoted string is taken whole, so that a description that says `error=` is not read as one.
+_CHALLENGE_PARAMETER = re.compile(rb'([A-Za-z0-9_-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,"]+)')
 _LINK_TARGET = re.compile(rb"<([^>]*)>")
 
 
@@ -113,12 +115,27 @@ def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Heade
     return headers
 
 
-def is_token_problem(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a 401 may be mended by another token: not one that asks for more scope
-    (RFC 6750 section 3.1)."""
-    return not any(
-        name == b"www-authenticate" and b"insufficient_scope" in value for name, value in headers
-    )
+def blames_token(status: int, headers: Headers) -> bool:
+    """Whether another token may mend this answer (RFC 6750 section 3.1).
+
+    So says a 401, unless it asks for more scope, and a 403 whose challenge says `invalid_token`:
+    some APIs answer that to a token that has expired. ``headers``: names in lower case.
+    """
+    if status not in (401, 403):
+        return False
+    errors = _challenge_errors(headers)
+    return b"insufficient_scope" not in errors if status == 401 else b"invalid_token" in errors
+
+
+def _challenge_errors(headers: Headers) -> set[bytes]:
+    """The ``error`` parameters of the challenges (RFC 9110 section 11.6.1)."""
+    return {
+        value.strip(b'"').lower()
+        for name, challenges in headers
+        if name == b"www-authenticate"
+        for parameter, value in _CHALLENGE_PARAMETER.findall(challenges)
+        if parameter.lower() == b"error"
+    }
 
 
 def _named(before: frozenset[bytes], connection: bytes) -> frozenset[bytes]:

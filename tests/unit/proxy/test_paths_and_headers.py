@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ignition_broker.proxy.headers import (
     ApiLinks,
-    is_token_problem,
+    blames_token,
     request_headers,
     response_headers,
 )
@@ -145,7 +145,25 @@ def test_hop_by_hop_cookies_and_forged_marks_do_not_come_back():
     assert came == [(b"content-length", b"3"), (b"x-kept", b"1")]
 
 
-def test_a_401_for_want_of_scope_is_no_token_problem():
-    assert is_token_problem([])
-    assert is_token_problem([(b"www-authenticate", b'Bearer error="invalid_token"')])
-    assert not is_token_problem([(b"www-authenticate", b'Bearer error="insufficient_scope"')])
+@pytest.mark.parametrize(
+    ("status", "challenge", "is_blamed"),
+    [
+        (401, None, True),
+        (401, b'Bearer error="invalid_token"', True),
+        (401, b'Bearer error="insufficient_scope"', False),
+        (401, b'Bearer error = insufficient_scope, scope="a b"', False),
+        (401, b'Bearer error_description="no error=insufficient_scope here"', True),
+        (403, b'Bearer error="invalid_token"', True),
+        (403, b'bearer realm="x", ERROR=invalid_token', True),
+        (403, b'Basic realm="x", Bearer error="Invalid_Token", error_description="a \\" b"', True),
+        (403, b'Bearer error="insufficient_scope"', False),
+        (403, b'Bearer error_description="error=\\"invalid_token\\""', False),
+        (403, b"Bearer", False),
+        (403, None, False),
+        (400, b'Bearer error="invalid_token"', False),
+        (200, b'Bearer error="invalid_token"', False),
+    ],
+)
+def test_which_answers_blame_the_token(status, challenge, is_blamed):
+    headers = [] if challenge is None else [(b"www-authenticate", challenge)]
+    assert blames_token(status, headers) is is_blamed
