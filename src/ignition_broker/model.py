@@ -89,6 +89,8 @@ class Grant:
 
     ``issued`` is None once the tokens are forgotten.
     ``is_uncertain`` says that the refresh token went out once and no answer was stored.
+    ``early_renewals`` counts the renewals that callers forced early, one close behind the other.
+    ``refreshed_seconds_ago`` is None before the first refresh.
     """
 
     tenant: str
@@ -100,6 +102,8 @@ class Grant:
     retry_in_seconds: float
     failures: int
     last_error: str | None
+    early_renewals: int
+    refreshed_seconds_ago: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ class Lease:
 
     ``use_before`` and ``access_dies_at`` are on the monotonic clock: the last moment at which the
     request may go out, and the end of the access token that is in force. ``was_uncertain`` tells
-    that an earlier use of the same refresh token was never answered.
+    that an earlier use of the same refresh token was never answered. ``is_early``: a caller forces
+    the renewal, while the access token has more than half of its life left.
     """
 
     tenant: str
@@ -120,6 +125,7 @@ class Lease:
     was_uncertain: bool
     failures: int
     access_dies_at: float
+    is_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def reject(scenario: Scenario, number: int) -> None:
         sha256 = AccessToken(rejected).sha256
         scenario.begin_call(
             replica,
-            lambda: replica.issuer.renew(TENANT, rejected_sha256=sha256),
+            lambda: replica.issuer.renew_refused(TENANT, rejected_sha256=sha256),
             rejected=rejected,
             insists=True,
         )

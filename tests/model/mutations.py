@@ -164,13 +164,13 @@ def a_refusal_binds_whoever_joined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def memory_is_thought_newer_than_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def renew(self: Issuer, tenant: str, *, rejected_sha256: str) -> IssuedToken:
+    async def renew_refused(self: Issuer, tenant: str, *, rejected_sha256: str) -> IssuedToken:
         token = self._cache.get(tenant) or (await self._refresher.read(tenant))[1]
         return await self._refresher.renew(
             tenant, Want(token.version, rejected_sha256=rejected_sha256)
         )
 
-    monkeypatch.setattr(Issuer, "renew", renew)
+    monkeypatch.setattr(Issuer, "renew_refused", renew_refused)
 
 
 def any_live_token_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ class GrantRow:
     used_at: float | None = None
     failures: int = 0
     last_error: str | None = None
+    refreshed_at: float | None = None
+    early_renewals: int = 0
 
 
 Given = dict[str, Any]

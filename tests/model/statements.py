@@ -41,6 +41,7 @@ def read(table: GrantRows, given: Given, now: float) -> Found:
     seen.lease_is_held = held_until is not None and held_until > now
     seen.is_uncertain = row.refresh_started_at is not None and not seen.lease_is_held
     due = row.next_refresh_at
+    seen.refreshed_seconds_ago = None if row.refreshed_at is None else now - row.refreshed_at
     seen.retry_in_seconds = 0.0 if due is None else max(0.0, due - now)
     return [seen]
 
@@ -81,6 +82,9 @@ def store_refreshed(table: GrantRows, given: Given, now: float) -> Found:
     if row is None:
         return []
     _take_tokens(row, given, now)
+    is_close = row.refreshed_at is not None and row.refreshed_at > now - given["early_window"]
+    row.early_renewals = (row.early_renewals if is_close else 0) + 1 if given["is_early"] else 0
+    row.refreshed_at = now
     row.failures, row.last_error = given["failures"], given["last_error"]
     row.next_refresh_at = None
     if row.used_at is not None and row.used_at > now - 3 * given["lifetime"]:
@@ -95,6 +99,7 @@ def store_connected(table: GrantRows, given: Given, now: float) -> Found:
     _take_tokens(row, given, now)
     row.used_at, row.next_refresh_at = now, now + given["renew_in"]
     row.failures, row.last_error = 0, None
+    row.early_renewals, row.refreshed_at = 0, None
     return _changed(table, row, given)
 
 
@@ -164,7 +169,12 @@ def disconnect(table: GrantRows, given: Given, _now: float) -> Found:
         return []
     refresh_token = row.refresh_token
     forgotten = GrantRow(
-        row.tenant_id, "disconnected", version=row.version + 1, used_at=row.used_at
+        row.tenant_id,
+        "disconnected",
+        version=row.version + 1,
+        used_at=row.used_at,
+        refreshed_at=row.refreshed_at,
+        early_renewals=row.early_renewals,
     )
     table.rows[row.tenant_id] = forgotten
     _changed(table, forgotten, given)

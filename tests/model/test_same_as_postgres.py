@@ -28,8 +28,10 @@ MOMENTS = [
     "refresh_started_at",
     "next_refresh_at",
     "used_at",
+    "refreshed_at",
 ]
 HAIR_SECONDS = 0.5
+SAME = ("status", "version", "lease_is_held", "is_uncertain", "failures", "early_renewals")
 NOW = text("SELECT extract(epoch FROM clock_timestamp())::float8")
 BACK = ", ".join(f"{name} = {name} - make_interval(secs => :passed)" for name in MOMENTS)
 TIME_PASSES = text(f"UPDATE grants SET {BACK} WHERE tenant_id = :tenant")
@@ -70,9 +72,20 @@ class Both:
     async def check(self) -> None:
         cipher = PlainCipher()
         ours, theirs = await self.do(lambda c: grants.read(c, cipher, self.tenant, asked_at=0.0))
-        for name in ("status", "version", "lease_is_held", "is_uncertain", "failures"):
+        for name in (
+            "status",
+            "version",
+            "lease_is_held",
+            "is_uncertain",
+            "failures",
+            "early_renewals",
+        ):
             assert getattr(ours, name) == getattr(theirs, name), name
         assert ours.last_error == theirs.last_error
+        ago = theirs.refreshed_seconds_ago
+        assert ours.refreshed_seconds_ago == (
+            None if ago is None else pytest.approx(ago, abs=HAIR_SECONDS)
+        )
         assert ours.retry_in_seconds == pytest.approx(theirs.retry_in_seconds, abs=HAIR_SECONDS)
         assert (ours.issued is None) == (theirs.issued is None)
         if ours.issued is not None:
@@ -119,9 +132,12 @@ async def step(both: Both, chance: random.Random) -> None:
         )
     elif kind == "claim":
         row = both.table.rows.get(tenant)
+        is_early = chance.choice([True, True, False])
         version = (row.version if row else 1) - chance.choice([0, 0, 0, 1])
         ours, theirs = await both.do(
-            lambda c: grants.claim(c, cipher, tenant=tenant, version=version, **holder, **times)
+            lambda c: grants.claim(
+                c, cipher, tenant=tenant, version=version, is_early=is_early, **holder, **times
+            )
         )
         assert essence(ours) == essence(theirs)
         both.leases += [ours] if ours is not None else []

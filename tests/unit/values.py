@@ -53,5 +53,7 @@ def make_grant(token: IssuedToken, **changes) -> Grant:
         "retry_in_seconds": 0.0,
         "failures": 0,
         "last_error": None,
+        "early_renewals": 0,
+        "refreshed_seconds_ago": None,
     }
     return Grant(**{**fields, **changes})

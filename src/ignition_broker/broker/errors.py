@@ -15,6 +15,7 @@ BrokerError
 ├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
 ├── ProviderFault               Ignition's answer is no token, or blames our client
 ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
+│   └── RenewedTooOften         callers forced too many early renewals of this tenant
 └── Unavailable                 Postgres is away; has retry_after_seconds
 """
 
@@ -112,6 +113,10 @@ class IdentityProviderUnavailable(Passing):
 
 
 class ProviderUnavailable(Passing):
+    pass
+
+
+class RenewedTooOften(ProviderUnavailable):
     pass
 
 

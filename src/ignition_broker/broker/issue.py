@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import ProviderFault, ProviderUnavailable, Unavailable
@@ -69,7 +70,7 @@ class Issuer:
             current = self._cache.get(tenant) or await self._read(tenant, at_worst)
             token = current
             if not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
-                want = Want(token.version, min_ttl_seconds)
+                want = Want(token.version, min_ttl_seconds, on_callers_word=True)
                 token = await self._refresher.renew(tenant, want, actor)
         except (ProviderUnavailable, ProviderFault, Unavailable):
             if current is None or not self._will_do(current, at_worst):
@@ -96,20 +97,30 @@ class Issuer:
         left = token.seconds_left(self._clock.monotonic())
         return left > 0 and (left >= at_worst_seconds or token.is_too_short_for(at_worst_seconds))
 
-    async def renew(
-        self, tenant: str, *, rejected_sha256: str, actor: Actor = BROKER
-    ) -> IssuedToken:
-        """Renews if the rejected token is still the current one, once for all who say so."""
+    async def renew(self, tenant: str, *, rejected_sha256: str, actor: Actor) -> IssuedToken:
+        """Renews if the rejected token is still the current one, once for all who say so.
+
+        Raises `RenewedTooOften` where callers have forced too many renewals of this tenant.
+        """
+        return await self._renew_rejected(
+            tenant, Want(0, rejected_sha256=rejected_sha256, on_callers_word=True), actor
+        )
+
+    async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken:
+        """As `renew`, for the built-in proxy, which saw the API refuse the token."""
+        return await self._renew_rejected(tenant, Want(0, rejected_sha256=rejected_sha256), BROKER)
+
+    async def _renew_rejected(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
         token = self._cache.get(tenant)
         if token is None:
             _grant, token = await self._refresher.read(tenant)
-        want = Want(token.version, rejected_sha256=rejected_sha256)
+        want = replace(want, seen_version=token.version)
         if want.is_met_by(token, self._clock.monotonic()):
             return token
-        if token.sha256 != rejected_sha256:
+        if token.sha256 != want.rejected_sha256:
             # The caller was given a newer one than is known here; that must not be given again.
             _grant, token = await self._refresher.read(tenant)
-            want = Want(token.version, rejected_sha256=rejected_sha256)
+            want = replace(want, seen_version=token.version)
         return await self._refresher.renew(tenant, want, actor)
 
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:

@@ -17,6 +17,7 @@ from ignition_broker.broker.errors import (
     NotConnected,
     ProviderUnavailable,
     ReauthorizationRequired,
+    RenewedTooOften,
     Unavailable,
     UnknownTenant,
 )
@@ -24,7 +25,12 @@ from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, Overtaken, TryAtOnce
 from ignition_broker.broker.provider import Provider, Refused
-from ignition_broker.broker.want import Want, pause_before_asking
+from ignition_broker.broker.want import (
+    Want,
+    is_early,
+    pause_before_asking,
+    pause_between_early_renewals,
+)
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease, SealedLease
@@ -108,7 +114,9 @@ class Refresher:
                 return issued
             if not grant.lease_is_held:
                 self._check_may_ask(grant, issued, want)
-                lease = await self._claim(grant)
+                lease = await self._claim(
+                    grant, is_early=is_early(issued, want, self._clock.monotonic())
+                )
                 if lease is not None:
                     if want.insists or grant.is_uncertain or not lease.was_uncertain:
                         return await self.use(lease, actor)
@@ -153,6 +161,11 @@ class Refresher:
     def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
         if want.is_urgent:
             return
+        if is_early(issued, want, self._clock.monotonic()):
+            pause = pause_between_early_renewals(grant, issued)
+            if pause is not None:
+                text = f"Ignition is not asked for a new token just now: {pause.reason}."
+                raise RenewedTooOften(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
         pause = pause_before_asking(grant, issued, want, self._clock.monotonic())
         # The breaker comes last: whoever passes it is its probe.
         pause = pause or self._breaker.pause()
@@ -160,7 +173,7 @@ class Refresher:
             text = f"Ignition is not asked for a new token just now: {pause.reason}."
             raise ProviderUnavailable(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
 
-    async def _claim(self, grant: Grant) -> Lease | None:
+    async def _claim(self, grant: Grant, *, is_early: bool = False) -> Lease | None:
         asked_at = self._clock.monotonic()
         try:
             return await self._database.single(
@@ -173,6 +186,7 @@ class Refresher:
                     lease_seconds=self.lease_seconds,
                     asked_at=asked_at,
                     use_before=self.use_before(asked_at),
+                    is_early=is_early,
                 )
             )
         except StorageError as error:

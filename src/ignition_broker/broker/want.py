@@ -6,21 +6,26 @@ from dataclasses import dataclass
 
 from ignition_broker.broker.breaker import Pause
 from ignition_broker.model import Grant, IssuedToken
+from ignition_broker.storage.grants import EARLY_RENEWAL_WINDOW_SECONDS
 
 UNCERTAIN_RESERVE_SECONDS = 60.0
 UNCERTAIN_RESERVE_PART = 1 / 60
+EARLY_RENEWALS_AT_ONCE = 10
+LONGEST_EARLY_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Want:
     """What a caller needs of a token. Of a version above ``seen_version``, half of its life will
     do where that is less than asked: nothing better is to be had than what Ignition has just given.
-    It has less where a replica was stopped between Ignition's answer and its store."""
+    It has less where a replica was stopped between Ignition's answer and its store.
+    ``on_callers_word``: nothing but the caller's own word says that a new token is needed."""
 
     seen_version: int
     min_ttl_seconds: float = 0.0
     rejected_sha256: str | None = None
     is_urgent: bool = False
+    on_callers_word: bool = False
 
     @property
     def insists(self) -> bool:
@@ -35,6 +40,33 @@ class Want:
         if self.is_urgent or token.sha256 == self.rejected_sha256:
             return False
         return token.lives_for(self.min_ttl_seconds, now)
+
+
+def is_early(token: IssuedToken, want: Want, now: float) -> bool:
+    """Whether a caller forces a renewal that is not due: more than half of the token's life is
+    left, and the background refresher never renews so far ahead.
+
+    Neither an admin's wish counts nor what the built-in proxy saw the API refuse: that has pauses
+    of its own (`proxy.pauses`), which end when the API accepts the new token.
+    """
+    return want.on_callers_word and token.seconds_left(now) > token.lifetime_seconds / 2
+
+
+def pause_between_early_renewals(grant: Grant, token: IssuedToken) -> Pause | None:
+    """How long callers of this tenant may not force another early renewal, on any replica.
+
+    All tenants share the provider's quota, and one key can ask for a renewal at each call, by
+    naming the token that it was just given or by a ``min_ttl`` close to the lifetime. The first
+    `EARLY_RENEWALS_AT_ONCE` are free. The pause then grows from 1 s, doubled by each renewal, to
+    a minute or a tenth of the token's life, whichever is less.
+    """
+    too_many = grant.early_renewals - EARLY_RENEWALS_AT_ONCE
+    ago = grant.refreshed_seconds_ago
+    if too_many < 0 or ago is None or ago >= EARLY_RENEWAL_WINDOW_SECONDS:
+        return None
+    longest = min(LONGEST_EARLY_PAUSE_SECONDS, token.lifetime_seconds / 10)
+    seconds = min(2.0 ** min(too_many, 10), longest) - ago
+    return Pause("callers had it renewed too often just now", seconds) if seconds > 0 else None
 
 
 def pause_before_asking(grant: Grant, token: IssuedToken, want: Want, now: float) -> Pause | None:

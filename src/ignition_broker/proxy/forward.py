@@ -52,7 +52,7 @@ class Tokens(Protocol):
         self, tenant: str, *, min_ttl_seconds: float, at_worst_seconds: float | None = None
     ) -> IssuedToken: ...
 
-    async def renew(self, tenant: str, *, rejected_sha256: str) -> IssuedToken: ...
+    async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken: ...
 
 
 @dataclass(slots=True)
@@ -172,7 +172,7 @@ class Forwarder:
         if not self._pauses.may_renew(call.tenant, token.version):
             return answer, token
         try:
-            renewed = await self._tokens.renew(call.tenant, rejected_sha256=token.sha256)
+            renewed = await self._tokens.renew_refused(call.tenant, rejected_sha256=token.sha256)
         except BaseException:
             await answer.aclose()
             raise

@@ -8,7 +8,7 @@ not given back: it then says that the refresh token went out and no answer was s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -29,12 +29,16 @@ abandoned refresh token is tried again."""
 
 UNREADABLE_PAUSE_SECONDS = 3600.0
 
+EARLY_RENEWAL_WINDOW_SECONDS = 120.0
+"""Early renewals of one grant that are at most so far apart are counted together."""
+
 USE_WINDOW_LIFETIMES = 3
 """A grant is in use when it was asked for within so many lifetimes of its tokens."""
 
 _COLUMNS = """
     tenant_id, status, version, access_token, refresh_token, token_type, scope, expires_at,
-    failures, last_error,
+    failures, last_error, early_renewals,
+    extract(epoch FROM now() - refreshed_at)::float8 AS refreshed_seconds_ago,
     extract(epoch FROM expires_at - issued_at)::float8 AS lifetime_seconds,
     extract(epoch FROM expires_at - now())::float8 AS seconds_left,
     coalesce(lease_until > now(), false) AS lease_is_held,
@@ -115,11 +119,19 @@ _AGE = """
     expires_at = now() + make_interval(secs => :left)
 """
 
+# Early renewals that follow one another closely add up; any other begins the count anew.
+_EARLY_RENEWALS = """
+    CASE WHEN NOT :is_early THEN 0
+         WHEN refreshed_at > now() - make_interval(secs => :early_window) THEN early_renewals + 1
+         ELSE 1 END
+"""
+
 # The version alone decides. A lease taken over since does not matter, nor a refusal that the
 # other one met: Ignition's fresh answer is the newest that anybody knows.
 STORE_REFRESHED = text(f"""
     WITH changed AS (
         UPDATE grants SET status = 'connected', access_token = :access_token,
+            early_renewals = {_EARLY_RENEWALS},
             refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
             key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
             {_AGE}, refreshed_at = now(),
@@ -149,7 +161,7 @@ STORE_CONNECTED = text(f"""
             connected_at = now(), used_at = now(), refreshed_at = NULL,
             version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, next_refresh_at = excluded.next_refresh_at,
-            failures = 0, last_error = NULL
+            failures = 0, last_error = NULL, early_renewals = 0
         RETURNING tenant_id, version, status, expires_at
     ), audited AS ({_AUDIT})
     SELECT version, expires_at, {_NOTIFY} FROM changed
@@ -291,11 +303,18 @@ async def claim(
     lease_seconds: float,
     asked_at: float,
     use_before: float,
+    is_early: bool,
 ) -> Lease | None:
-    """The lease on this version's refresh token; None while somebody else has it."""
+    """The lease on this version's refresh token; None while somebody else has it.
+
+    ``is_early``: a caller forces the renewal, well ahead of the token's end.
+    """
     parameters = {"tenant": tenant, "version": version, "owner": owner, "lease": lease_seconds}
     row = (await connection.execute(CLAIM, parameters)).one_or_none()
-    return None if row is None else opened(cipher, _sealed_lease(row, asked_at, use_before))
+    if row is None:
+        return None
+    lease = opened(cipher, _sealed_lease(row, asked_at, use_before))
+    return replace(lease, is_early=is_early)
 
 
 async def claim_due(
@@ -364,6 +383,8 @@ async def store_refreshed(
         "version": lease.version,
         "failures": 0 if error is None else lease.failures + 1,
         "last_error": error,
+        "is_early": lease.is_early,
+        "early_window": EARLY_RENEWAL_WINDOW_SECONDS,
         "lifetime": sealed.lifetime_seconds,
         "keepalive": schedule.keepalive_seconds,
         **_sealed_parameters(lease.tenant, sealed, schedule, age_seconds),
@@ -532,6 +553,8 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
             retry_in_seconds=0.0,
             failures=0,
             last_error=None,
+            early_renewals=0,
+            refreshed_seconds_ago=None,
         )
     issued = None
     if row.access_token is not None:
@@ -555,6 +578,8 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
         retry_in_seconds=row.retry_in_seconds or 0.0,
         failures=row.failures,
         last_error=row.last_error,
+        early_renewals=row.early_renewals,
+        refreshed_seconds_ago=row.refreshed_seconds_ago,
     )
 
 

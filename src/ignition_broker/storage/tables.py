@@ -54,6 +54,7 @@ grants = Table(
     Column("used_at", _moment),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
+    Column("early_renewals", Integer, nullable=False, server_default="0"),
     # Which key the tokens are stored under, and the end of the access token's ciphertext of which
     # that was noted: where the row has another, a release that notes nothing has written it since.
     Column("key_fingerprint", Text),

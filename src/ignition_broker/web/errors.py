@@ -58,6 +58,7 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
         "Tenant must be connected again",
     ),
     errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
+    errors.RenewedTooOften: ("renewed-too-often", 429, "Renewed too often"),
     errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),
     errors.Unavailable: ("unavailable", 503, "Temporarily unavailable"),
     PathRefused: ("invalid-request", 400, "The path is not passed on"),

@@ -36,6 +36,7 @@ TENANT_CODES = (
     "not-connected",
     "reauthorization-required",
     "too-many-attempts",
+    "renewed-too-often",
     "invalid-request",
     "provider-error",
     "provider-unavailable",

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import NOW, make_grant, make_token
 
-from ignition_broker.broker.want import Want, pause_before_asking
+from ignition_broker.broker.want import (
+    EARLY_RENEWALS_AT_ONCE,
+    Want,
+    is_early,
+    pause_before_asking,
+    pause_between_early_renewals,
+)
 
 
 def test_a_newer_version_meets_any_want():
@@ -66,3 +72,38 @@ def test_a_failure_is_waited_out_and_named():
     pause = pause_before_asking(grant, token, Want(1), NOW)
     assert (pause.reason, pause.seconds) == ("status 503", 2)
     assert pause_before_asking(make_grant(token), token, Want(1), NOW) is None
+
+
+@pytest.mark.parametrize(("age", "expected"), [(0, True), (49, True), (50, False), (99, False)])
+def test_a_renewal_is_early_while_more_than_half_of_the_tokens_life_is_left(age, expected):
+    token = make_token(lifetime=100, age=age)
+    rejected = Want(1, rejected_sha256=token.sha256, on_callers_word=True)
+    assert is_early(token, rejected, NOW) is expected
+    assert is_early(token, Want(1, min_ttl_seconds=99, on_callers_word=True), NOW) is expected
+    assert not is_early(token, Want(1, is_urgent=True), NOW), "an admin asked by hand"
+    assert not is_early(token, Want(1, rejected_sha256=token.sha256), NOW), "the proxy saw it"
+
+
+def early_pauses(lifetime: float, ago: float | None = 0.0) -> list[float]:
+    """After each number of early renewals so far, from none."""
+    token = make_token(lifetime=lifetime)
+    grants = [
+        make_grant(token, early_renewals=n, refreshed_seconds_ago=ago)
+        for n in range(EARLY_RENEWALS_AT_ONCE + 9)
+    ]
+    pauses = [pause_between_early_renewals(grant, token) for grant in grants]
+    return [pause.seconds if pause else 0 for pause in pauses]
+
+
+def test_after_the_first_few_the_pause_between_early_renewals_doubles_to_a_minute():
+    assert early_pauses(3600) == [0] * EARLY_RENEWALS_AT_ONCE + [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_the_pause_between_early_renewals_is_no_more_than_a_tenth_of_a_life():
+    assert early_pauses(60)[-1] == 6
+
+
+def test_the_pause_between_early_renewals_counts_from_the_last_and_is_forgotten():
+    assert early_pauses(3600, ago=50.0)[-1] == 10
+    assert not any(early_pauses(3600, ago=60.0))
+    assert not any(early_pauses(3600, ago=None)), "no refresh since it was connected"
