@@ -1,7 +1,9 @@
 """What happens on every request, for the audit trail: counted in memory, written once a second.
 
 A call costs one look-up and one increment. What was counted of one key, tenant and action within
-a window becomes one event. Nothing is lost silently: what can't be held or stored is counted.
+a window becomes one event. A window that fills up is written at once; while there is no room, a
+call that would make another event waits, and denied calls have room of their own. Nothing is lost
+silently: what can't be held or stored is counted and logged.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from itertools import islice
 
@@ -21,8 +22,9 @@ from ignition_broker.broker.errors import (
     Unauthenticated,
     Unavailable,
 )
+from ignition_broker.broker.event_buffer import EventBuffer, Noted, Window
 from ignition_broker.clock import Clock
-from ignition_broker.model import AuditEvent, is_tenant_id
+from ignition_broker.model import is_tenant_id
 from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError, StorageFault
@@ -30,8 +32,6 @@ from ignition_broker.storage.errors import StorageError, StorageFault
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 1.0
-LARGEST_NUMBER_HELD = 10_000
-"""Of events in the making; calls that would make another are lost."""
 STORED_AT_ONCE = 200
 """Making as many rows holds everybody up for some 2 ms."""
 REFUSALS_BORNE = 60
@@ -39,36 +39,6 @@ REFUSALS_BORNE = 60
 that a migration has yet to make, or a server that may only be read, are mended meanwhile."""
 SHUTDOWN_SECONDS = 5.0
 UNKNOWN = "unknown"
-
-
-@dataclass(slots=True)
-class Noted:
-    """An event in the making. ``request_id`` and ``since`` are the first call's; ``tenant`` of
-    denied calls is None where they did not all name one and the same."""
-
-    actor: str
-    tenant: str | None
-    action: str
-    outcome: str
-    request_id: str
-    since: datetime
-    route: str | None = None
-    count: int = 1
-
-    def event(self, until: datetime) -> AuditEvent:
-        detail: dict[str, object] = {
-            "count": self.count,
-            "from": self.since.isoformat(),
-            "to": until.isoformat(),
-        }
-        if self.route is not None:
-            detail["route"] = self.route
-        return AuditEvent(
-            self.action, self.outcome, self.actor, self.tenant, self.request_id, detail
-        )
-
-
-Window = dict[tuple[str, ...], Noted]
 
 
 @dataclass(slots=True)
@@ -81,7 +51,7 @@ class _Group:
 
 class Journal:
     """``is_strict``: whoever is given a token waits until that is stored. ``on_lost(number)`` is
-    told of calls that will not be in the trail."""
+    told at once of calls that will not be in the trail, the log once a flush."""
 
     def __init__(
         self,
@@ -94,11 +64,7 @@ class Journal:
         self._database = database
         self._clock = clock
         self._is_strict = is_strict
-        self._on_lost = on_lost
-        self._window: Window = {}
-        # Taken off to be stored, and kept as it is until it was: so a second try can be told from
-        # the first.
-        self._taken: Window = {}
+        self._buffer = EventBuffer(clock, on_lost)
         self._taken_at = clock.now()
         self._was_tried = False
         self._refusals = 0
@@ -107,16 +73,11 @@ class Journal:
 
     def note(self, actor: str, tenant: str, action: str, request_id: str) -> Awaitable[None] | None:
         """A token was given out. What is returned is to be awaited before the answer goes out;
-        it raises `Unavailable`."""
+        with ``is_strict`` it raises `Unavailable`."""
         key = (actor, tenant, action)
         if self._is_strict:
             return self._stored(key, request_id)
-        noted = self._window.get(key)
-        if noted is not None:
-            noted.count += 1
-        else:
-            self._hold(key, Noted(actor, tenant, action, "done", request_id, self._clock.now()))
-        return None
+        return self._buffer.hold(key, request_id)
 
     def note_denied(self, error: Exception, route: str, request_id: str) -> None:
         """If ``error`` is what its name says; other errors are no concern of the audit trail."""
@@ -150,43 +111,48 @@ class Journal:
         actor = actor or UNKNOWN
         if tenant is not None and not is_tenant_id(tenant):
             tenant = None
-        key = (actor, action, outcome, route)
-        noted = self._window.get(key)
-        if noted is not None:
-            noted.count += 1
-            if noted.tenant != tenant:
-                noted.tenant = None
-            return
-        now = self._clock.now()
-        self._hold(key, Noted(actor, tenant, action, outcome, request_id, now, route))
-
-    def _hold(self, key: tuple[str, ...], noted: Noted) -> None:
-        if len(self._window) + len(self._taken) >= LARGEST_NUMBER_HELD:
-            self._on_lost(1)
-        else:
-            self._window[key] = noted
+        denial = Noted(actor, tenant, action, outcome, request_id, self._clock.now(), route)
+        self._buffer.hold_denial((actor, action, outcome, route), denial)
 
     async def run(self) -> None:
         """Until it is cancelled; `close` has the last word."""
+        is_stored = True
         while True:
-            await self._clock.sleep(FLUSH_SECONDS)
+            if is_stored:
+                await self._due()
+            else:
+                await self._clock.sleep(FLUSH_SECONDS)
+            is_stored = False
             try:
-                await self.flush()
+                is_stored = await self.flush()
             except Exception:
                 # The trail depends on this loop: it must outlive what nobody thought of.
                 log.exception("audit_flush_failed")
 
+    async def _due(self) -> None:
+        """A second later, or as soon as many events are in the making."""
+        waits = (self._clock.sleep(FLUSH_SECONDS), self._buffer.is_filling.wait())
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+
     async def flush(self) -> bool:
-        """Stores what was counted; whether it could."""
-        if not await self._store_taken():
-            return False
-        self._taken, self._window = self._window, {}
-        self._taken_at, self._was_tried = self._clock.now(), False
-        return await self._store_taken()
+        """Stores what was counted, denied calls first; whether it could."""
+        try:
+            if not await self._store_taken():
+                return False
+            self._buffer.take()
+            self._taken_at, self._was_tried = self._clock.now(), False
+            return await self._store_taken()
+        finally:
+            self._buffer.tell_losses()
 
     async def _store_taken(self) -> bool:
-        while self._taken:
-            part = dict(islice(self._taken.items(), STORED_AT_ONCE))
+        while self._buffer.taken:
+            part = dict(islice(self._buffer.taken.items(), STORED_AT_ONCE))
             events = [noted.event(self._taken_at) for noted in part.values()]
             since = min(noted.since for noted in part.values())
             append = audit.append_many
@@ -196,16 +162,15 @@ class Journal:
             try:
                 await self._database.single(partial(append, events=events))
             except StorageError as error:
-                log.warning("audit_flush_failed", reason=str(error), events=len(self._taken))
+                log.warning("audit_flush_failed", reason=str(error), events=len(self._buffer.taken))
                 self._refusals += isinstance(error, StorageFault)
                 if self._refusals < REFUSALS_BORNE:
                     return False
                 # They would be refused for ever, and all that come behind them not be tried.
-                self._lose(part)
+                self._buffer.lose(part)
             self._refusals = 0
-            for key in part:
-                del self._taken[key]
             self._was_tried = False
+            self._buffer.done_with(part)
         return True
 
     async def close(self) -> None:
@@ -217,13 +182,8 @@ class Journal:
                     await self._clock.sleep(0.2)
         except TimeoutError:
             pass
-        self._lose({**self._taken, **self._window})
-
-    def _lose(self, window: Window) -> None:
-        number = sum(noted.count for noted in window.values())
-        if number:
-            log.error("audit_events_lost", calls=number)
-            self._on_lost(number)
+        self._buffer.lose_rest()
+        self._buffer.tell_losses()
 
     async def _stored(self, key: tuple[str, str, str], request_id: str) -> None:
         """Whoever comes while a statement is under way shares the next."""

@@ -4,10 +4,13 @@ import asyncio
 from itertools import pairwise
 
 import pytest
+from structlog.testing import capture_logs
 from tests.unit.values import ManualClock
 
+from ignition_broker.broker import event_buffer
 from ignition_broker.broker.errors import Forbidden, NotConnected, Unauthenticated, Unavailable
-from ignition_broker.broker.journal import LARGEST_NUMBER_HELD, REFUSALS_BORNE, Journal
+from ignition_broker.broker.event_buffer import LARGEST_NUMBER_HELD, ROOM_FOR_DENIALS
+from ignition_broker.broker.journal import REFUSALS_BORNE, Journal
 from ignition_broker.storage import audit
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
 
@@ -121,21 +124,93 @@ async def test_what_can_not_be_stored_is_kept_and_tried_again(journal, postgres,
     assert lost == []
 
 
-async def test_beyond_its_bound_calls_are_counted_as_lost(journal, postgres, lost):
-    postgres.refusals = [StorageUnavailable("away")]
-    for number in range(LARGEST_NUMBER_HELD - 1):
-        journal.note("svc", f"t{number}", "token_issue", "id")
-    assert not await journal.flush()
-    journal.note("svc", "one", "token_issue", "id")
-    journal.note("svc", "one", "token_issue", "id")
-    assert lost == []
-    journal.note("svc", "two", "token_issue", "id")
-    journal.note_denied(Unauthenticated("No."), "/token/{tenant}", "id")
-    assert lost == [1, 1]
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(event_buffer, "ROOM_SECONDS", 0.05)
+
+
+def fill(journal) -> None:
+    for number in range(LARGEST_NUMBER_HELD):
+        assert journal.note("svc", f"t{number}", "token_issue", "id") is None
+
+
+async def test_a_window_that_fills_up_is_stored_before_its_second_is_over(postgres, lost):
+    class Standing(ManualClock):
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.Event().wait()
+
+    journal = Journal(postgres, Standing(), is_strict=False, on_lost=lost.append)
+    running = asyncio.create_task(journal.run())
+    for number in range(5 * LARGEST_NUMBER_HELD):
+        held = journal.note("svc", f"t{number}", "token_issue", "id")
+        if held is not None:
+            await held
+        elif number % 100 == 0:
+            await asyncio.sleep(0)
+    assert len(postgres.events) > 3 * LARGEST_NUMBER_HELD
+    running.cancel()
+    await journal.close()
+    assert (len(postgres.events), lost) == (5 * LARGEST_NUMBER_HELD, [])
+
+
+async def test_a_call_waits_for_room_and_is_stored(journal, postgres, lost):
+    fill(journal)
+    waits = [journal.note("svc", tenant, "token_issue", "id") for tenant in ("a", "b", "b")]
+    calls = [asyncio.create_task(call) for call in waits]
+    leaving = asyncio.create_task(journal.note("svc", "gone", "token_issue", "id"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert journal.note("svc", "t0", "token_issue", "id") is None, "that needs no room"
+    assert not any(call.done() for call in calls)
     assert await journal.flush()
-    assert len(postgres.events) == LARGEST_NUMBER_HELD
-    journal.note("svc", "two", "token_issue", "id")
-    assert lost == [1, 1], "there is room again"
+    await asyncio.gather(*calls)
+    assert await journal.flush()
+    shown = [(e["tenants"], e["details"].split(",")[0]) for e in postgres.events]
+    assert shown[LARGEST_NUMBER_HELD:] == [("a", '{"count": 1'), ("b", '{"count": 2')]
+    assert lost == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_where_no_room_is_made_calls_are_lost_and_the_next_do_not_wait(
+    journal, postgres, lost, clock
+):
+    postgres.refusals = [StorageUnavailable("away")] * 2
+    fill(journal)
+    assert not await journal.flush()
+    await asyncio.gather(*(journal.note("svc", f"x{n}", "token_issue", "id") for n in range(5)))
+    assert lost == [1] * 5
+    clock.at += 0.1
+    assert journal.note("svc", "y", "token_issue", "id") is None
+    assert lost == [1] * 6
+    with capture_logs() as logs:
+        assert not await journal.flush()
+        assert await journal.flush()
+    told = [line for line in logs if line["event"] == "audit_events_lost"]
+    assert [(line["calls"], line["denials"], line["log_level"]) for line in told] == [
+        (6, 0, "error")
+    ], "one line a flush, and each loss once"
+    assert journal.note("svc", "y", "token_issue", "id") is None
+    assert await journal.flush()
+    assert lost == [1] * 6, "there is room again"
+    fill(journal)
+    waiting = asyncio.create_task(journal.note("svc", "z", "token_issue", "id"))
+    assert await journal.flush()
+    await waiting
+
+
+async def test_denied_calls_have_room_of_their_own_and_are_stored_first(journal, postgres, lost):
+    fill(journal)
+    for number in range(ROOM_FOR_DENIALS):
+        denied = Forbidden("No.", tenant="a", key=f"k{number}")
+        journal.note_denied(denied, "/token/{tenant}", "id")
+    assert lost == []
+    journal.note_denied(Forbidden("No.", tenant="a", key="one more"), "/token/{tenant}", "id")
+    with capture_logs() as logs:
+        assert await journal.flush()
+    assert lost == [1]
+    assert [(line["calls"], line["denials"]) for line in logs] == [(1, 1)]
+    actions = [event["actions"] for event in postgres.events]
+    assert actions == ["call_denied"] * ROOM_FOR_DENIALS + ["token_issue"] * LARGEST_NUMBER_HELD
 
 
 async def test_what_postgres_refuses_for_good_is_counted_as_lost_and_holds_nothing_up(
