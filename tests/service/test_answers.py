@@ -108,16 +108,48 @@ def test_retry_after_is_honoured(broker, fake, admin):
     assert fake.counters()["token_requests"] == asked
 
 
-@pytest.mark.parametrize("status", [500, 502, 503])
-def test_a_5xx_keeps_the_grant_and_is_tried_again_after_a_back_off(broker, fake, admin, status):
+def test_a_503_was_not_carried_out_and_is_tried_again_after_a_back_off(broker, fake, admin):
+    broker.connect("away")
+    fake.fail("token", 1, status=503)
+    assert problem(refresh_rejected(admin, "away")) == (503, "provider-unavailable")
+    event = newest_refresh_event(admin, "away")
+    assert (event["outcome"], event["detail"]["after_lost_answer"]) == ("throttled", False)
+    wait_until(lambda: refresh_rejected(admin, "away").status_code == 200, 5)
+    assert newest_refresh_event(admin, "away")["detail"]["after_lost_answer"] is False
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520])
+def test_behind_another_5xx_ignition_may_have_rotated_and_the_live_token_is_spared(
+    broker, fake, admin, status
+):
+    """What a gateway does that passes a refresh on and loses its answer."""
     tenant = f"status-{status}"
     broker.connect(tenant)
-    fake.fail("token", 1, status=status)
-    assert problem(refresh_rejected(admin, tenant)) == (503, "provider-unavailable")
+    token = admin.get(f"/token/{tenant}").json()["access_token"]
+    fake.fail("token", 1, status=status, carry_out=True)
+    before = fake.counters()
+    refused = admin.post(f"/token/{tenant}/refresh")
+    assert problem(refused) == (503, "provider-unavailable")
+    assert f"status {status}" in refused.json()["detail"]
     event = newest_refresh_event(admin, tenant)
-    assert (event["outcome"], event["detail"]["after_lost_answer"]) == ("throttled", False)
-    wait_until(lambda: refresh_rejected(admin, tenant).status_code == 200, 5)
-    assert newest_refresh_event(admin, tenant)["detail"]["after_lost_answer"] is False
+    assert (event["outcome"], event["detail"]["access_token_is_live"]) == ("answer_lost", True)
+    time.sleep(1.1)
+    assert problem(admin.get(f"/token/{tenant}?min_ttl=3599")) == (503, "provider-unavailable")
+    after = fake.counters()
+    assert after["token_requests"] == before["token_requests"] + 1
+    assert after["refresh_token_reuses"] == before["refresh_token_reuses"]
+    assert admin.get(f"/token/{tenant}").json()["access_token"] == token
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_token_that_came_with_a_5xx_is_stored(broker, fake, admin, status):
+    """A gateway changed the status, and the body holds the only good refresh token."""
+    tenant = f"token-{status}"
+    broker.connect(tenant)
+    body = json.dumps({"access_token": "new", "refresh_token": "r2", "token_type": "Bearer"})
+    fake.fail("token", 1, status=status, body=body, content_type="application/json")
+    renewed = admin.post(f"/token/{tenant}/refresh")
+    assert (renewed.status_code, renewed.json()["access_token"]) == (200, "new")
 
 
 def test_a_timeout_after_the_request_went_out_is_a_lost_answer(broker, fake, admin):

@@ -171,7 +171,7 @@ def test_a_life_of_a_tenant_and_a_key_is_there(broker, admin, fake):
     broker.make_key("lived", ["token"], ["lived"])
     broker.connect("lived")
     assert admin.post("/token/lived/refresh").status_code == 200
-    fake.fail("token", 1, status=500)
+    fake.fail("token", 1, status=503)
     assert admin.post("/token/lived/refresh").status_code == 503
     assert admin.post("/admin/tenants/lived/disconnect").status_code == 200
     assert admin.delete("/admin/api-keys/lived").status_code == 204

@@ -663,6 +663,27 @@ def test_a_delay_and_a_drop_combine(fake: Fake):
     assert (dropped["answer_delayed"], dropped["answer_dropped"]) == (True, True)
 
 
+def test_a_request_can_be_carried_out_behind_a_502_and_the_answer_counts_as_dropped(fake: Fake):
+    tokens = fake.connect()
+    fake.control("fail", endpoint="token", status=502, carry_out=True)
+    assert fake.refresh(tokens["refresh_token"]).status_code == 502
+    assert fake.counters()["answers_dropped"] == 1
+    spent, _current = fake.grant(tokens)["refresh_tokens"]
+    assert spent["spent_at"] is not None
+    assert spent["answer_dropped"]
+
+
+def test_the_ledger_tells_when_a_dripping_answer_was_whole(fake: Fake):
+    tokens = fake.connect()
+    fake.control("fail", endpoint="token", drip_seconds=0.001)
+    assert fake.refresh(tokens["refresh_token"]).status_code == 200
+    spent, _current = fake.grant(tokens)["refresh_tokens"]
+    assert spent["answer_delayed"]
+    assert not spent["answer_dropped"]
+    (ended_at,) = spent["late_answer_ended_at"]
+    assert ended_at > spent["spent_at"] + 0.1
+
+
 def test_a_client_that_gives_up_waiting_has_spent_its_refresh_token(fake: Fake):
     tokens = fake.connect()
     fake.control("fail", endpoint="token", delay_seconds=0.5)

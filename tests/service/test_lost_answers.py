@@ -87,3 +87,16 @@ def test_a_spent_refresh_token_whose_answer_was_lost_ends_in_a_refusal_that_says
     shown = admin.get("/admin/tenants/spent").json()
     assert shown["status"] == "reauthorization_required"
     assert "earlier refresh had been lost" in shown["last_error"]
+
+
+def test_behind_a_5xx_with_no_live_token_one_try_is_made_at_once(broker, fake, admin):
+    fake.control("options", access_token_lifetime_seconds=1)
+    try:
+        broker.connect("gateway")
+    finally:
+        fake.control("options", access_token_lifetime_seconds=LIFETIME)
+    fake.fail("token", 1, status=502)
+    time.sleep(1.1)
+    assert admin.get("/token/gateway").status_code == 200
+    outcomes = [event["outcome"] for event in refresh_events(admin, "gateway")]
+    assert outcomes == ["answer_lost", "renewed"]

@@ -67,7 +67,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """429 or 5xx: the provider answered that it did not carry it out."""
+    """429 or 503: the provider answered that it did not carry it out."""
 
     status: int
     retry_after_seconds: float | None
@@ -75,7 +75,8 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLost:
-    """It went out and no usable answer came: the provider may have carried it out."""
+    """It went out, and no answer came or a 5xx that is no 503: the provider may have carried it
+    out."""
 
     reason: str
 
@@ -212,6 +213,8 @@ class Provider:
                 return Throttled(verdict.status, verdict.retry_after_seconds)
             case NotOAuth(status=status) if 300 <= status < 500:
                 return Misconfigured(f"status {status}", verdict.reason)
+            case NotOAuth(status=status) if status >= 500:
+                return AnswerLost(f"Ignition's token endpoint answers status {status}")
             case NotOAuth():
                 return NoToken(verdict.reason)
             case _:

@@ -63,7 +63,9 @@ class Failure(Order):
     endpoint: Endpoint
     count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     status: Annotated[int, Field(ge=200, le=599)] | None = None
+    carry_out: bool = False
     delay_seconds: Seconds = 0.0
+    drip_seconds: Seconds = 0.0
     drop: Drop | None = None
     headers: Annotated[dict[str, str], AfterValidator(sendable_headers)] = {}
     body: str | None = None
@@ -141,7 +143,9 @@ class Control:
             body=failure.body,
             content_type=failure.content_type or Fault.content_type,
             headers=tuple(failure.headers.items()),
+            carry_out=failure.carry_out,
             delay_seconds=failure.delay_seconds,
+            drip_seconds=failure.drip_seconds,
             drop=failure.drop,
             mutate=failure.mutate,
         )
@@ -220,6 +224,7 @@ def presentations(token: RefreshToken) -> dict[str, Any]:
         "answer_dropped_at": token.answer_dropped_at,
         "answer_delayed": bool(token.answer_delayed_at),
         "answer_delayed_at": token.answer_delayed_at,
+        "late_answer_ended_at": token.late_answer_ended_at,
     }
 
 

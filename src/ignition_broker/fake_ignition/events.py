@@ -68,6 +68,14 @@ class RefreshTokenPresented:
 
 
 @dataclass(frozen=True)
+class LateAnswerEnded:
+    """The last byte went out of an answer that a fault had delayed, or let drip."""
+
+    at: float
+    refresh_token_sha256: str
+
+
+@dataclass(frozen=True)
 class GrantRefreshed:
     """New tokens were made out for a refresh token. RFC 6749 section 6."""
 
@@ -106,6 +114,7 @@ Event = (
     | AccessTokenIssued
     | RefreshTokenIssued
     | RefreshTokenPresented
+    | LateAnswerEnded
     | GrantRefreshed
     | RefreshTokenSpent
     | AccessTokenExpired

@@ -9,7 +9,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ignition_broker.fake_ignition.faults import FAULT_KEY, Endpoint, Fault
+from ignition_broker.fake_ignition.events import LateAnswerEnded
+from ignition_broker.fake_ignition.faults import FAULT_KEY, PRESENTED_KEY, Endpoint, Fault
 from ignition_broker.fake_ignition.provider import Provider
 
 BODILESS = frozenset({204, 205, 304})
@@ -44,6 +45,9 @@ class FaultInjection:
             self.provider.counters.answers_dropped += 1
         scope[FAULT_KEY] = fault
         await with_fault(self.app, fault)(scope, receive, send)
+        if fault.delays_answer and PRESENTED_KEY in scope:
+            ended = LateAnswerEnded(self.provider.clock(), scope[PRESENTED_KEY])
+            self.provider.ledger.record(ended)
 
 
 def endpoint_of(path: str) -> Endpoint | None:
@@ -78,13 +82,15 @@ def with_fault(app: ASGIApp, fault: Fault) -> ASGIApp:
     if fault.drop == "before":
         app = doing_nothing
     elif fault.replaces_answer:
-        app = answering(fault)
+        app = carrying_out_first(app, answering(fault)) if fault.carry_out else answering(fault)
     if fault.mutate is not None:
         app = merging(app, fault.mutate)
     if fault.headers:
         app = adding_headers(app, fault.headers)
     if fault.delay_seconds:
         app = delaying(app, fault.delay_seconds)
+    if fault.drip_seconds:
+        app = dripping(app, fault.drip_seconds)
     if fault.drop == "during":
         return cutting_during(app)
     return app if fault.drop is None else cutting_after(app)
@@ -99,6 +105,16 @@ def answering(fault: Fault) -> ASGIApp:
     status = 200 if fault.status is None else fault.status
     body = "" if fault.body is None or status in BODILESS else fault.body
     return Response(body, status, headers={"content-type": fault.content_type})
+
+
+def carrying_out_first(app: ASGIApp, answer: ASGIApp) -> ASGIApp:
+    """Carry the request out, throw its own answer away and give another."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        await collected(app, scope, receive)
+        await answer(scope, receive, send)
+
+    return answered
 
 
 def merging(app: ASGIApp, changes: dict[str, JsonValue]) -> ASGIApp:
@@ -144,6 +160,21 @@ def delaying(app: ASGIApp, seconds: float) -> ASGIApp:
             await send(message)
 
     return delayed
+
+
+def dripping(app: ASGIApp, seconds: float) -> ASGIApp:
+    """Send the answer's head, then its body a byte at a time."""
+
+    async def dripped(scope: Scope, receive: Receive, send: Send) -> None:
+        start, body = await captured(app, scope, receive)
+        await send(start)
+        for place in range(len(body)):
+            await asyncio.sleep(seconds)
+            byte = body[place : place + 1]
+            await send({"type": "http.response.body", "body": byte, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    return dripped
 
 
 def cutting_after(app: ASGIApp) -> ASGIApp:

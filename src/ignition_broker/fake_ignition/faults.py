@@ -14,6 +14,8 @@ Endpoint = Literal["token", "revoke", "authorize", "api"]
 Drop = Literal["before", "during", "after"]
 
 FAULT_KEY = "ignition_broker.fake_ignition.fault"
+PRESENTED_KEY = "ignition_broker.fake_ignition.presented"
+"""Where the token endpoint leaves the fingerprint of the refresh token that it was shown."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,15 @@ class Fault:
     ----------
     status, body, content_type
         With a status or a body, that is the answer and the request is not carried out.
+    carry_out
+        With a status or a body too: the request is carried out all the same, as behind a gateway
+        that gives an answer of its own.
     headers
         Added to the answer, made up or real.
     delay_seconds
         The request is carried out at once; its answer, or its end, comes that much later.
+    drip_seconds
+        The answer's body comes a byte at a time, with so many seconds before each.
     drop
         Cut the connection: ``before`` the request is carried out, ``after`` it was and with no
         byte of the answer sent, or ``during`` the answer's body.
@@ -39,19 +46,26 @@ class Fault:
     body: str | None = None
     content_type: str = "text/plain; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
+    carry_out: bool = False
     delay_seconds: float = 0.0
+    drip_seconds: float = 0.0
     drop: Drop | None = None
     mutate: dict[str, JsonValue] | None = None
 
     @property
     def replaces_answer(self) -> bool:
-        """Tell whether the request is answered without being carried out."""
+        """Tell whether what was made up is the answer."""
         return self.status is not None or self.body is not None
 
     @property
     def drops_answer(self) -> bool:
         """Tell whether a request that was carried out loses its answer."""
-        return self.drop in ("during", "after")
+        return self.drop in ("during", "after") or (self.carry_out and self.replaces_answer)
+
+    @property
+    def delays_answer(self) -> bool:
+        """Tell whether the answer is whole only some time after the request was carried out."""
+        return self.delay_seconds > 0 or self.drip_seconds > 0
 
 
 @dataclass

@@ -124,7 +124,7 @@ def refresh_grant(
             at=now,
             refresh_token_sha256=known.sha256,
             answer_dropped=fault is not None and fault.drops_answer,
-            answer_delayed=fault is not None and fault.delay_seconds > 0,
+            answer_delayed=fault is not None and fault.delays_answer,
         )
     )
     grant = provider.ledger.grants[known.grant]

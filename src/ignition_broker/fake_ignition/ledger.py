@@ -12,6 +12,7 @@ from ignition_broker.fake_ignition.events import (
     GrantOpened,
     GrantRefreshed,
     GrantRevoked,
+    LateAnswerEnded,
     RefreshTokenIssued,
     RefreshTokenPresented,
     RefreshTokenSpent,
@@ -30,6 +31,7 @@ class RefreshToken:
     presented_at: list[float] = field(default_factory=list)
     answer_dropped_at: list[float] = field(default_factory=list)
     answer_delayed_at: list[float] = field(default_factory=list)
+    late_answer_ended_at: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -148,6 +150,9 @@ class Ledger:
                     presented.answer_dropped_at.append(event.at)
                 if event.answer_delayed:
                     presented.answer_delayed_at.append(event.at)
+            case LateAnswerEnded():
+                answered = self._refresh_tokens[event.refresh_token_sha256]
+                answered.late_answer_ended_at.append(event.at)
             case GrantRefreshed():
                 self.grants[event.grant].refreshes += 1
             case RefreshTokenSpent():

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from ignition_broker.fake_ignition.client_authentication import authenticate_client
 from ignition_broker.fake_ignition.errors import OAuthError
 from ignition_broker.fake_ignition.events import AccessTokenExpired, fingerprint
-from ignition_broker.fake_ignition.faults import Fault, fault_of
+from ignition_broker.fake_ignition.faults import PRESENTED_KEY, fault_of
 from ignition_broker.fake_ignition.issuing import (
     Issued,
     redeem_code,
@@ -40,7 +41,7 @@ class TokenEndpoint:
                     code_verifier=parameters.get("code_verifier"),
                 )
             case "refresh_token":
-                issued = self._refresh(parameters, fault_of(request.scope))
+                issued = self._refresh(parameters, request.scope)
             case _:
                 raise OAuthError("unsupported_grant_type", "Use a code or a refresh token.")
         return token_answer(issued)
@@ -69,13 +70,16 @@ class TokenEndpoint:
             raise
         return parameters
 
-    def _refresh(self, parameters: Mapping[str, str], fault: Fault | None) -> Issued:
+    def _refresh(self, parameters: Mapping[str, str], request: Scope) -> Issued:
+        refresh_token = required(parameters, "refresh_token")
+        if known := self.provider.ledger.find_refresh_token(refresh_token):
+            request[PRESENTED_KEY] = known.sha256
         try:
             return refresh_grant(
                 self.provider,
-                refresh_token=required(parameters, "refresh_token"),
+                refresh_token=refresh_token,
                 scope=parameters.get("scope"),
-                fault=fault,
+                fault=fault_of(request),
             )
         except OAuthError:
             self.provider.counters.refresh_failures += 1

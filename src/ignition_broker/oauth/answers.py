@@ -18,6 +18,10 @@ from ignition_broker.oauth.tokens import (
 )
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
+NOT_CARRIED_OUT = frozenset({429, 503})
+"""The statuses by which a server says that it did nothing (RFC 6585 section 4, RFC 9110 section
+15.6.4). Behind any other 5xx, the server may have carried the request out: a gateway gives 502 or
+504 when it is the answer that it could not pass on."""
 _LONGEST_DESCRIPTION = 300
 
 
@@ -32,7 +36,7 @@ class OAuthError:
 
 @dataclass(frozen=True, slots=True)
 class Overloaded:
-    """429 or 5xx: the request was not carried out; ``retry_after_seconds`` as the server asks."""
+    """429 or 503: the request was not carried out; ``retry_after_seconds`` as the server asks."""
 
     status: int
     retry_after_seconds: float | None
@@ -56,9 +60,9 @@ def judge_token_answer(
 
     ``headers`` are looked up in lower case; ``now`` turns a ``Retry-After`` date into seconds.
     """
-    if status == 429 or status >= 500:
-        return Overloaded(status, retry_after_seconds(headers.get("retry-after"), now=now))
     fields = _json_object(body)
+    if status == 429 or status >= 500:
+        return _judge_server_error(status, headers, fields, now=now)
     is_success = 200 <= status < 300
     if fields is None:
         said = "the body is no JSON object" if is_success else "no OAuth error"
@@ -71,6 +75,22 @@ def judge_token_answer(
     if is_success:
         return _judge_success(status, fields)
     return NotOAuth(status, f"status {status}, no OAuth error")
+
+
+def _judge_server_error(
+    status: int, headers: Mapping[str, str], fields: dict[str, object] | None, *, now: datetime
+) -> TokenVerdict:
+    """What can be read in the body counts for more than the status, which a gateway may have set:
+    a token is kept, and ``invalid_grant`` is a refusal."""
+    if fields is not None:
+        answer = _judge_success(status, fields)
+        if isinstance(answer, TokenAnswer):
+            return answer
+    if status in NOT_CARRIED_OUT:
+        return Overloaded(status, retry_after_seconds(headers.get("retry-after"), now=now))
+    if fields is not None and fields.get("error") == "invalid_grant":
+        return OAuthError(status, "invalid_grant", _printable(fields.get("error_description")))
+    return NotOAuth(status, f"status {status}")
 
 
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:

@@ -101,6 +101,15 @@ async def test_a_status_answers_in_place_of_the_endpoint():
     assert connection.headers[b"retry-after"] == b"2"
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+async def test_a_request_can_be_carried_out_and_answered_with_something_else(status: int):
+    fault = Fault(status=status, body="bad gateway", carry_out=True)
+    endpoint, connection = await meet(fault)
+    assert endpoint.asked == 1
+    assert (connection.sent[0]["status"], connection.body) == (status, b"bad gateway")
+    assert b"x-own" not in connection.headers
+
+
 @pytest.mark.parametrize("status", [204, 205, 304])
 async def test_a_status_without_a_body_gets_none(status: int):
     _, connection = await meet(Fault(status=status, body="not sent"))
@@ -136,6 +145,37 @@ async def test_a_delay_holds_the_answer_and_not_the_work():
     assert connection.body
 
 
+async def test_a_dripping_answer_comes_a_byte_at_a_time():
+    endpoint, connection = Endpoint(), Connection()
+    app = with_fault(endpoint, Fault(drip_seconds=0.005))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    meeting = asyncio.create_task(app(scope, connection.receive, connection.send))
+    await asyncio.sleep(0.02)
+    assert endpoint.asked == 1
+    assert 0 < len(connection.body) < len(b'{"a":1,"b":2}')
+    await meeting
+    assert json.loads(connection.body) == {"a": 1, "b": 2}
+    assert all(len(message.get("body", b"")) <= 1 for message in connection.sent)
+
+
+async def test_faults_compose():
+    """Carried out, answered with a 502, late, dripping, and cut off midway."""
+    fault = Fault(
+        status=502,
+        body="bad gateway",
+        carry_out=True,
+        delay_seconds=0.01,
+        drip_seconds=0.001,
+        drop="during",
+        headers=(("X-New", "1"),),
+    )
+    endpoint, connection = await meet(fault)
+    assert (endpoint.asked, connection.ended) == (1, "closed")
+    assert connection.sent[0]["status"] == 502
+    assert connection.headers[b"x-new"] == b"1"
+    assert connection.body == b"bad g"
+
+
 @pytest.mark.parametrize(
     ("fault", "asked", "ended"),
     [
@@ -168,5 +208,11 @@ def test_a_fault_knows_whether_work_was_done_for_nothing():
     assert Fault(drop="after").drops_answer
     assert Fault(drop="during").drops_answer
     assert not Fault(drop="before").drops_answer
+    assert Fault(status=502, carry_out=True).drops_answer
+    assert not Fault(status=502).drops_answer
+    assert not Fault(carry_out=True).drops_answer
+    assert Fault(drip_seconds=1).delays_answer
+    assert Fault(delay_seconds=1).delays_answer
+    assert not Fault(drop="after").delays_answer
     assert Fault(body="").replaces_answer
     assert not Fault(headers=(("A", "b"),)).replaces_answer

@@ -62,10 +62,29 @@ def test_what_is_no_token_is_said_to_be_none(body):
     assert isinstance(judge(200, body), NotOAuth)
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_overload_is_told_with_what_the_server_asks(status):
-    verdict = judge(status, b"", {"retry-after": "7"})
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("body", [b"", b"<html>", {"error": "invalid_grant"}])
+def test_overload_is_told_with_what_the_server_asks(status, body):
+    verdict = judge(status, body, {"retry-after": "7"})
     assert verdict == Overloaded(status, 7.0)
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 504, 507, 520, 599])
+@pytest.mark.parametrize("body", [b"", b"<html>", {"error": "server_error"}, {"error": None}])
+def test_behind_any_other_5xx_the_request_may_have_been_carried_out(status, body):
+    assert isinstance(judge(status, body, {"retry-after": "7"}), NotOAuth)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_a_token_that_can_be_read_counts_whatever_the_status(status):
+    answer = judge(status, {"access_token": "a", "refresh_token": "r"})
+    assert isinstance(answer, TokenAnswer)
+    assert answer.refresh_token is not None
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_a_refusal_that_can_be_read_is_one_behind_a_5xx_too(status):
+    assert judge(status, {"error": "invalid_grant"}) == OAuthError(status, "invalid_grant", "")
 
 
 @pytest.mark.parametrize(
