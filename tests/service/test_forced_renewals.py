@@ -118,3 +118,16 @@ def test_connecting_again_begins_the_count_anew(broker):
         broker.connect("anew")
         token = admin.get("/token/anew").json()["access_token"]
         assert by_refresh_route(admin, "anew", token).status_code == 200
+
+
+def test_one_tenant_that_is_throttled_does_not_close_the_door_for_others(broker, fake):
+    broker.connect("throttled")
+    broker.connect("bystander")
+    with broker.client() as admin:
+        rejected = admin.get("/token/bystander").json()["access_token"]
+        fake.fail("token", 12, status=429, headers={"Retry-After": "3600"})
+        for _ in range(12):
+            assert admin.post("/token/throttled/refresh").status_code == 503
+        renewed = by_refresh_route(admin, "bystander", rejected)
+        assert renewed.status_code == 200, renewed.text
+        assert renewed.json()["access_token"] != rejected

@@ -6,6 +6,7 @@ Every try ends in one of a closed set of outcomes, so that the refresh has nothi
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
@@ -179,10 +180,13 @@ class Provider:
     async def _ask(self, kind: str, request: OAuthRequest, *sent: Secret) -> Outcome:
         started = self._clock.monotonic()
         outcome = await self._send(request, (self._registration.client_secret, *sent))
-        if isinstance(outcome, NotSent | Throttled | AnswerLost):
-            self._breaker.failed()
-        else:
-            self._breaker.succeeded()
+        match outcome:
+            case Throttled(retry_after_seconds=asked):
+                self._breaker.failed(_fingerprint(sent[0]), asked_seconds=asked)
+            case NotSent() | AnswerLost():
+                self._breaker.failed(_fingerprint(sent[0]))
+            case _:
+                self._breaker.succeeded()
         self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
         return outcome
 
@@ -228,6 +232,11 @@ def _unanswered(error: ExchangeError) -> NotSent | AnswerLost:
             return NotSent(reason)
         case _:
             return AnswerLost(reason)
+
+
+def _fingerprint(secret: Secret) -> str:
+    """Tells one grant's requests from another's, and nothing more."""
+    return hashlib.sha256(secret.reveal().encode()).hexdigest()
 
 
 def _masked(text: str, secrets: Sequence[Secret]) -> str:

@@ -15,9 +15,9 @@ def clock():
 def breaker(clock):
     """Open."""
     breaker = CircuitBreaker(clock, probe_seconds=10)
-    for _ in range(OPENS_AFTER):
+    for n in range(OPENS_AFTER):
         assert breaker.pause() is None
-        breaker.failed()
+        breaker.failed(f"grant-{n}")
     return breaker
 
 
@@ -46,7 +46,7 @@ def test_a_success_closes_it_and_failures_lengthen_the_pause_to_a_bound(breaker,
     for _ in range(10):
         clock.at += LONGEST_PAUSE_SECONDS
         assert breaker.pause() is None
-        breaker.failed()
+        breaker.failed("grant-1")
     assert breaker.pause().seconds == pytest.approx(LONGEST_PAUSE_SECONDS)
     clock.at += LONGEST_PAUSE_SECONDS
     assert breaker.pause() is None
@@ -59,3 +59,28 @@ def test_a_success_closes_it_and_failures_lengthen_the_pause_to_a_bound(breaker,
 def test_release_of_a_request_that_was_no_probe_changes_nothing(breaker):
     breaker.release()
     assert breaker.pause() is not None
+
+
+def test_one_grants_failures_alone_do_not_open_it(clock):
+    breaker = CircuitBreaker(clock, probe_seconds=10)
+    for _ in range(4 * OPENS_AFTER):
+        breaker.failed("throttled", asked_seconds=3600)
+        assert breaker.pause() is None
+    breaker.failed("another", asked_seconds=3600)
+    assert breaker.pause() is not None
+
+
+def test_the_pause_is_no_longer_than_the_provider_asked(clock):
+    breaker = CircuitBreaker(clock, probe_seconds=10)
+    for n in range(4 * OPENS_AFTER):
+        breaker.failed(f"grant-{n}", asked_seconds=2)
+    assert breaker.pause().seconds == pytest.approx(2)
+    clock.at += 2
+    assert breaker.pause() is None
+
+
+def test_a_success_forgets_who_failed(breaker):
+    breaker.succeeded()
+    for _ in range(OPENS_AFTER):
+        breaker.failed("grant-1")
+    assert not breaker.is_open

@@ -60,8 +60,8 @@ class AwayDatabase:
 async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_database_is_away():
     clock: Any = LateClock(0.0)
     breaker = CircuitBreaker(clock, probe_seconds=1000)
-    for _ in range(OPENS_AFTER):
-        breaker.failed()
+    for n in range(OPENS_AFTER):
+        breaker.failed(f"grant-{n}")
     clock.elapsed += 10
     assert breaker.pause() is None, "this one is the probe"
     assert breaker.pause() is not None
