@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Final
 
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.path_rules import PathRules
+from ignition_broker.wildcards import matches_wildcards
 
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -254,4 +254,4 @@ class Actor:
 
 
 def _matches_any(tenant: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(tenant, pattern) for pattern in patterns)
+    return any(matches_wildcards(pattern, tenant) for pattern in patterns)

@@ -21,12 +21,53 @@ _NAMES = (
     "authorization|password|secret|api_key"
 )
 _VALUE = r"[^\s\"'&,;)}\]<>\\]"
+# The ends of the names of headers that authenticate: Authorization and Proxy-Authorization, Cookie,
+# X-API-Key, Private-Token, X-Hub-Signature, X-Amz-Security-Token, and so on.
+_WHOLE_VALUE = r"authorization|authentication-info|cookie2?"
+_HEADERS = (
+    rf"{_WHOLE_VALUE}|apikey|api[-_]key|dpop|"
+    "-(?:key|token|jwt|secret|auth|signature|password|credentials?|session|session-id|assertion)"
+)
+_REST_OF_LINE = r"(?:(?!\\[rn])[^\r\n])+"
+_SCHEMES = "bearer|basic|digest|negotiate|ntlm|hawk|dpop|vapid|gnap|apikey|api-key"
+# Words of everyday use: what follows has to look drawn by lot.
+_PLAIN_SCHEMES = "token|key|secret|jwt|signature|session"
+
+# Looked for only in a line that names such a header at all.
+_HEADER = re.compile(rf"(?i){_HEADERS}")
+_HEADER_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # Quoted, as in JSON and in a repr, up to the quote that ends it; a pair's comma counts too.
+    (
+        re.compile(
+            rf"(?i)((?:{_HEADERS})(?:\\*[\"'])\s*[:=,]\s*b?(?P<quote>\\*[\"']))"
+            r"(?:(?!(?<!\\)(?P=quote))[^\r\n])+"
+        ),
+        rf"\1{MASK}",
+    ),
+    (
+        re.compile(
+            rf"(?i)((?:{_HEADERS})\s*=\s*b?(?P<quote>\\*[\"']))"
+            r"(?:(?!(?<!\\)(?P=quote))[^\r\n])+"
+        ),
+        rf"\1{MASK}",
+    ),
+    # Bare, as on the wire: any scheme, with any number of parameters, to the line's end.
+    (re.compile(rf"(?i)((?:{_HEADERS})\s*:\s*)(?!\s){_REST_OF_LINE}"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)((?:{_WHOLE_VALUE})\s*=\s*)(?![\"'\\\s]){_REST_OF_LINE}"), rf"\1{MASK}"),
+    (re.compile(rf"(?i)((?:{_HEADERS})\s*=\s*)(?![\"'\\\s]){_VALUE}+"), rf"\1{MASK}"),
+)
 
 # In order: the sure shapes first, so that what they leave of a line stays readable.
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"ibk_[A-Za-z0-9_-]{4,}"), rf"ibk_{MASK}"),
-    (re.compile(r"(?i)\b(bearer|basic)(\s+|%20|\+)[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {MASK}"),
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), MASK),
+    (re.compile(rf"(?i)\b({_SCHEMES})(\s+|%20|\+)[A-Za-z0-9._~+/=-]{{6,}}"), rf"\1 {MASK}"),
+    (
+        re.compile(
+            rf"(?i)\b({_PLAIN_SCHEMES})(\s+|%20|\+)(?=[a-z._~+/=-]{{0,64}}\d)[A-Za-z0-9._~+/=-]{{16,}}"
+        ),
+        rf"\1 {MASK}",
+    ),
+    (re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){1,4}"), MASK),
     (re.compile(r"gAAAA[A-Za-z0-9_-]{20,}={0,2}"), MASK),
     (re.compile(r"(://[^\s/:@]*:)[^\s/@]+@"), rf"\1{MASK}@"),
     (re.compile(r"(/connect/)[A-Za-z0-9_-]{8,}"), rf"\1{MASK}"),
@@ -41,6 +82,7 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
 # classes and hexadecimal digests are neither.
 _RUN = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22,}={0,2}")
 _LONG = 40
+_AUTHENTICATES = re.compile(rf"(?i).*(?:{_HEADERS}|{_NAMES})", re.DOTALL)
 # Most of what is logged, which none of them can match: short words in lower case, and moments.
 _PLAIN = re.compile(r"(?!.*ibk_)[a-z0-9_.-]*|\d{4}-\d\d-\d\dT[\d:.]{8,15}Z")
 
@@ -58,16 +100,22 @@ class Redactor:
     def __call__(
         self, _logger: Any, _method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
-        return {self.text(str(name)): self._masked(value, 0) for name, value in event.items()}
+        return {self.text(str(name)): self._named(name, value, 0) for name, value in event.items()}
 
     def text(self, text: str) -> str:
         for value in self._known:
             text = text.replace(value, MASK)
         if _PLAIN.fullmatch(text):
             return text
-        for shape, replacement in _SHAPES:
+        shapes = (*_HEADER_SHAPES, *_SHAPES) if _HEADER.search(text) else _SHAPES
+        for shape, replacement in shapes:
             text = shape.sub(replacement, text)
         return _RUN.sub(_random, text)
+
+    def _named(self, name: object, value: Any, depth: int) -> Any:
+        """All of it, where its name is that of a secret."""
+        is_text = isinstance(value, str | bytes | list | tuple)
+        return MASK if is_text and _authenticates(name) else self._masked(value, depth)
 
     def _masked(self, value: Any, depth: int) -> Any:
         match value:
@@ -83,13 +131,21 @@ class Redactor:
                 return MASK
             case Mapping():
                 return {
-                    self.text(str(name)): self._masked(each, depth + 1)
+                    self.text(str(name)): self._named(name, each, depth + 1)
                     for name, each in value.items()
                 }
+            case [str() | bytes() as name, str() | bytes() as each]:
+                # A header, as ASGI and h11 have them.
+                return [self._masked(name, depth), self._named(name, each, depth)]
             case list() | tuple() | set() | frozenset():
                 return [self._masked(each, depth + 1) for each in value]
             case _:
                 return self.text(_shown(value))
+
+
+def _authenticates(name: object) -> bool:
+    text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    return any(_AUTHENTICATES.fullmatch(each) for each in (text, text.replace("_", "-")))
 
 
 def _random(run: re.Match[str]) -> str:

@@ -20,7 +20,14 @@ from cryptography.fernet import Fernet
 from hypothesis import given, settings, strategies
 
 from ignition_broker.cipher import Cipher
-from ignition_broker.redaction import _PLAIN, _RUN, _SHAPES, Redactor, _random
+from ignition_broker.redaction import (
+    _HEADER_SHAPES,
+    _PLAIN,
+    _RUN,
+    _SHAPES,
+    Redactor,
+    _random,
+)
 from ignition_broker.telemetry import LineHandler, configure_logging
 
 SOURCE = Path(__file__).parents[2] / "src" / "ignition_broker"
@@ -213,6 +220,84 @@ def test_what_is_called_a_secret_is_masked_whatever_it_looks_like(log_to):
     assert NAMED not in out
 
 
+HEX = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+CREDENTIALS = {
+    "token": f"Token {HEX}",
+    "token with a name": f'Token token="{HEX}", nonce="x"',
+    "api key": f"ApiKey {HEX}",
+    "bare": HEX,
+    "short": "Basic YTpi",
+    "words": "correct horse battery staple",
+    "digest": f'Digest username="jo", realm="r", nonce="n", response="{HEX}"',
+    "made up": f"X-Made-Up a=1; b={HEX}",
+    "quoted cookie": f'"theme"=dark; sid={HEX}',
+    "cookie": f"theme=dark; sid={HEX}; lang=en",
+}
+PARTS = [HEX, HEX[:20], "YTpi", "battery", "username", "dark"]
+HEADER_NAMES = [
+    "authorization",
+    "Proxy-Authorization",
+    "X-Forwarded-Authorization",
+    "Cookie",
+    "set-cookie",
+    "X-API-Key",
+    "apikey",
+    "X-Auth-Token",
+    "PRIVATE-TOKEN",
+    "X-Amz-Security-Token",
+    "Ocp-Apim-Subscription-Key",
+    "X-Hub-Signature",
+    "X-Client-Secret",
+    "Authentication-Info",
+]
+LINES: dict[str, Callable[[str, str], object]] = {
+    "on the wire": lambda name, value: f"< {name}: {value}",
+    "on the wire, without a space": lambda name, value: f"{name}:{value}\r\nhost: x",
+    "in a repr of the wire": lambda name, value: repr(f"GET / HTTP/1.1\r\n{name}: {value}\r\n"),
+    "in JSON": lambda name, value: json.dumps({name: value, "n": 1}),
+    "in JSON of JSON": lambda name, value: json.dumps(json.dumps({name: value})),
+    "in a repr": lambda name, value: repr({name: value}),
+    "in ASGI's headers": lambda name, value: repr([(name.lower().encode(), value.encode())]),
+    "as curl has it": lambda name, value: f"curl -H '{name}: {value}' http://x",
+    "as a keyword": lambda name, value: f"Request({name}={value!r}, n=1)",
+    "as bytes": lambda name, value: f"{name}: {value}".encode(),
+    "as a mapping": lambda name, value: {name: value},
+    "as a mapping of lists": lambda name, value: {name: [value]},
+    "as a pair": lambda name, value: [(name, value)],
+    "as a pair of bytes": lambda name, value: ((name.encode(), value.encode()),),
+    "in an object": lambda name, value: Shown(f"{name}: {value}"),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_value_of_a_header_that_authenticates_is_masked_whatever_its_scheme(log_to, line):
+    log = structlog.get_logger("test")
+    for name, (kind, value) in itertools.product(HEADER_NAMES, CREDENTIALS.items()):
+        log.debug("said", reason=LINES[line](name, value))
+        out = log_to()
+        assert "said" in out
+        assert not [part for part in PARTS if part in out], (name, kind, out)
+    log.debug("said", reason=LINES[line]("accept-language", "de, en;q=0.5"))
+    assert "de, en;q=0.5" in log_to()
+
+
+def test_a_field_that_is_called_like_such_a_header_is_masked(log_to):
+    fields = {name.lower().replace("-", "_"): "hunter2" for name in HEADER_NAMES}
+    structlog.get_logger("test").debug("said", **fields)
+    out = log_to()
+    assert "said" in out
+    assert "hunter2" not in out
+
+
+def test_a_credential_by_its_scheme_alone_is_masked(log_to):
+    log = structlog.get_logger("test")
+    for scheme in ("Bearer", "Basic", "Token", "ApiKey", "Negotiate", "DPoP", "key", "JWT"):
+        log.debug("said", reason=f"not {scheme} {HEX}, said the API")
+        assert HEX[:20] not in log_to(), scheme
+    log.debug("said", reason="the token expires at 2024-01-01; its key is primary")
+    assert "the token expires at 2024-01-01; its key is primary" in log_to()
+
+
 def test_records_of_libraries_and_what_nobody_caught_are_masked_too(log_to):
     secret = SECRETS["api key"]
     logging.getLogger("library").debug("sent %s to %r", secret, {"x": secret})
@@ -256,5 +341,5 @@ def test_what_is_no_secret_stays_readable():
 @settings(max_examples=2000)
 @given(strategies.from_regex(_PLAIN, fullmatch=True))
 def test_what_is_passed_unlooked_at_has_no_secrets_shape(text):
-    assert not any(shape.search(text) for shape, _mask in _SHAPES)
+    assert not any(shape.search(text) for shape, _mask in (*_SHAPES, *_HEADER_SHAPES))
     assert _RUN.sub(_random, text) == text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +21,7 @@ from pydantic import (
 from ignition_broker.broker.entitlements import check_entitlements
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import Scope
+from ignition_broker.wildcards import matches_wildcards
 
 DEFAULT_LONGEST_LIFETIME_SECONDS: Final = 86_400
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -162,13 +161,6 @@ def _matches(expected: JsonValue, actual: object) -> bool:
             name in actual and _matches(value, actual[name]) for name, value in expected.items()
         )
     if isinstance(expected, str):
-        return isinstance(actual, str) and _pattern(expected).fullmatch(actual) is not None
+        return isinstance(actual, str) and matches_wildcards(expected, actual)
     # In Python True equals 1.
     return type(expected) is type(actual) and expected == actual
-
-
-@lru_cache(maxsize=1000)
-def _pattern(text: str) -> re.Pattern[str]:
-    """Not `fnmatch`, to which '[' means something too."""
-    wild = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
-    return re.compile(wild, re.DOTALL)

@@ -39,8 +39,10 @@ _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"
 _NAMES_NOTHING = frozenset({b"keep-alive", b"close"})
 _LINKING = frozenset({b"location", b"link"})
 # A quoted string is taken whole, so that a description that says `error=` is not read as one.
-_CHALLENGE_PARAMETER = re.compile(rb'([A-Za-z0-9_-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,"]+)')
-_LINK_TARGET = re.compile(rb"<([^>]*)>")
+_CHALLENGE_PARAMETER = re.compile(
+    rb'(?<![A-Za-z0-9_-])([A-Za-z0-9_-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,"]+)'
+)
+_LINK_TARGET = re.compile(rb"<([^<>]*)>")
 
 
 def request_headers(

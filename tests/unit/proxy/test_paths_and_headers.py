@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -129,6 +130,23 @@ def test_links_into_the_api_lead_through_the_proxy(location, rewritten):
     link = b"<" + location + b'>; rel="next", <https://x.example/>; rel="up"'
     came = response_headers([(b"link", link)], links, b"/proxy/acme")
     assert came[0][1].startswith(b"<" + rewritten + b">")
+
+
+@pytest.mark.parametrize("piece", [b"a", b"a ", b'a="', b'a="\\"', b"error", b"=,"])
+def test_a_challenge_that_never_ends_takes_no_time(piece):
+    challenge = piece * (60_000 // len(piece))
+    began_at = time.perf_counter()
+    blames_token(401, [(b"www-authenticate", challenge)])
+    blames_token(403, [(b"www-authenticate", challenge)])
+    assert time.perf_counter() - began_at < 0.25
+
+
+def test_a_link_that_never_ends_takes_no_time():
+    links = ApiLinks("https://api.example.com/base")
+    value = b"<" * 60_000
+    began_at = time.perf_counter()
+    assert links.rewritten(b"link", value, b"/proxy/acme") == value
+    assert time.perf_counter() - began_at < 0.25
 
 
 def test_hop_by_hop_cookies_and_forged_marks_do_not_come_back():
