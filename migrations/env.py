@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from ignition_broker.storage.engine import without_ssl
 from ignition_broker.storage.tables import metadata
+from ignition_broker.storage.tls import ssl_argument
 
 ADVISORY_LOCK = 0x69676E62
 
@@ -29,12 +30,12 @@ def migrate(connection: Connection) -> None:
 
 async def connect_and_migrate() -> None:
     url = context.config.get_main_option("sqlalchemy.url") or os.environ["DATABASE_URL"]
-    target, ssl = without_ssl(make_url(url))
+    target, mode = without_ssl(make_url(url))
     dsn = target.set(drivername="postgresql").render_as_string(hide_password=False)
 
     async def connect() -> asyncpg.Connection:
         # As the service connects: SQLAlchemy knows no `sslrootcert`.
-        return await asyncpg.connect(dsn, ssl=ssl)
+        return await asyncpg.connect(dsn, ssl=ssl_argument(target, mode))
 
     engine = create_async_engine(
         "postgresql+asyncpg://", poolclass=pool.NullPool, async_creator=connect

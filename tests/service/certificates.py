@@ -38,17 +38,22 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, host: str, *, valid_for: timedelta = timedelta(days=1)) -> Certificate:
+    def issue(
+        self,
+        host: str,
+        *,
+        valid_for: timedelta = timedelta(days=1),
+        has_alternative_names: bool = True,
+    ) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
         names: list[x509.GeneralName] = [
             x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() else x509.DNSName(host)
         ]
-        certificate = (
-            _builder(subject, self._name, key.public_key(), valid_for)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+        builder = _builder(subject, self._name, key.public_key(), valid_for)
+        if has_alternative_names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         made = Certificate(
             self._folder / f"{host}-{valid_for.days}.pem", self._folder / f"{host}.key"
         )

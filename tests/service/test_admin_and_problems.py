@@ -41,6 +41,28 @@ def test_bad_requests_are_problems(broker, method, path, status, problem):
     assert (answer.status_code, code(answer)) == (status, problem)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 30_000,
+        "[" * 900 + "]" * 900,
+        '{"name":' * 8_000,
+        '{"name":' * 300 + "1" + "}" * 300,
+        '{"name": "x", "scopes": ' + "[" * 600 + "]" * 600 + "}",
+        '{"rejected_token_sha256":' * 300 + "1" + "}" * 300,
+    ],
+    ids=["endless", "closed", "objects", "whole objects", "a field", "a digest"],
+)
+def test_a_body_that_is_nested_deeply_is_a_malformed_one(broker, body):
+    with broker.client() as admin:
+        admin.headers["Content-Type"] = "application/json"
+        for path in ("/admin/api-keys", "/token/nobody/refresh"):
+            answer = admin.post(path, content=body)
+            assert answer.status_code in {400, 422}, path
+            assert code(answer) == "invalid-request"
+    assert "RecursionError" not in broker.log_text()
+
+
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_that_is_too_large_is_refused_and_nothing_is_made(broker, is_chunked):
     new = {"name": "large", "scopes": ["token"], "tenants": ["a" * 70_000]}

@@ -71,12 +71,12 @@ def at(idle_broker, authority):
     inner = urlsplit(idle_broker.settings["DATABASE_URL"])
     started: list[TlsPostgres] = []
 
-    def run(*arguments: str, host: str, query: str):
-        terminator = TlsPostgres(authority.issue(host).server_context(), inner.port)
+    def run(*arguments: str, host: str, query: str, asked: str = "127.0.0.1", **certificate):
+        shown = authority.issue(host, **certificate)
+        terminator = TlsPostgres(shown.server_context(), inner.port)
         started.append(terminator)
-        there = inner._replace(
-            netloc=inner.netloc.replace(f":{inner.port}", f":{terminator.port}"), query=query
-        )
+        account = inner.netloc.rpartition("@")[0]
+        there = inner._replace(netloc=f"{account}@{asked}:{terminator.port}", query=query)
         kept = idle_broker.settings["DATABASE_URL"]
         idle_broker.settings["DATABASE_URL"] = there.geturl()
         try:
@@ -105,5 +105,18 @@ def test_a_database_that_proves_nothing_is_not_used(at, authority, tmp_path, arg
         trusted, host = Authority(tmp_path, "another-authority"), "127.0.0.1"
     query = f"sslmode=verify-full&sslrootcert={trusted.certificate}"
     ended, terminator = at(*arguments, host=host, query=query)
+    assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (1, 1), ended.stderr
+    assert terminator.handshakes == 0
+
+
+@pytest.mark.parametrize("arguments", [("migrate",), ("tenants", "list", "--json")])
+def test_a_common_name_is_not_the_databases_name(at, authority, arguments):
+    query = f"sslmode=verify-full&sslrootcert={authority.certificate}"
+    ended, terminator = at(*arguments, host="localhost", asked="localhost", query=query)
+    assert ended.returncode == 0, ended.stderr
+    assert terminator.handshakes > 0
+    ended, terminator = at(
+        *arguments, host="localhost", asked="localhost", query=query, has_alternative_names=False
+    )
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (1, 1), ended.stderr
     assert terminator.handshakes == 0

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from cryptography.fernet import Fernet
+from joserfc import jws
 from joserfc.jwk import RSAKey
 from starlette.responses import JSONResponse, PlainTextResponse
 from tests.conftest import sql
@@ -228,6 +229,28 @@ def test_an_id_token_by_another_key_or_by_none_signs_nobody_on(browser, oidc):
         assert "refused: the signature" in page
 
 
+@pytest.mark.filterwarnings("ignore:Key size")
+def test_an_id_token_by_a_short_key_of_the_providers_own_signs_nobody_on(browser, broker, oidc):
+    before = oidc.key
+    oidc.key = RSAKey.generate_key(1024, {"kid": "short", "use": "sig", "alg": "RS256"})
+    oidc.sign = lambda claims: oidc.signed(claims, kid="short")
+    try:
+        assert "refused: the signature" in refusal(browser, signed_on(browser))
+    finally:
+        oidc.key = before
+    assert "RSA of 1024 bits" in broker.log_text()
+
+
+@pytest.mark.parametrize("depth", [100, 500, 20_000])
+def test_an_id_token_that_is_nested_deeply_signs_nobody_on(browser, oidc, depth):
+    def nested(claims):
+        payload = json.dumps(claims)[:-1] + ', "deep": ' + "[" * depth + "]" * depth + "}"
+        return jws.serialize_compact({"alg": "RS256", "kid": "one"}, payload, oidc.key)
+
+    oidc.sign = nested
+    assert "refused: the signature" in refusal(browser, signed_on(browser))
+
+
 def test_the_key_may_be_changed_at_the_provider(browser, oidc):
     assert signed_on(browser).status_code == 303
     before = oidc.key
@@ -282,6 +305,7 @@ def test_a_token_answer_that_is_none_is_a_page(browser, oidc):
         (JSONResponse([1]), 503, "not JSON"),
         (PlainTextResponse("busy", 503), 503, "HTTPStatusError"),
         (PlainTextResponse("hello"), 503, "not JSON"),
+        (PlainTextResponse("[" * 100_000), 503, "not JSON"),
     ]
     for answer, status, told in answers:
         oidc.token_answer = answer

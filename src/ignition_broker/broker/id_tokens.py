@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from ignition_broker.json_reading import read_json
+
 if TYPE_CHECKING:
-    from joserfc.jwk import KeySet
+    from ignition_broker.broker.json_web_keys import PublicKey
 
 ALGORITHMS: Final = (
     "RS256",
@@ -57,7 +58,7 @@ class Claims:
 
 
 def judge_id_token(
-    token: str, keys: KeySet, expected: ExpectedToken, *, groups_claim: str, now: float
+    token: str, keys: Sequence[PublicKey], expected: ExpectedToken, *, groups_claim: str, now: float
 ) -> Claims:
     """OpenID Connect Core 1.0 section 3.1.3.7; ``now`` in seconds since 1970.
 
@@ -83,17 +84,29 @@ def judge_id_token(
     return Claims(subject, _name(claims), _groups(claims.get(groups_claim)), auth_time)
 
 
-def _verified(token: str, keys: KeySet) -> dict[str, Any]:
-    # Here and below, since few have an identity provider, and it takes a while to load.
-    from joserfc import jwt
-    from joserfc.errors import InvalidKeyIdError, JoseError
+def _verified(token: str, keys: Sequence[PublicKey]) -> dict[str, Any]:
+    # Here, since few have an identity provider, and it takes a while to load.
+    from joserfc import jws
+    from joserfc.errors import JoseError
+
+    from ignition_broker.broker.json_web_keys import pick_key
 
     try:
-        return jwt.decode(token, keys, algorithms=list(ALGORITHMS)).claims
-    except InvalidKeyIdError as error:
-        raise KeyUnknown("the signature: its key is not among the provider's.") from error
-    except (JoseError, ValueError, TypeError, KeyError) as error:
+        signed = jws.extract_compact(token.encode())
+        header: object = signed.protected
+        if not isinstance(header, dict) or header.get("alg") not in ALGORITHMS:
+            raise IdTokenRefused("the signature: its algorithm is not one of a private key.")
+        kid = header.get("kid")
+        key = pick_key(keys, kid if isinstance(kid, str) else None, header["alg"])
+        if key is None:
+            raise KeyUnknown("the signature: its key is not among the provider's, or too weak.")
+        is_good = jws.validate_compact(signed, key, algorithms=list(ALGORITHMS))
+        claims = read_json(signed.payload) if is_good else None
+    except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise IdTokenRefused(f"the signature: {type(error).__name__}.") from error
+    if not isinstance(claims, dict):
+        raise IdTokenRefused("the signature: it is wrong, or what was signed are no claims.")
+    return claims
 
 
 def _check_audience(claims: Mapping[str, Any], client_id: str) -> None:
@@ -141,12 +154,20 @@ def _name(claims: Mapping[str, Any]) -> str | None:
     return None
 
 
-def key_set(document: bytes) -> KeySet:
-    """A JWK set (RFC 7517 section 5); raises `ValueError` for anything else."""
-    from joserfc.errors import JoseError
-    from joserfc.jwk import KeySet
+def key_set(document: bytes) -> tuple[PublicKey, ...]:
+    """The keys for signatures in a JWK set (RFC 7517 section 5).
 
-    try:
-        return KeySet.import_key_set(json.loads(document))
-    except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError("no JWK set") from error
+    Raises `ValueError` for anything else, and for a set without a single key.
+    """
+    from ignition_broker.broker.json_web_keys import usable_keys
+
+    parsed = read_json(document)
+    keys = usable_keys(parsed)
+    if not keys and not _has_a_key(parsed):
+        raise ValueError("no JWK set")
+    return keys
+
+
+def _has_a_key(document: object) -> bool:
+    members = document.get("keys") if isinstance(document, dict) else None
+    return isinstance(members, list) and any(isinstance(member, dict) for member in members)

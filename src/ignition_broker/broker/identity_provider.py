@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
-from joserfc.jwk import KeySet
 
 from ignition_broker.broker.errors import IdentityProviderUnavailable, SignOnFailed
 from ignition_broker.broker.id_tokens import key_set
+from ignition_broker.broker.json_web_keys import PublicKey
 from ignition_broker.clock import Clock
+from ignition_broker.json_reading import read_json
 from ignition_broker.oauth.tokens import AuthorizationCode, ClientSecret, CodeVerifier
+from ignition_broker.outbound.tls import client_context
 
 with warnings.catch_warnings():
     # It would rather have the successor of httpx, and says so on stderr at every start.
@@ -67,10 +68,10 @@ class IdentityProvider:
             "timeout": TIMEOUT_SECONDS,
             "follow_redirects": False,
             "trust_env": False,
-            "verify": httpx.create_ssl_context(trust_env=False),
+            "verify": client_context("http/1.1"),
         }
         self._metadata: ProviderMetadata | None = None
-        self._keys: KeySet | None = None
+        self._keys: tuple[PublicKey, ...] | None = None
         self._metadata_read_at = 0.0
         self._keys_read_at = 0.0
         self._asking = asyncio.Lock()
@@ -97,12 +98,12 @@ class IdentityProvider:
         address = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
         return _metadata(await self._fetch(address), self._client.issuer)
 
-    async def keys(self) -> KeySet:
+    async def keys(self) -> tuple[PublicKey, ...]:
         if self._keys is None or self._is_old(self._keys_read_at):
             return await self.newest_keys()
         return self._keys
 
-    async def newest_keys(self) -> KeySet:
+    async def newest_keys(self) -> tuple[PublicKey, ...]:
         """Past what is held: a token is signed by a key that is not in there."""
         document = await self._fetch((await self.metadata()).jwks_uri)
         try:
@@ -150,7 +151,7 @@ class IdentityProvider:
             ) from error
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _nonsense("its token answer is not JSON") from error
         id_token = answer.get("id_token")
         if not isinstance(id_token, str):
@@ -192,7 +193,7 @@ class IdentityProvider:
 
 def _metadata(document: bytes, issuer: str) -> ProviderMetadata:
     try:
-        fields = json.loads(document)
+        fields: Any = read_json(document)
         named = fields["issuer"]
         methods = fields.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         is_basic = "client_secret_basic" in methods

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 import structlog
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
 
 from ignition_broker.broker.errors import Unauthenticated, Unavailable
+from ignition_broker.broker.json_web_keys import NoKeySet, PublicKey, pick_key, usable_keys
 from ignition_broker.broker.workload_issuers import TrustedIssuer, is_safe_url
 from ignition_broker.clock import Clock
+from ignition_broker.json_reading import read_json
+from ignition_broker.outbound.tls import client_context
 
 LIFETIME_SECONDS: Final = 300.0
 """For how long keys are believed without a look whether one was withdrawn."""
@@ -27,11 +27,6 @@ STALE_SECONDS: Final = 86_400.0
 PATIENCE_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 5.0
 LARGEST_DOCUMENT_BYTES: Final = 256 * 1024
-MOST_KEYS: Final = 100
-_SMALLEST_MODULUS_LENGTH = 342
-"""2048 bits in base64url (RFC 7518 section 3.3)."""
-
-PublicKey = RSAKey | ECKey | OKPKey
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +79,7 @@ class IssuerKeys:
         return self._monotonic() - self._fetched_at
 
     def _pick(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        named = [key for key in self._keys or () if kid is None or key.kid == kid]
-        meant = [key for key in named if key.alg in {None, algorithm}]
-        return meant[0] if meant and (kid is not None or len(meant) == 1) else None
+        return pick_key(self._keys or (), kid, algorithm)
 
     async def _fetch(self, patience_seconds: float | None) -> None:
         """One at a time, and none soon after another; whoever waits may leave."""
@@ -103,9 +96,13 @@ class IssuerKeys:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 document = await self._read_document()
             keys = usable_keys(document)
-        except (FetchFailed, httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+        except (
+            *(FetchFailed, NoKeySet, httpx.HTTPError, httpx.InvalidURL),
+            *(OSError, TimeoutError),
+        ) as error:
             self._has_failed = True
-            reason = str(error) if isinstance(error, FetchFailed) else type(error).__name__
+            is_ours = isinstance(error, FetchFailed | NoKeySet)
+            reason = str(error) if is_ours else type(error).__name__
             log.warning("issuer_keys_failed", issuer=self._issuer.issuer, reason=reason)
         else:
             self._has_failed = False
@@ -119,7 +116,7 @@ class IssuerKeys:
 
     async def _read_document(self) -> object:
         issuer = self._issuer
-        context = await asyncio.to_thread(_ssl_context, issuer.ca_file)
+        context = await asyncio.to_thread(_tls, issuer.ca_file)
         async with httpx.AsyncClient(
             verify=context, timeout=TIMEOUT_SECONDS, trust_env=False, follow_redirects=False
         ) as http:
@@ -144,10 +141,9 @@ class IssuerKeys:
                 if len(body) > LARGEST_DOCUMENT_BYTES:
                     raise FetchFailed(f"more than {LARGEST_DOCUMENT_BYTES} bytes")
         try:
-            document: object = json.loads(body)
-        except (ValueError, RecursionError):
+            return read_json(body)
+        except ValueError:
             raise FetchFailed(f"no JSON from {urlsplit(url).path}") from None
-        return document
 
     def _own_origins(self) -> set[tuple[str, str]]:
         """Where the operator said; what a discovery document names gets no token."""
@@ -167,45 +163,8 @@ def jwks_url_of(configuration: object, issuer: str) -> str:
     return url
 
 
-def usable_keys(document: object) -> tuple[PublicKey, ...]:
-    """Public keys for signatures out of a JWK set; others in it are passed over (RFC 7517
-    section 5). Raises `FetchFailed` for what is no JWK set."""
-    members = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(members, list):
-        raise FetchFailed("no JWK set")
-    keys = [_public_key(member) for member in members[:MOST_KEYS]]
-    return tuple(key for key in keys if key is not None)
-
-
-def _public_key(member: object) -> PublicKey | None:
-    if not isinstance(member, dict) or member.get("kty") not in ("RSA", "EC", "OKP"):
-        return None
-    operations = member.get("key_ops", ["verify"])
-    if member.get("use", "sig") != "sig" or "verify" not in _listed(operations):
-        return None
-    if member["kty"] == "RSA" and len(str(member.get("n"))) < _SMALLEST_MODULUS_LENGTH:
-        return None
-    try:
-        key = JWKRegistry.import_key(_without_private_part(member))
-    except (JoseError, ValueError, TypeError, KeyError):
-        return None
-    return key if isinstance(key, RSAKey | ECKey | OKPKey) else None
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
-
-
-def _without_private_part(member: dict[str, Any]) -> dict[str, Any]:
-    """And without what says more than which key it is, which a library might act on."""
-    kept = {"kty", "n", "e", "crv", "x", "y", "kid", "alg"}
-    return {name: value for name, value in member.items() if name in kept}
-
-
-def _ssl_context(ca_file: str | None) -> ssl.SSLContext:
-    if ca_file is not None:
-        return ssl.create_default_context(cafile=ca_file)
-    return httpx.create_ssl_context(trust_env=False)
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    return client_context("http/1.1", authorities=ca_file)
 
 
 def _origin(url: str) -> tuple[str, str]:

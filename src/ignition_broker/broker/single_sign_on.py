@@ -31,9 +31,8 @@ from ignition_broker.storage import audit
 from ignition_broker.storage.engine import Database
 
 if TYPE_CHECKING:
-    from joserfc.jwk import KeySet
-
     from ignition_broker.broker.identity_provider import IdentityProvider
+    from ignition_broker.broker.json_web_keys import PublicKey
 
 SIGN_ON_SECONDS: Final = 600
 
@@ -160,7 +159,7 @@ class SingleSignOn:
             authenticated_since=pending.begun_at if pending.must_authenticate else None,
         )
 
-        def judge(keys: KeySet) -> Claims:
+        def judge(keys: Sequence[PublicKey]) -> Claims:
             return judge_id_token(
                 id_token, keys, expected, groups_claim=self._groups_claim, now=self._now()
             )

@@ -7,7 +7,6 @@ nobody looks.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ignition_broker.broker.errors import Forbidden, Unauthenticated
 from ignition_broker.broker.issuer_keys import IssuerKeys
 from ignition_broker.broker.workload_issuers import TrustedIssuer
 from ignition_broker.clock import Clock
+from ignition_broker.json_reading import read_json
 from ignition_broker.model import Caller
 
 ALGORITHMS: Final = frozenset(
@@ -145,8 +145,8 @@ def _parsed(token: bytes) -> CompactSignature:
 
 def _claims(signed: CompactSignature) -> dict[str, Any]:
     try:
-        claims = json.loads(signed.payload)
-    except (ValueError, RecursionError):
+        claims = read_json(signed.payload)
+    except ValueError:
         raise _refused("it is malformed") from None
     if not isinstance(claims, dict):
         raise _refused("it is malformed")

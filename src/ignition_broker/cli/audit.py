@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ignition_broker.broker import trail
 from ignition_broker.cli.api_keys import with_database
+from ignition_broker.json_reading import read_json
 from ignition_broker.model import ChainLink, RecordedEvent
 from ignition_broker.storage.engine import Database
 
@@ -80,7 +81,9 @@ def _moment(text: str) -> datetime:
 
 def _kept_heads(path: Path) -> Sequence[ChainLink]:
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+        lines: list[Any] = [
+            read_json(line) for line in path.read_text().splitlines() if line.strip()
+        ]
         return [
             ChainLink(int(line["chain"]), int(line["position"]), line["hash"]) for line in lines
         ]

@@ -8,13 +8,27 @@ import ssl
 import certifi
 
 
-def client_context(*protocols: str) -> ssl.SSLContext:
+def client_context(*protocols: str, authorities: str | None = None) -> ssl.SSLContext:
     """With the machine's authorities as OpenSSL finds them (``SSL_CERT_FILE``, ``SSL_CERT_DIR``);
-    where there are none, Mozilla's. ``protocols``: to offer by ALPN (RFC 7301)."""
-    context = ssl.create_default_context()
-    if not _has_authorities():
+    where there are none, Mozilla's.
+
+    ``protocols``: to offer by ALPN (RFC 7301). ``authorities``: a file of the only ones to believe.
+    """
+    context = ssl.create_default_context(cafile=authorities)
+    if authorities is None and not _has_authorities():
         context.load_verify_locations(certifi.where())
-    context.set_alpn_protocols(protocols)
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return by_alternative_names_alone(context)
+
+
+def by_alternative_names_alone(context: ssl.SSLContext) -> ssl.SSLContext:
+    """The same, believing a host's name in the certificate's subjectAltName and nowhere else.
+
+    OpenSSL falls back on the subject's common name, which may be any text: authorities check it as
+    no host's name, and their name constraints do not cover it (RFC 9525 section 2).
+    """
+    context.hostname_checks_common_name = False
     return context
 
 

@@ -16,6 +16,7 @@ from ignition_broker.storage import audit
 from ignition_broker.storage.connection import Connection, Driver, Row
 from ignition_broker.storage.errors import StorageUnavailable, translated
 from ignition_broker.storage.pool import Pool
+from ignition_broker.storage.tls import ssl_argument
 
 Result = TypeVar("Result")
 
@@ -31,7 +32,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self._url, self._ssl = without_ssl(make_url(url))
+        self._url, self._ssl_mode = without_ssl(make_url(url))
         self._pool = Pool(
             self._pooled,
             size=pool_size,
@@ -118,13 +119,13 @@ class Database:
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=STATEMENT_TIMEOUT_SECONDS,
             server_settings={"application_name": application_name},
-            ssl=self._ssl,
+            ssl=ssl_argument(self._url, self._ssl_mode),
             record_class=Row,
         )
 
 
 def without_ssl(url: URL) -> tuple[URL, str | None]:
-    """The URL, and its ``sslmode`` as asyncpg takes it.
+    """The URL, and its ``sslmode``.
 
     Hosted databases give URLs for libpq, whose words SQLAlchemy would hand to asyncpg as they are.
     """

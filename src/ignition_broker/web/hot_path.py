@@ -20,6 +20,7 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
+from ignition_broker.json_reading import read_json
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.telemetry import RequestCounts
@@ -218,8 +219,8 @@ def _checked(tenant: str) -> str:
 def _rejected_sha256(body: bytes | None) -> str | None:
     """Off the body; None where there is none."""
     try:
-        fields = json.loads(body) if body and body.strip() else None
-    except (ValueError, RecursionError):
+        fields = read_json(body) if body and body.strip() else None
+    except ValueError:
         raise InvalidRequest("The body must be a JSON object.") from None
     if fields is None:
         return None

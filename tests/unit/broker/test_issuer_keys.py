@@ -6,7 +6,8 @@ import pytest
 from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import RSAKey
 
-from ignition_broker.broker.issuer_keys import FetchFailed, jwks_url_of, usable_keys
+from ignition_broker.broker.issuer_keys import FetchFailed, jwks_url_of
+from ignition_broker.broker.json_web_keys import usable_keys
 from ignition_broker.broker.workload_identity import REGISTRY
 
 ISSUER = "https://issuer.example.com"
