@@ -88,6 +88,7 @@ def registration(settings: Settings) -> Registration:
         client_secret=secret,
         authenticate=methods[settings.ignition_client_auth](settings.ignition_client_id, secret),
         body_format=settings.ignition_token_format,
+        refusal_codes=settings.refusal_codes,
     )
 
 

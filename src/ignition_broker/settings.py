@@ -12,6 +12,8 @@ from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ignition_broker.oauth.answers import plain_code
+
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 EXAMPLES = {
@@ -33,6 +35,7 @@ EXAMPLES = {
     "BROKER_OPERATIONS_PORT": "BROKER_OPERATIONS_PORT=3001",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
+    "IGNITION_REFUSAL_CODES": "IGNITION_REFUSAL_CODES=bad_refresh_token invalid_refresh_token",
     "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
     "BROKER_LOG_FORMAT": "BROKER_LOG_FORMAT=auto",
 }
@@ -143,6 +146,7 @@ class Settings(RotationSettings):
         "client_secret_post"
     )
     ignition_token_format: Literal["form", "json"] = "form"
+    ignition_refusal_codes: str = ""
     broker_admin_key: SecretStr | None = None
     broker_jwt_issuers: str = ""
     broker_failed_attempts: int = Field(300, ge=0)
@@ -199,6 +203,18 @@ class Settings(RotationSettings):
     @classmethod
     def _is_safe_url(cls, value: str | None) -> str | None:
         return None if value is None else _safe_url(value)
+
+    @field_validator("ignition_refusal_codes")
+    @classmethod
+    def _are_error_codes(cls, value: str) -> str:
+        for code in value.split():
+            if not plain_code(code) or not code.isascii() or "," in code:
+                raise ValueError("must be error codes, separated by blanks")
+        return value
+
+    @property
+    def refusal_codes(self) -> frozenset[str]:
+        return frozenset(plain_code(code) for code in self.ignition_refusal_codes.split())
 
     @field_validator("broker_oidc_issuer")
     @classmethod

@@ -70,15 +70,20 @@ def test_a_new_token_that_a_disconnect_has_overtaken_is_revoked_at_ignition(brok
 
 
 @pytest.mark.parametrize(
-    ("tenant", "fault", "told"),
+    ("tenant", "fault", "told", "outcome"),
     [
-        ("client", oauth_error("invalid_client"), "invalid_client"),
-        ("scope", oauth_error("invalid_scope"), "invalid_scope"),
-        ("wall", {"status": 403, "body": "<html>no</html>", "content_type": "text/html"}, "403"),
+        ("client", oauth_error("invalid_client"), "invalid_client", "misconfigured"),
+        ("scope", oauth_error("invalid_scope"), "invalid_scope", "rejected"),
+        (
+            "wall",
+            {"status": 403, "body": "<html>no</html>", "content_type": "text/html"},
+            "403",
+            "rejected",
+        ),
     ],
 )
 def test_a_4xx_that_is_no_refusal_of_the_grant_is_the_operators_to_mend(
-    broker, fake, admin, tenant, fault, told
+    broker, fake, admin, tenant, fault, told, outcome
 ):
     broker.connect(tenant)
     fake.fail("token", 1, **fault)
@@ -91,7 +96,7 @@ def test_a_4xx_that_is_no_refusal_of_the_grant_is_the_operators_to_mend(
     assert 1 <= int(again.headers["retry-after"]) <= 31
     assert fake.counters()["token_requests"] == asked, "it is not asked again at once"
     assert admin.get(f"/token/{tenant}").status_code == 200, "the live token is served"
-    assert newest_refresh_event(admin, tenant)["outcome"] == "misconfigured"
+    assert newest_refresh_event(admin, tenant)["outcome"] == outcome
     assert '"level": "error"' in broker.log_text()
     assert admin.post(f"/token/{tenant}/refresh").status_code == 200, "the grant was kept"
 

@@ -11,8 +11,8 @@ from datetime import datetime
 import structlog
 
 from ignition_broker.broker.errors import BrokerError, UnknownTenant
-from ignition_broker.broker.outcomes import RefreshPolicy, seal
-from ignition_broker.broker.provider import Provider, Refused, Renewed
+from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
+from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent
@@ -23,7 +23,7 @@ from ignition_broker.oauth.callback import (
     state_of,
 )
 from ignition_broker.oauth.pkce import new_code_verifier
-from ignition_broker.oauth.tokens import RefreshToken
+from ignition_broker.oauth.tokens import AccessToken, RefreshToken, TokenAnswer
 from ignition_broker.storage import audit, authorizations, connect_links, grants, tenants
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
@@ -57,6 +57,8 @@ class Connected:
     tenant: str
     scope: str
     expires_at: datetime
+    warning: str | None = None
+    """For the page: why no token can be handed out yet."""
 
 
 class Connector:
@@ -145,19 +147,29 @@ class Connector:
                 verdict.error,
             )
         outcome = await self._provider.exchange_code(verdict, authorization.code_verifier)
+        reason = None
+        if isinstance(outcome, Rotated):
+            reason = outcome.answer.reason
+            outcome = _without_access_token(outcome)
         if not isinstance(outcome, Renewed):
             kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
             raise await self._failed(tenant, actor, kind, _explain(outcome), type(outcome).__name__)
-        return await self._store(tenant, outcome, actor)
+        return await self._store(tenant, outcome, actor, reason)
 
-    async def _store(self, tenant: str, renewed: Renewed, actor: Actor) -> Connected:
+    async def _store(
+        self, tenant: str, renewed: Renewed, actor: Actor, reason: str | None
+    ) -> Connected:
+        """``reason``: why the answer's access token can't be handed out; None where it can."""
         answer = renewed.answer
+        if reason is None and answer.lifetime_seconds <= 0:
+            reason = LIVES_FOR_NOTHING
         scope = answer.scope if answer.scope is not None else self._requested_scope
         refresh_token = answer.refresh_token or RefreshToken("")
         sealed = seal(self._cipher, tenant, renewed, refresh_token, scope)
-        event = AuditEvent(
-            "connect", "done", actor.name, tenant, actor.request_id, {"scope": scope}
-        )
+        detail: dict[str, object] = {"scope": scope, **log_flaws(tenant, answer.flaws)}
+        if reason is not None:
+            detail["warning"] = reason
+        event = AuditEvent("connect", "done", actor.name, tenant, actor.request_id, detail)
         schedule = self._policy.schedule(sealed.lifetime_seconds)
 
         async def store(connection: Connection) -> grants.Stored:
@@ -168,8 +180,11 @@ class Connector:
 
         # Tried again on a new connection: a repeated upsert of the same tokens does no harm.
         stored = await self._database.once(store)
-        log.info("tenant_connected", tenant=tenant)
-        return Connected(tenant, scope, stored.expires_at)
+        if reason is None:
+            log.info("tenant_connected", tenant=tenant)
+        else:
+            log.error("tenant_connected_without_token", tenant=tenant, reason=reason)
+        return Connected(tenant, scope, stored.expires_at, reason)
 
     async def _failed(
         self, tenant: str, actor: Actor, title: str, detail: str, error: str | None = None
@@ -252,6 +267,13 @@ async def disconnect(
                 connection, AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
             )
     return revoked
+
+
+def _without_access_token(rotated: Rotated) -> Renewed:
+    """To be stored as a grant whose access token has ended: it is renewed at once."""
+    answer = rotated.answer
+    ended = TokenAnswer(AccessToken(""), "Bearer", 0, answer.refresh_token, None, answer.flaws)
+    return Renewed(ended, rotated.requested_at)
 
 
 def _explain(outcome: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +9,8 @@ from urllib.parse import quote, urlsplit
 
 from ignition_broker import __version__
 from ignition_broker.oauth.requests import OAuthRequest
+from ignition_broker.outbound.content_coding import decoded
+from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.outbound.exchange import Exchange, Headers
 from ignition_broker.outbound.pool import Limits, Pool
 
@@ -21,21 +22,24 @@ _AS_IT_IS = "%/:@!$&'()*+,;=~"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``headers``: names in lower case."""
+    """``headers``: names in lower case.
+
+    ``flaw`` says why ``body`` may not be what the server meant to send: a content coding that
+    can't be undone, or too many bytes. ``broke_off`` is the error that ended it before its end;
+    status and headers count nevertheless.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
-
-
-class UnreadableAnswer(Exception):
-    """It came, and can't be taken for what it is: the text says why."""
+    flaw: str | None = None
+    broke_off: ExchangeError | None = None
 
 
 class Endpoints(Protocol):
     async def post(self, request: OAuthRequest) -> Answer:
-        """Raises `outbound.errors.ExchangeError` or `UnreadableAnswer`; follows no redirect, and
-        sends nothing twice."""
+        """Raises `outbound.errors.ExchangeError` where not even a status came; follows no
+        redirect, and sends nothing twice."""
         ...
 
 
@@ -63,14 +67,16 @@ class HttpEndpoints:
             headers.append((name.encode("ascii"), value.encode("ascii")))
         exchange = await pool.send("POST", target, headers, request.body)
         try:
-            body = await _whole(exchange)
+            body, flaw, broke_off = await _received(exchange)
         finally:
             exchange.close()
         received = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers
         }
-        body = _decoded(body, received.get("content-encoding", ""))
-        return Answer(exchange.status, received, body)
+        plain, undecoded = decoded(
+            body, received.get("content-encoding", ""), limit_bytes=LARGEST_ANSWER_BYTES
+        )
+        return Answer(exchange.status, received, plain, flaw or undecoded, broke_off)
 
     async def aclose(self) -> None:
         for pool in self._pools.values():
@@ -88,29 +94,14 @@ class HttpEndpoints:
         return self._places[url]
 
 
-async def _whole(exchange: Exchange) -> bytes:
+async def _received(exchange: Exchange) -> tuple[bytes, str | None, ExchangeError | None]:
+    """What came of the body, what is wrong with it, and what ended it early."""
     body = b""
-    while piece := await exchange.read():
-        body += piece
-        if len(body) > LARGEST_ANSWER_BYTES:
-            raise UnreadableAnswer("it is larger than 1 MiB")
-    return body
-
-
-def _decoded(body: bytes, coding: str) -> bytes:
-    """Some compress unasked (RFC 9110 section 8.4.1)."""
-    match coding.strip().lower():
-        case "" | "identity":
-            return body
-        case "gzip" | "x-gzip" | "deflate":
-            # 32: zlib's header or gzip's, whichever is there.
-            inflating = zlib.decompressobj(zlib.MAX_WBITS | 32)
-            try:
-                plain = inflating.decompress(body, LARGEST_ANSWER_BYTES)
-            except zlib.error:
-                raise UnreadableAnswer(f"it is not the {coding} that it says it is") from None
-            if inflating.unconsumed_tail or not inflating.eof:
-                raise UnreadableAnswer("it is larger than 1 MiB, or cut off")
-            return plain
-        case other:
-            raise UnreadableAnswer(f"its Content-Encoding {other!r} was not asked for")
+    try:
+        while piece := await exchange.read():
+            body += piece
+            if len(body) > LARGEST_ANSWER_BYTES:
+                return body[:LARGEST_ANSWER_BYTES], "it is larger than 1 MiB", None
+    except ExchangeError as error:
+        return body, None, error
+    return body, None, None

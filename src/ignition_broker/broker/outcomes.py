@@ -7,7 +7,7 @@ has taken it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
@@ -22,14 +22,16 @@ from ignition_broker.broker.provider import (
     Outcome,
     Provider,
     Refused,
+    Rejected,
     Renewed,
+    Rotated,
     Throttled,
 )
-from ignition_broker.cipher import Cipher
+from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent, IssuedToken, Lease, SealedLease
+from ignition_broker.model import Actor, AuditEvent, Grant, IssuedToken, Lease, SealedLease
 from ignition_broker.oauth.tokens import RefreshToken
-from ignition_broker.storage import audit, grants
+from ignition_broker.storage import audit, grants, refresh_tokens
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -65,7 +67,14 @@ class TryAtOnce:
     failure: BrokerError
 
 
-Settled = IssuedToken | Overtaken | TryAtOnce | BrokerError
+@dataclass(frozen=True, slots=True)
+class NothingToServe:
+    """The answer's refresh token is safe, and there was no access token to hand out with it."""
+
+    failure: BrokerError
+
+
+Settled = IssuedToken | Overtaken | TryAtOnce | NothingToServe | BrokerError
 
 
 class Outcomes:
@@ -90,6 +99,8 @@ class Outcomes:
         match outcome:
             case Renewed():
                 return await self._renewed(lease, outcome, actor)
+            case Rotated():
+                return await self._rotated(lease, outcome, actor)
             case Refused():
                 return await self._refused(lease, outcome, actor)
             case Misconfigured():
@@ -98,6 +109,11 @@ class Outcomes:
                 pause = MISCONFIGURED_PAUSE_SECONDS
                 await self._not_used(lease, "misconfigured", error, pause, actor)
                 return ProviderFault(f"{text}; an operator has to mend it.", tenant=lease.tenant)
+            case Rejected():
+                error = f"{outcome.error or 'no code'}: {outcome.description}".rstrip(": ")
+                pause = MISCONFIGURED_PAUSE_SECONDS
+                await self._not_used(lease, "rejected", error, pause, actor)
+                return ProviderFault(explain_rejection(outcome), tenant=lease.tenant)
             case NotSent():
                 wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
                 return _unavailable(lease, outcome.reason, wait)
@@ -120,7 +136,8 @@ class Outcomes:
         scope = answer.scope if answer.scope is not None else lease.scope
         sealed = seal(self._cipher, lease.tenant, renewed, refresh_token, scope)
         error = None if answer.lifetime_seconds > 0 else LIVES_FOR_NOTHING
-        event = _event("renewed", lease, actor, rotated=answer.refresh_token is not None)
+        flaws = log_flaws(lease.tenant, answer.flaws)
+        event = _event("renewed", lease, actor, rotated=answer.refresh_token is not None, **flaws)
         schedule = self._policy.schedule(
             sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures)
         )
@@ -136,16 +153,59 @@ class Outcomes:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
             overtaken = replace(event, outcome="overtaken")
             await self._until_done(lambda c: audit.append(c, overtaken))
-            await self._revoke_if_unwanted(lease, renewed)
+            await self._revoke_if_unwanted(lease, renewed.answer.refresh_token)
             return Overtaken()
         log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)
         if error is not None:
             return ProviderFault(f"{error}.", tenant=lease.tenant)
         return issued_token(lease.tenant, renewed, scope, stored)
 
-    async def _revoke_if_unwanted(self, lease: Lease, renewed: Renewed) -> None:
+    async def _rotated(
+        self, lease: Lease, rotated: Rotated, actor: Actor
+    ) -> NothingToServe | Overtaken:
+        """The access token in force stays, and may be served to its end."""
+        answer = rotated.answer
+        sealed = await self._sealed_pair(lease, answer.refresh_token)
+        wait = max(MISCONFIGURED_PAUSE_SECONDS, _back_off_seconds(lease.failures))
+        event = _event("no_access_token", lease, actor, error=answer.reason, rotated=True)
+        event.detail.update(log_flaws(lease.tenant, answer.flaws))
+
+        async def store(connection: Connection) -> bool:
+            return await refresh_tokens.store(
+                connection, lease, sealed, answer.reason, wait, event
+            ) or await refresh_tokens.is_stored(connection, lease, sealed)
+
+        if not await self._until_done(store):
+            overtaken = replace(event, outcome="overtaken")
+            await self._until_done(lambda c: audit.append(c, overtaken))
+            await self._revoke_if_unwanted(lease, answer.refresh_token)
+            return Overtaken()
+        log.error("refresh_brought_no_access_token", tenant=lease.tenant, reason=answer.reason)
+        text = f"Ignition's answer: {answer.reason}."
+        return NothingToServe(ProviderFault(text, tenant=lease.tenant))
+
+    async def _sealed_pair(
+        self, lease: Lease, refresh_token: RefreshToken
+    ) -> refresh_tokens.SealedPair:
+        asked_at = self._clock.monotonic()
+        access_token = None
+        try:
+            grant: Grant | None = await self._until_done(
+                lambda c: grants.read(c, self._cipher, lease.tenant, asked_at=asked_at)
+            )
+            if grant is not None and grant.issued is not None:
+                token = grant.issued.access_token.reveal()
+                access_token = self._cipher.encrypt(lease.tenant, "access_token", token)
+        except CipherError as error:
+            log.warning("grant_unreadable", tenant=lease.tenant, reason=str(error))
+        return refresh_tokens.SealedPair(
+            self._cipher.encrypt(lease.tenant, "refresh_token", refresh_token.reveal()),
+            access_token,
+            self._cipher.fingerprint,
+        )
+
+    async def _revoke_if_unwanted(self, lease: Lease, fresh: RefreshToken | None) -> None:
         """A disconnect that came while Ignition was asked could revoke the old token alone."""
-        fresh = renewed.answer.refresh_token
         if fresh is not None and await self._until_done(
             lambda c: grants.is_disconnected(c, lease.tenant)
         ):
@@ -168,7 +228,7 @@ class Outcomes:
         wait = max(retry_after or 0.0, _back_off_seconds(lease.failures))
         event = _event(outcome, lease, actor, error=error)
         await self._until_done(lambda c: grants.record_not_used(c, lease, error, wait, event))
-        level = log.error if outcome == "misconfigured" else log.warning
+        level = log.error if outcome in ("misconfigured", "rejected") else log.warning
         level("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
         return wait
 
@@ -213,6 +273,28 @@ def seal(
         scope=scope,
         lifetime_seconds=renewed.answer.lifetime_seconds,
         key_fingerprint=cipher.fingerprint,
+    )
+
+
+def log_flaws(tenant: str, flaws: Sequence[str]) -> dict[str, object]:
+    """What an audit event's detail says of them; nothing where there were none."""
+    if not flaws:
+        return {}
+    log.warning("token_answer_flawed", tenant=tenant, flaws=list(flaws))
+    return {"flaws": list(flaws)}
+
+
+def explain_rejection(rejected: Rejected) -> str:
+    """For whoever asked: neither the grant nor the client is said to be at fault."""
+    if rejected.error is None:
+        return (
+            f"Ignition's token endpoint answered this request with status {rejected.status} and "
+            "no OAuth error; an operator has to look at IGNITION_TOKEN_URL, and at what stands "
+            "before it."
+        )
+    return (
+        f"Ignition refused this grant's request ({rejected.error}). If that code means that the "
+        "grant has ended, an operator has to name it in IGNITION_REFUSAL_CODES."
     )
 
 

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from ignition_broker.broker.breaker import CircuitBreaker
-from ignition_broker.broker.endpoints import Endpoints, UnreadableAnswer
+from ignition_broker.broker.endpoints import Answer, Endpoints
 from ignition_broker.clock import Clock
-from ignition_broker.oauth.answers import NotOAuth, OAuthError, Overloaded, judge_token_answer
+from ignition_broker.oauth.answers import (
+    NotOAuth,
+    OAuthError,
+    Overloaded,
+    judge_token_answer,
+    plain_code,
+)
 from ignition_broker.oauth.requests import (
     BodyFormat,
     ClientAuthentication,
@@ -29,6 +35,7 @@ from ignition_broker.oauth.tokens import (
     ClientSecret,
     CodeVerifier,
     RefreshToken,
+    RefreshTokenOnly,
     Secret,
     TokenAnswer,
 )
@@ -45,17 +52,37 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotated:
+    """A refresh token came, and no access token that could be handed out: ``reason`` says why."""
+
+    answer: RefreshTokenOnly
+    requested_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
-    """``invalid_grant``: for good."""
+    """``invalid_grant``, or what `Registration.refusal_codes` names beside it: for good."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """Another 4xx: the operator's fault, not the grant's."""
+    """The provider does not know this broker's client, or its secret: the operator's to mend."""
 
     error: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider rejected the request, and blamed neither the grant nor the client for it.
+
+    ``error`` is the OAuth error's code; None where there was none.
+    """
+
+    status: int
+    error: str | None
     description: str
 
 
@@ -89,7 +116,20 @@ class NoToken:
     reason: str
 
 
-Outcome = Renewed | Refused | Misconfigured | NotSent | Throttled | AnswerLost | NoToken
+Outcome = (
+    Renewed
+    | Rotated
+    | Refused
+    | Misconfigured
+    | Rejected
+    | NotSent
+    | Throttled
+    | AnswerLost
+    | NoToken
+)
+
+_REFUSAL = "invalidgrant"
+_CLIENT_ERRORS = frozenset({"invalidclient", "unauthorizedclient"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +145,8 @@ class Registration:
     client_secret: ClientSecret
     authenticate: ClientAuthentication
     body_format: BodyFormat
+    refusal_codes: frozenset[str] = frozenset()
+    """Further error codes that mean ``invalid_grant``, as `plain_code` has them."""
 
 
 class Provider:
@@ -173,7 +215,7 @@ class Provider:
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 answer = await self._endpoints.post(request)
-        except (ExchangeError, UnreadableAnswer, TimeoutError):
+        except (ExchangeError, TimeoutError):
             return False
         return 200 <= answer.status < 300
 
@@ -199,30 +241,65 @@ class Provider:
             return AnswerLost(f"Ignition gave no answer within {self.timeout_seconds:g} s")
         except ExchangeError as error:
             return _unanswered(error)
-        except UnreadableAnswer as error:
-            return NoToken(str(error))
         verdict = judge_token_answer(
-            answer.status, answer.headers, answer.body, now=self._clock.now()
+            answer.status,
+            answer.headers,
+            answer.body,
+            now=self._clock.now(),
+            is_whole=answer.broke_off is None,
+            sent=secrets,
         )
         match verdict:
             case TokenAnswer():
                 return Renewed(verdict, requested_at)
-            case OAuthError(error="invalid_grant"):
-                return Refused(_masked(verdict.description, secrets))
+            case RefreshTokenOnly():
+                return Rotated(verdict, requested_at)
             case OAuthError():
-                return Misconfigured(
-                    _masked(verdict.error, secrets), _masked(verdict.description, secrets)
-                )
+                return self._judged(verdict, secrets)
             case Overloaded():
                 return Throttled(verdict.status, verdict.retry_after_seconds)
-            case NotOAuth(status=status) if 300 <= status < 500:
-                return Misconfigured(f"status {status}", verdict.reason)
-            case NotOAuth(status=status) if status >= 500:
-                return AnswerLost(f"Ignition's token endpoint answers status {status}")
             case NotOAuth():
-                return NoToken(verdict.reason)
+                return _unreadable(answer, verdict)
             case _:
                 assert_never(verdict)
+
+    def _judged(
+        self, verdict: OAuthError, secrets: Sequence[Secret]
+    ) -> Refused | Misconfigured | Rejected | AnswerLost:
+        """Codes are compared without case and punctuation, which providers vary."""
+        error = _masked(verdict.error, secrets)
+        description = _masked(verdict.description, secrets)
+        code = plain_code(verdict.error)
+        if code == _REFUSAL:
+            return Refused(description)
+        if code in self._registration.refusal_codes:
+            return Refused(f"{error}: {description}".rstrip(": "))
+        if verdict.status >= 500:
+            return _server_error(verdict.status)
+        if code in _CLIENT_ERRORS:
+            return Misconfigured(error, description)
+        return Rejected(verdict.status, error, description)
+
+
+def _unreadable(answer: Answer, verdict: NotOAuth) -> Outcome:
+    """Of an answer that bears neither a token nor an OAuth error."""
+    if answer.broke_off is not None:
+        return _unanswered(answer.broke_off)
+    reason = verdict.reason if answer.flaw is None else f"{verdict.reason}; {answer.flaw}"
+    match verdict.status:
+        case 401:
+            # RFC 6749 section 5.2 has this status for the client's authentication alone.
+            return Misconfigured("status 401", reason)
+        case status if status >= 500:
+            return _server_error(status)
+        case status if 300 <= status < 500:
+            return Rejected(status, None, reason)
+        case _:
+            return NoToken(reason)
+
+
+def _server_error(status: int) -> AnswerLost:
+    return AnswerLost(f"Ignition's token endpoint answers status {status}")
 
 
 def _unanswered(error: ExchangeError) -> NotSent | AnswerLost:

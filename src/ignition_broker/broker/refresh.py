@@ -23,7 +23,7 @@ from ignition_broker.broker.errors import (
 )
 from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.notices import Notices
-from ignition_broker.broker.outcomes import Outcomes, Overtaken, TryAtOnce
+from ignition_broker.broker.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
 from ignition_broker.broker.provider import Provider, Refused
 from ignition_broker.broker.want import (
     Want,
@@ -230,6 +230,8 @@ class Refresher:
                 if again is not None:
                     return await self.use(again, actor)
                 return await self._newer(lease, failure)
+            case NothingToServe(failure=failure):
+                raise failure
             case BrokerError():
                 return await self._newer(lease, settled)
             case _:

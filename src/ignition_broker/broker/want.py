@@ -34,10 +34,13 @@ class Want:
 
     def is_met_by(self, token: IssuedToken, now: float) -> bool:
         """``now`` is on the monotonic clock."""
+        # Ahead of the version: it also rises where a refresh brought no new access token.
+        if self.rejected_sha256 is not None and token.sha256 == self.rejected_sha256:
+            return False
         if token.version > self.seen_version:
             left = token.seconds_left(now)
             return left > 0 and left >= min(self.min_ttl_seconds, token.lifetime_seconds / 2)
-        if self.is_urgent or token.sha256 == self.rejected_sha256:
+        if self.is_urgent:
             return False
         return token.lives_for(self.min_ttl_seconds, now)
 

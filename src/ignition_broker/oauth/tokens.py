@@ -73,7 +73,8 @@ class TokenAnswer:
 
     ``lifetime_seconds`` counts from the moment the request was sent; it is 0 where the provider
     said zero or less. ``refresh_token`` is None where the old one stays in force (section 6),
-    ``scope`` where it is as asked for.
+    ``scope`` where it is as asked for. ``flaws`` say what was wrong with the answer, or could not
+    be used of it, without its content.
     """
 
     access_token: AccessToken
@@ -81,3 +82,16 @@ class TokenAnswer:
     lifetime_seconds: int
     refresh_token: RefreshToken | None
     scope: str | None
+    flaws: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshTokenOnly:
+    """A refresh token came, and no access token that could be handed out.
+
+    ``reason`` says why, without the answer's content; ``flaws`` as in `TokenAnswer`.
+    """
+
+    refresh_token: RefreshToken
+    reason: str
+    flaws: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +15,12 @@ from ignition_broker.oauth.answers import (
     judge_token_answer,
     retry_after_seconds,
 )
-from ignition_broker.oauth.tokens import LONGEST_LIFETIME_SECONDS, TokenAnswer
+from ignition_broker.oauth.tokens import (
+    LONGEST_LIFETIME_SECONDS,
+    RefreshToken,
+    RefreshTokenOnly,
+    TokenAnswer,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -55,7 +61,6 @@ def test_a_token_is_taken_field_by_field():
         {"access_token": "a\r\nX: y"},
         {"access_token": "é"},
         {"access_token": "a", "token_type": "mac"},
-        {"access_token": "a", "refresh_token": 7},
     ],
 )
 def test_what_is_no_token_is_said_to_be_none(body):
@@ -70,7 +75,7 @@ def test_overload_is_told_with_what_the_server_asks(status, body):
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 504, 507, 520, 599])
-@pytest.mark.parametrize("body", [b"", b"<html>", {"error": "server_error"}, {"error": None}])
+@pytest.mark.parametrize("body", [b"", b"<html>", {"error": None}])
 def test_behind_any_other_5xx_the_request_may_have_been_carried_out(status, body):
     assert isinstance(judge(status, body, {"retry-after": "7"}), NotOAuth)
 
@@ -112,6 +117,148 @@ def test_an_oauth_error_is_one_whatever_its_4xx():
 def test_an_error_with_status_200_is_one_too_unless_a_token_came_with_it():
     assert judge(200, {"error": "invalid_grant"}) == OAuthError(200, "invalid_grant", "")
     assert isinstance(judge(200, {"error": "odd", "access_token": "a"}), TokenAnswer)
+
+
+BEARER_LABELS = (
+    *("bearer", "Bearer ", " BEARER", "BearerToken", "bearer_token", "Bearer Token", ["Bearer"]),
+    *("JWT", "jwt", "access_token", "OAuth", "OAuth2", "", None, 5, []),
+)
+
+
+@pytest.mark.parametrize("token_type", BEARER_LABELS)
+def test_a_bearer_token_is_one_by_any_label(token_type):
+    answer = judge(200, {"access_token": "a", "refresh_token": "r", "token_type": token_type})
+    assert isinstance(answer, TokenAnswer)
+    assert answer.token_type == "Bearer"
+
+
+@pytest.mark.parametrize("token_type", ["DPoP", "mac", "pop", "N_A", "hotp"])
+def test_another_type_is_named_and_its_refresh_token_kept(token_type):
+    fields = {"access_token": "secret-token", "token_type": token_type}
+    answer = judge(200, fields | {"refresh_token": "r"})
+    assert isinstance(answer, RefreshTokenOnly)
+    assert answer.refresh_token.reveal() == "r"
+    assert f"token_type is {token_type}" in answer.reason
+    assert token_type in judge(200, fields).reason
+
+
+@pytest.mark.parametrize(
+    "token_type", ["secret-token", "x-secret-token-x", "cret-tok", "two words", "a\nb", "m" * 99]
+)
+def test_a_type_that_may_be_a_token_is_not_named(token_type):
+    answer = judge(200, {"access_token": "secret-token", "token_type": token_type})
+    assert "something else" in answer.reason
+
+
+@pytest.mark.parametrize("absent", [None, "", " ", "null", "None", "undefined", False, 0, [], {}])
+def test_a_refresh_token_that_is_none_does_not_replace_the_old_one(absent):
+    answer = judge(200, {"access_token": "a", "refresh_token": absent})
+    assert isinstance(answer, TokenAnswer)
+    assert answer.refresh_token is None
+
+
+def test_a_refresh_token_that_can_not_be_sent_is_none():
+    answer = judge(200, b'{"access_token": "a", "refresh_token": "\\ud800"}')
+    assert isinstance(answer, TokenAnswer)
+    assert (answer.refresh_token, answer.flaws) == (None, ("refresh_token is malformed",))
+
+
+@pytest.mark.parametrize(
+    ("scope", "taken"),
+    [("a b", "a b"), (["a", "b"], "a b"), (["a", 7], "a"), ([], ""), (7, None), (None, None)],
+)
+def test_a_scope_is_a_text_or_a_list(scope, taken):
+    assert judge(200, {"access_token": "a", "scope": scope}).scope == taken
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"error=invalid_grant&error_description=gone+away",
+        b'{"error": {"code": "invalid_grant", "message": "gone away"}}',
+        b'{"error": [{"code": "invalid_grant"}]}',
+        b'{"error": true, "error_code": "invalid_grant"}',
+        b'{"data": {"error": "invalid_grant"}}',
+        b'[{"error": "invalid_grant"}]',
+        b'{"Error": "invalid_grant"}',
+        b'{"error": "invalid_grant",}',
+        b'{"code": "invalid_grant"}',
+    ],
+)
+def test_an_error_is_found_wherever_it_was_put(body):
+    verdict = judge(400, body)
+    assert isinstance(verdict, OAuthError)
+    assert verdict.error == "invalid_grant"
+
+
+def test_a_code_beside_a_success_is_no_error():
+    answer = judge(200, {"code": "OK", "data": {"access_token": "a"}})
+    assert isinstance(answer, TokenAnswer)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b'<html><script>var session = {"access_token": "a", "refresh_token": "r"}</script>',
+        b'<!doctype html>\n<p>{"error": "invalid_grant"}</p>',
+        b'Our API answers {"access_token": "a"} when all is well.',
+        b"body{color:red}",
+        b"name=value&error_page=1",
+    ],
+)
+def test_nothing_is_read_out_of_a_page(page):
+    assert isinstance(judge(200, page), NotOAuth)
+    assert isinstance(judge(403, page), NotOAuth)
+
+
+def test_a_refresh_token_that_an_error_repeats_is_no_new_one():
+    raw = json.dumps({"error": "invalid_grant", "refresh_token": "old"}).encode()
+
+    def judged(sent: str):
+        return judge_token_answer(400, {}, raw, now=NOW, sent=[RefreshToken(sent)])
+
+    assert isinstance(judged("old"), OAuthError)
+    assert isinstance(judged("older"), RefreshTokenOnly)
+
+
+WHOLE = b'{"refresh_token": "r\\"2", "expires_in": 3600, "access_token": "a", "scope": "x"}'
+
+
+@pytest.mark.parametrize("length", range(len(WHOLE)))
+def test_of_an_answer_that_was_cut_off_whole_values_alone_are_taken(length):
+    verdict = judge_token_answer(200, {}, WHOLE[:length], now=NOW, is_whole=False)
+    has_refresh_token = length >= WHOLE.index(b",")
+    has_access_token = length >= WHOLE.index(b', "scope"')
+    if has_access_token:
+        assert isinstance(verdict, TokenAnswer)
+        assert verdict.access_token.reveal() == "a"
+        assert verdict.lifetime_seconds == 3600
+        assert verdict.refresh_token.reveal() == 'r"2'
+    elif has_refresh_token:
+        assert isinstance(verdict, RefreshTokenOnly)
+        assert verdict.refresh_token.reveal() == 'r"2'
+    else:
+        assert isinstance(verdict, NotOAuth)
+
+
+def test_an_error_in_an_answer_that_was_cut_off_counts_if_its_object_is_whole():
+    def judged(raw: bytes):
+        return judge_token_answer(400, {}, raw, now=NOW, is_whole=False)
+
+    assert isinstance(judged(b'{"error": "invalid_grant"}'), OAuthError)
+    assert isinstance(judged(b'{"error": "invalid_grant", "err'), NotOAuth)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60))
+def test_no_prefix_or_ending_makes_it_raise(before, behind):
+    judge(200, before + b'{"access_token": "a", "refresh_token": "r"}' + behind)
+
+
+def test_a_hostile_megabyte_is_judged_in_time():
+    began = time.monotonic()
+    for piece in (b'{"a":', b'{"refresh_token":"', b'{"\\', b"[", b'"x":"\\"', b"a=b&"):
+        judge(200, piece * ((1 << 20) // len(piece)))
+    assert time.monotonic() - began < 10
 
 
 @given(

@@ -1,0 +1,87 @@
+"""A refresh token that came without an access token: stored beside the one in force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from ignition_broker.model import AuditEvent, Lease
+from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.key_notes import ciphertext_end
+
+# As in `grants.STORE_REFRESHED`, the version alone decides. The access token is written anew too:
+# a rotation of keys knows by its ciphertext that a row has changed.
+STORE_REFRESH_TOKEN = text("""
+    WITH changed AS (
+        UPDATE grants SET status = 'connected', refresh_token = :refresh_token,
+            access_token = coalesce(CAST(:access_token AS bytea), access_token),
+            key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
+            version = version + 1, lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = NULL, failures = :failures, last_error = :last_error,
+            next_refresh_at = now() + make_interval(secs => :retry_in)
+        WHERE tenant_id = :tenant AND version = :version
+        RETURNING tenant_id, version, status
+    ), audited AS (
+        INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+        SELECT tenant_id, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb)
+        FROM changed
+    )
+    SELECT version, pg_notify('grants', concat_ws(' ', tenant_id, version, status)) FROM changed
+""")
+
+FIND_REFRESH_TOKEN = text("""
+    SELECT version FROM grants
+    WHERE tenant_id = :tenant AND version = :version AND refresh_token = :refresh_token
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPair:
+    """The new refresh token and the access token in force, under the key of ``key_fingerprint``.
+
+    ``access_token`` is None where it could not be opened: its ciphertext then stays.
+    """
+
+    refresh_token: bytes
+    access_token: bytes | None
+    key_fingerprint: str
+
+
+async def store(
+    connection: Connection,
+    lease: Lease,
+    sealed: SealedPair,
+    error: str,
+    retry_in_seconds: float,
+    event: AuditEvent,
+) -> bool:
+    """Whether it was stored: not where the row has moved on from the lease's version.
+
+    The access token and its end stay. The grant is not renewed before ``retry_in_seconds``.
+    """
+    access_token = sealed.access_token
+    parameters = {
+        "tenant": lease.tenant,
+        "version": lease.version,
+        "refresh_token": sealed.refresh_token,
+        "access_token": access_token,
+        "key_fingerprint": sealed.key_fingerprint,
+        "fingerprinted": None if access_token is None else ciphertext_end(access_token),
+        "failures": lease.failures + 1,
+        "last_error": error,
+        "retry_in": retry_in_seconds,
+        **audit_parameters(event),
+    }
+    return (await connection.execute(STORE_REFRESH_TOKEN, parameters)).one_or_none() is not None
+
+
+async def is_stored(connection: Connection, lease: Lease, sealed: SealedPair) -> bool:
+    """Whether a store whose answer was lost had in fact been committed."""
+    parameters = {
+        "tenant": lease.tenant,
+        "version": lease.version + 1,
+        "refresh_token": sealed.refresh_token,
+    }
+    return (await connection.execute(FIND_REFRESH_TOKEN, parameters)).one_or_none() is not None
