@@ -160,6 +160,14 @@ class Broker:
     def log_text(self) -> str:
         return "".join(log.read_text() for log in self.logs)
 
+    def tracebacks(self) -> list[str]:
+        """The lines of the log that hold one, in the words of either format."""
+        return [
+            line
+            for line in self.log_text().splitlines()
+            if '"exception":' in line or "Traceback" in line or "Exception in" in line
+        ]
+
     def client(self, key: str | None = None) -> httpx.Client:
         headers = {"Authorization": f"Bearer {key or self.admin_key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30)

@@ -126,6 +126,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,  # type: ignore[arg-type]
                 http=ProxyHttpProtocol,
+                ws="none",
                 host="127.0.0.1",
                 port=port,
                 log_config=None,

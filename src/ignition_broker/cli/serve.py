@@ -37,6 +37,7 @@ def serve(
         "ignition_broker.app:application",
         factory=True,
         http=ProxyHttpProtocol,
+        ws="none",
         host=settings.broker_host,
         port=settings.broker_port,
         workers=workers,

@@ -6,12 +6,12 @@ at all, may stay for ever.
 
 from __future__ import annotations
 
-import json
-import secrets
 from asyncio import BaseTransport, TimerHandle
+from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from ignition_broker.proxy.http_order import OrderedHttpProtocol
+from ignition_broker.proxy.refusals import Refusal
 
 LARGEST_HEAD_BYTES = 64 * 1024
 """The request line and all headers. What stands in front sends at most half of that by default."""
@@ -21,12 +21,19 @@ TICK_SECONDS = 10.0
 STALLED_TICKS = 6
 """So many in which a caller neither sends the body it announced nor takes a byte of its answer."""
 
+TOO_LARGE = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "headers-too-large",
+    "The headers are too large",
+    f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
+)
+
 
 class HeadTooLarge(Exception):
     """To get out of the parser."""
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(OrderedHttpProtocol):
     """One timer a connection, none a request: it ticks, and looks whether anything happened."""
 
     tick_seconds = TICK_SECONDS
@@ -42,7 +49,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     _watch: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it
+        super().connection_made(transport)
         self._watch = self.loop.call_later(self.tick_seconds, self._tick)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,19 +60,18 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._chunk_bytes = len(data)
         self._received_bytes += len(data)
-        HttpToolsProtocol.data_received(self, data)
+        OrderedHttpProtocol.data_received(self, data)
         if self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > LARGEST_HEAD_BYTES and not self.transport.is_closing():
-                self._refuse()
+            if self._head_bytes > LARGEST_HEAD_BYTES and self._last is None:
+                self._refuse(TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        HttpToolsProtocol.on_message_begin(self)
+        OrderedHttpProtocol.on_message_begin(self)
         self._is_in_head = True
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        self._is_in_head = False
         self._heads += 1
         # The exact size only where it can matter: a chunk may hold much else beside the head.
         if len(self.headers) > MOST_HEADERS or (
@@ -75,21 +81,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         ):
             self._is_too_large = True
             raise HeadTooLarge
-        HttpToolsProtocol.on_headers_complete(self)
+        OrderedHttpProtocol.on_headers_complete(self)
+        self._is_in_head = False
 
-    def send_400_response(self, msg: str) -> None:
+    def _could_not_read(self, reason: str) -> None:
         if self._is_too_large:
-            self._refuse()
+            self._refuse(TOO_LARGE)
         else:
-            super().send_400_response(msg)
-
-    def _refuse(self) -> None:
-        self.transport.write(refusal(secrets.token_hex(9)))
-        self.transport.close()
+            super()._could_not_read(reason)
 
     def _tick(self) -> None:
-        if self.transport.get_protocol() is not self:
-            return  # A WebSocket has it now.
         # Until the first request there is none, whatever uvicorn's annotation says.
         cycle: Any = self.cycle
         is_idle = cycle is None or cycle.response_complete
@@ -118,22 +119,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         is_stalled = (waits_for_body or waits_for_reader) and mark == self._stall_mark
         self._stalled_ticks = self._stalled_ticks + 1 if is_stalled else 0
         self._stall_mark = mark
-
-
-def refusal(request_id: str) -> bytes:
-    """As `web.errors` would answer, which sees no such request; whether it was for the proxy may
-    not have been read."""
-    problem = {
-        "type": "urn:ignition-broker:headers-too-large",
-        "title": "The headers are too large",
-        "status": 431,
-        "detail": f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
-        "request_id": request_id,
-    }
-    body = json.dumps(problem).encode("ascii")
-    return (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-        b"content-type: application/problem+json\r\n"
-        b"content-length: %d\r\ncache-control: no-store\r\nbroker-error: headers-too-large\r\n"
-        b"x-request-id: %b\r\nconnection: close\r\n\r\n%b"
-    ) % (len(body), request_id.encode("ascii"), body)

@@ -21,6 +21,7 @@ from ignition_broker.proxy.headers import (
     request_headers,
     response_headers,
 )
+from ignition_broker.proxy.http_order import OFFERED_PROTOCOLS
 from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
@@ -115,6 +116,10 @@ class Forwarder:
         method: str = scope["method"]
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
+        offered = scope["state"].get(OFFERED_PROTOCOLS)
+        if offered and b"websocket" in offered and method == "GET":
+            # A handshake (RFC 6455 section 4.1), which is of no use as a plain GET.
+            raise PathRefused("WebSockets are not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
         if scope["state"].get(HAS_EMPTY_QUERY):
             target += b"?"

@@ -133,8 +133,12 @@ class HotPath:
         self, receive: Receive, tenant: str, caller: Caller, request_id: str
     ) -> IssuedToken:
         _checked(tenant)
+        body = await whole_body(receive)
+        if body is None:
+            # Else a condition that was on its way would be taken for none.
+            raise InvalidRequest("The body broke off.")
         # Without a body: whatever the current token is. Only an admin may cause that.
-        rejected = _rejected_sha256(await whole_body(receive))
+        rejected = _rejected_sha256(body)
         actor = Actor(caller.name, request_id)
         if rejected is None:
             check(caller, KeyScope.ADMIN, tenant)
@@ -216,10 +220,10 @@ def _checked(tenant: str) -> str:
     return tenant
 
 
-def _rejected_sha256(body: bytes | None) -> str | None:
+def _rejected_sha256(body: bytes) -> str | None:
     """Off the body; None where there is none."""
     try:
-        fields = read_json(body) if body and body.strip() else None
+        fields = read_json(body) if body.strip() else None
     except ValueError:
         raise InvalidRequest("The body must be a JSON object.") from None
     if fields is None:

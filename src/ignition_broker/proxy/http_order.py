@@ -1,0 +1,191 @@
+"""Requests of one connection, read and answered in order.
+
+uvicorn's protocol is made for one request after the other from callers who stay. What it does not
+do, and is done here:
+
+- A request that offers another protocol (RFC 9110 section 7.8) is read without its body, and the
+  body then as the next request. Here the offer is ignored, and the body is the body.
+- A request that can't be read is answered at once, ahead of those before it.
+- When the connection is lost, only the newest of several pipelined requests is told.
+- A caller that speaks HTTP/1.0 is sent chunks.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from asyncio import BaseTransport
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ignition_broker.proxy.joined_writes import JoinedWrites
+from ignition_broker.proxy.refusals import NOT_READABLE, TUNNEL, Refusal
+
+log = structlog.get_logger(__name__)
+
+OFFERED_PROTOCOLS = "offered_protocols"
+"""In the scope's state: what the request's Upgrade names, in lower case, where it offers any."""
+CUT_AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: the other side sees a reset."""
+
+
+class OrderedHttpProtocol(HttpToolsProtocol):
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered, or was the last; those behind it are in `pipeline`."""
+    _last: Refusal | None = None
+    """What remains to be said after the answers; nothing more is read."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it
+        self.transport = JoinedWrites(self.transport, self.loop)  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for cycle in self._unanswered():
+            _tell_that_caller_is_gone(cycle)
+        self.pipeline.clear()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._last is not None:
+            return
+        try:
+            self._read(data)
+        except httptools.HttpParserError as error:
+            self._could_not_read(str(error))
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._last is not None and self.cycle.response_complete:
+            self._end_with(self._last)
+
+    def _should_upgrade(self) -> bool:
+        # Asked where the parser has stopped at an offer: uvicorn then leaves the request to
+        # `_read`, which feeds it to the parser a second time.
+        return True
+
+    def _read(self, data: bytes | memoryview) -> None:
+        """Raises `HttpParserError`."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                if self.scope["method"] == "CONNECT":
+                    self._refuse(TUNNEL)
+                    return
+                self._read_head_without_offer()
+                # No copies: one piece may hold thousands of such requests.
+                data = memoryview(data)[offer.args[0] :]
+                if data:
+                    continue
+            return
+
+    def _read_head_without_offer(self) -> None:
+        """The parser takes no body behind an offer, so another reads the same head without it."""
+        version = self.parser.get_http_version().encode("ascii")
+        headers = self.headers
+        protocols = b",".join(value.lower() for name, value in headers if name == b"upgrade")
+        line = b"%b %b HTTP/%b" % (self.scope["method"].encode("ascii"), self.url, version)
+        fields = (b"%b: %b" % pair for pair in headers if pair[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.parser.feed_data(b"\r\n".join([line, *fields, b"", b""]))
+        # The application sees what was sent.
+        self.cycle.scope["headers"] = headers
+        self.cycle.scope["state"][OFFERED_PROTOCOLS] = protocols
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        if cycle.scope["http_version"] != "1.1":
+            _answer_without_chunks(cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def _could_not_read(self, reason: str) -> None:
+        log.warning("request_not_readable", reason=reason)
+        self._refuse(NOT_READABLE)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Reads no more, and says so when the requests before are answered."""
+        self._last = refusal
+        # Until the first request there is none, whatever uvicorn's annotation says.
+        newest: RequestResponseCycle | None = self.cycle
+        if newest is not None and newest.more_body and newest.scope is self.scope:
+            # No other request has begun: it is this one's body that can't be read.
+            self._give_up(newest)
+        elif newest is None or newest.response_complete:
+            self._end_with(refusal)
+
+    def _give_up(self, newest: RequestResponseCycle) -> None:
+        running = self._running
+        assert running is not None  # noqa: S101  # the first request is started at once
+        if newest is not running:
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else running
+            if not self.cycle.response_complete:
+                return
+        elif newest.response_started:
+            # Answered, or half answered: another answer would be taken for the next request's.
+            _tell_that_caller_is_gone(newest)
+            self.transport.close()
+            return
+        else:
+            _tell_that_caller_is_gone(newest)
+        assert self._last is not None  # noqa: S101  # set by the only caller
+        self._end_with(self._last)
+
+    def _end_with(self, refusal: Refusal) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(refusal.answer())
+            self.transport.close()
+
+    def _break_off(self) -> None:
+        """Ends the answer that is being sent. uvicorn would do so too, with a traceback."""
+        running = self._running
+        assert running is not None  # noqa: S101  # it is the one that asks
+        running.disconnected = True
+        if running.scope["http_version"] != "1.1":
+            # There a close may be the answer's proper end.
+            line = self.transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_AT_ONCE)
+        self.transport.close()
+
+    def _unanswered(self) -> Iterator[RequestResponseCycle]:
+        if self._running is not None and not self._running.response_complete:
+            yield self._running
+        for cycle, _app in self.pipeline:
+            yield cycle
+
+
+def _tell_that_caller_is_gone(cycle: RequestResponseCycle) -> None:
+    cycle.disconnected = True
+    cycle.message_event.set()
+
+
+def _answer_without_chunks(cycle: RequestResponseCycle) -> None:
+    """For callers of another version than HTTP/1.1: where no length is known, the connection's end
+    is the body's (RFC 9112 section 6.3). Nor do they wait for 100 (RFC 9110 section 10.1.1)."""
+    send = cycle.send
+    cycle.keep_alive = False
+    cycle.waiting_for_100_continue = False
+    is_ended_by_close = False
+
+    async def send_without_chunks(message: Any) -> None:
+        nonlocal is_ended_by_close
+        if message["type"] == "http.response.start":
+            is_ended_by_close = not _has_length(message.get("headers", ()))
+            if is_ended_by_close:
+                cycle.chunked_encoding = False
+        elif is_ended_by_close:
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    cycle.send = send_without_chunks  # type: ignore[method-assign]
+
+
+def _has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name.lower() == b"content-length" for name, _value in headers)
