@@ -8,7 +8,11 @@ from ignition_broker.outbound.pool import Limits, Pool
 upstream = Pool(
     os.environ["UPSTREAM_URL"],
     Limits(
-        connect_timeout_seconds=5, timeout_seconds=30, idle_timeout_seconds=300, connections=1000
+        connect_timeout_seconds=5,
+        timeout_seconds=30,
+        idle_timeout_seconds=300,
+        connections=1000,
+        idle_per_tenant=1000,
     ),
 )
 NOT_PASSED_ON = frozenset(
@@ -19,7 +23,7 @@ TOKEN = (b"authorization", b"Bearer " + b"x" * 43)
 
 async def app(scope, receive, send):
     headers = [pair for pair in scope["headers"] if pair[0] not in NOT_PASSED_ON]
-    answer = await upstream.send(scope["method"], scope["raw_path"], [*headers, TOKEN], None)
+    answer = await upstream.send("one", scope["method"], scope["raw_path"], [*headers, TOKEN], None)
     headers = [pair for pair in answer.headers if pair[0] not in NOT_PASSED_ON]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     while not answer.is_whole:

@@ -309,6 +309,8 @@ def _upstream(settings: Settings) -> Upstream:
         timeout_seconds=settings.broker_proxy_timeout,
         idle_timeout_seconds=settings.broker_proxy_idle_timeout,
         connections=settings.broker_proxy_connections,
+        # As many as it may have in use at once.
+        idle_per_tenant=settings.broker_proxy_tenant_concurrency,
     )
     if settings.broker_proxy_http2:
         from ignition_broker.proxy.http2 import Http2Upstream

@@ -92,8 +92,11 @@ class RawUpstream:
     script: Script = answer_ok
     exchanges: list[Exchange] = field(default_factory=list)
     connections: int = 0
+    most_open: int = 0
+    """At once, since it was last set."""
     port: int = 0
     tls: ssl.SSLContext | None = None
+    open_connections: set[int] = field(default_factory=set)
 
     def start(self) -> RawUpstream:
         started = threading.Event()
@@ -146,6 +149,8 @@ class RawUpstream:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         connection = self.connections
+        self.open_connections.add(connection)
+        self.most_open = max(self.most_open, len(self.open_connections))
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -155,6 +160,7 @@ class RawUpstream:
         except (asyncio.IncompleteReadError, OSError):
             pass
         finally:
+            self.open_connections.discard(connection)
             writer.close()
 
 

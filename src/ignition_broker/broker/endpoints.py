@@ -53,6 +53,7 @@ class HttpEndpoints:
             timeout_seconds=timeout_seconds,
             idle_timeout_seconds=timeout_seconds,
             connections=CONNECTIONS,
+            idle_per_tenant=0,
         )
         self._pools: dict[str, Pool] = {}
         self._places: dict[str, tuple[Pool, bytes]] = {}
@@ -62,10 +63,13 @@ class HttpEndpoints:
         headers: Headers = [
             (b"User-Agent", f"ignition-broker/{__version__}".encode("ascii")),
             (b"Accept-Encoding", b"identity"),
+            (b"Connection", b"close"),
         ]
         for name, value in request.headers.items():
             headers.append((name.encode("ascii"), value.encode("ascii")))
-        exchange = await pool.send("POST", target, headers, request.body)
+        # On a connection of its own: what another tenant's answer left behind would be taken for
+        # this one's token.
+        exchange = await pool.send(None, "POST", target, headers, request.body)
         try:
             body, flaw, broke_off = await _received(exchange)
         finally:

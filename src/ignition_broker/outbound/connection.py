@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
@@ -12,18 +14,24 @@ import httptools
 
 from ignition_broker.outbound.errors import BodyBrokeOff, Unreachable
 from ignition_broker.outbound.exchange import NEVER, Exchange, Headers
+from ignition_broker.outbound.keeping import (
+    BODILESS_STATUSES,
+    asks_to_close,
+    may_keep_after_head,
+    may_keep_after_request,
+)
 
 # What nginx takes by default is far less.
 HEAD_BYTES = 1 << 16
 MOST_HEADERS = 1000
-# RFC 9110: no body comes with these, whatever their Content-Length says.
-BODILESS_STATUSES = frozenset({204, 304})
 SWITCHING_PROTOCOLS = 101
+RESET_AT_ONCE = struct.pack("ii", 1, 0)  # For SO_LINGER.
 
 
 class Connection(asyncio.Protocol):
-    """``on_free`` is called when the connection can take another request, ``on_lost`` when it is
-    gone. Between the two it belongs to one `Exchange`. ``server``: its name in errors."""
+    """``on_free`` is called when the connection can take another request of the same ``tenant``,
+    ``on_lost`` when it is gone. Between the two it belongs to one `Exchange`. ``server``: its name
+    in errors."""
 
     def __init__(
         self,
@@ -38,6 +46,9 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
         self.exchange: Exchange | None = None
+        self.tenant: str | None = None
+        self._has_body = False
+        self._is_reusable = False
         self._writer: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._is_write_held = False
@@ -52,6 +63,7 @@ class Connection(asyncio.Protocol):
 
     def request(
         self,
+        tenant: str | None,
         method: str,
         head: bytes,
         body: AsyncIterator[bytes] | None,
@@ -60,7 +72,8 @@ class Connection(asyncio.Protocol):
         timeout_seconds: float,
         idle_timeout_seconds: float,
     ) -> Exchange:
-        """Writes ``head``, and ``body`` beside the reading of the answer."""
+        """Writes ``head``, and ``body`` beside the reading of the answer. ``tenant`` None: the
+        connection is closed after the answer."""
         exchange = Exchange(
             self,
             self._loop,
@@ -68,6 +81,11 @@ class Connection(asyncio.Protocol):
             idle_timeout_seconds=idle_timeout_seconds,
         )
         self.exchange = exchange
+        self.tenant = tenant
+        self._has_body = body is not None
+        self._is_reusable = tenant is not None and may_keep_after_request(
+            method, has_body=self._has_body
+        )
         self._head_bytes = 0
         self.requests += 1
         self._transport.write(head)
@@ -79,10 +97,10 @@ class Connection(asyncio.Protocol):
             )
         return exchange
 
-    def is_readable(self) -> bool:
-        """Whether something has come that the event loop has not seen yet. On an idle connection
-        that is its end, or what nobody asked for."""
-        return bool(self._poll.poll(0))
+    def is_fit(self) -> bool:
+        """Whether an idle connection can take a request. What has come on it that the event loop
+        has not seen yet is its end, or what nobody asked for."""
+        return self.is_open and not self._poll.poll(0)
 
     def hold(self) -> None:
         if self.is_open:
@@ -91,6 +109,14 @@ class Connection(asyncio.Protocol):
     def resume(self) -> None:
         if self.is_open and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def discard(self) -> None:
+        """Closes a connection on which no answer is awaited, by a reset: a local port that was
+        closed in the usual way is taken for another minute, and there are only some 28,000."""
+        if self.is_open:
+            line = self._transport.get_extra_info("socket")
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_ONCE)
+        self.abort()
 
     def abort(self) -> None:
         self.is_open = False
@@ -203,6 +229,11 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status == SWITCHING_PROTOCOLS:
             raise _Refused("another protocol, unasked")
+        if self._is_reusable:
+            is_whole = not self._has_body or self._is_request_out()
+            self._is_reusable = may_keep_after_head(
+                status, self._headers, is_request_whole=is_whole
+            )
         if status < 200:
             return  # An interim answer (RFC 9110 section 15.2): the one that counts is to come.
         self._is_head_whole = True
@@ -211,7 +242,7 @@ class Connection(asyncio.Protocol):
         exchange.begin_answer(status, self._headers)
         if exchange.is_bodiless:
             # llhttp does not know of the method, and may wait for what a length announces.
-            is_kept = self._parser.get_http_version() == "1.1" and not _asks_to_close(self._headers)
+            is_kept = self._parser.get_http_version() == "1.1" and not asks_to_close(self._headers)
             self._parser = httptools.HttpResponseParser(self)
             self._finish(is_kept=is_kept)
 
@@ -224,16 +255,20 @@ class Connection(asyncio.Protocol):
         if self._is_head_whole and self.exchange is not None:
             self._finish(is_kept=self._parser.should_keep_alive())
 
+    def _is_request_out(self) -> bool:
+        return self._writer is None and not self._transport.get_write_buffer_size()
+
     def _finish(self, *, is_kept: bool) -> None:
         exchange, self.exchange = self.exchange, None
         assert exchange is not None  # noqa: S101  # both callers have looked
         exchange.complete()
-        if is_kept and self._writer is None and self.is_open:
+        if not (is_kept and self.is_open):
+            self.abort()
+        elif self._is_reusable and self._writer is None:
             self.free_since = self._loop.time()
             self._on_free(self)
         else:
-            # An answer ahead of the request's end: the rest would be read as another request.
-            self.abort()
+            self.discard()
 
     def _break_off(self, reason: str) -> None:
         exchange, self.exchange = self.exchange, None
@@ -255,7 +290,3 @@ class Connection(asyncio.Protocol):
 
 class _Refused(Exception):
     """What llhttp lets through, and no answer may hold."""
-
-
-def _asks_to_close(headers: Headers) -> bool:
-    return any(name == b"connection" and b"close" in value.lower() for name, value in headers)

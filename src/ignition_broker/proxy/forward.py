@@ -11,9 +11,9 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
-from ignition_broker.outbound.connection import BODILESS_STATUSES
 from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.outbound.exchange import Headers
+from ignition_broker.outbound.keeping import BODILESS_STATUSES
 from ignition_broker.proxy.departures import Departures
 from ignition_broker.proxy.headers import (
     ApiLinks,
@@ -201,7 +201,9 @@ class Forwarder:
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None
             try:
-                return await self._upstream.send(request.method, request.target, headers, body)
+                return await self._upstream.send(
+                    call.tenant, request.method, request.target, headers, body
+                )
             except Unreachable as error:
                 # RFC 9110 section 9.2.2: what may have been carried out is sent again only where
                 # twice is as good as once.

@@ -1,12 +1,21 @@
-"""The API over HTTP/2 where it speaks it, else HTTP/1.1: httpcore's pool behind the same seam.
+"""The API over HTTP/2 where it speaks it, by httpcore's pool behind the same seam; else over
+HTTP/1.1, by `outbound`.
 
 For APIs that are reached by HTTP/2 alone, or over one connection: this is several times slower than
 `outbound`, since all of the protocol is Python.
+
+Tenants share an HTTP/2 connection: each frame names its stream, and a stream is one request's alone
+(RFC 9113 section 5.1.1), so that what comes late or unasked is not taken for another's answer.
+HTTP/1.1 has no such names, and httpcore's pool would share those connections too, so it is kept to
+HTTP/2.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import math
+import ssl
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +29,13 @@ from ignition_broker.outbound.errors import (
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Headers
-from ignition_broker.outbound.pool import Limits
+from ignition_broker.outbound.pool import Limits, Pool
 from ignition_broker.outbound.tls import client_context
+from ignition_broker.proxy.upstream import UpstreamAnswer
 
 KEEP_ALIVE_SECONDS = 4.0
+# For how long an API that chose HTTP/1.1 is not asked again.
+HTTP1_SECONDS = 60.0
 
 
 class Http2Answer:
@@ -63,9 +75,30 @@ class Http2Upstream:
             max_connections=limits.connections,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
             http2=True,
+            network_backend=_Http2Alone(),
         )
+        self._http1 = Pool(api_url, limits)
+        # Without TLS there is no ALPN to agree on HTTP/2 by (RFC 9113 section 3.2).
+        self._http1_until = 0.0 if parts.scheme == "https" else math.inf
 
     async def send(
+        self,
+        tenant: str,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None,
+    ) -> UpstreamAnswer:
+        now = asyncio.get_running_loop().time()
+        if now >= self._http1_until:
+            try:
+                return await self._send_http2(method, target, headers, body)
+            except _ChoseHttp1:
+                # Nothing has been sent yet.
+                self._http1_until = now + HTTP1_SECONDS
+        return await self._http1.send(tenant, method, target, headers, body)
+
+    async def _send_http2(
         self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> Http2Answer:
         url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target)
@@ -94,6 +127,44 @@ class Http2Upstream:
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+        await self._http1.aclose()
+
+
+class _ChoseHttp1(Exception):
+    """The server's choice among the protocols offered."""
+
+
+class _Http2Alone(httpcore.AnyIOBackend):
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        line = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        return _BeforeTls(line)
+
+
+class _BeforeTls(httpcore.AsyncNetworkStream):
+    def __init__(self, line: httpcore.AsyncNetworkStream) -> None:
+        self._line = line
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        line = await self._line.start_tls(ssl_context, server_hostname, timeout)
+        if line.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            await line.aclose()
+            raise _ChoseHttp1
+        return line
+
+    async def aclose(self) -> None:
+        await self._line.aclose()
 
 
 def _translated(error: Exception, what: str) -> ExchangeError:

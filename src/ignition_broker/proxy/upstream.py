@@ -34,9 +34,15 @@ class UpstreamAnswer(Protocol):
 
 class Upstream(Protocol):
     async def send(
-        self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
+        self,
+        tenant: str,
+        method: str,
+        target: bytes,
+        headers: Headers,
+        body: AsyncIterator[bytes] | None,
     ) -> UpstreamAnswer:
-        """Raises `ExchangeError`."""
+        """Nothing that the API sends in answer to one tenant reaches another. Raises
+        `ExchangeError`."""
         ...
 
     async def aclose(self) -> None: ...
