@@ -13,7 +13,7 @@ from tests.conftest import sql
 
 from ignition_broker.storage import audit, tenants
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageFault, StorageUnavailable
+from ignition_broker.storage.errors import StorageError, StorageUnavailable
 
 PID = text("SELECT pg_backend_pid()")
 SLEEP = text("SELECT pg_sleep(:seconds)")
@@ -40,8 +40,9 @@ async def test_a_burst_opens_no_more_connections_than_the_pool_has_and_keeps_the
 
 async def test_a_refused_statement_leaves_the_connection_as_good_as_before(database):
     before = await database.single(lambda c: c.scalar(PID))
-    with pytest.raises(StorageFault):
-        await database.single(lambda c: c.execute(text("SELECT * FROM no_such_table")))
+    for refused in ("SELECT * FROM no_such_table", "SELECT 1 / 0"):
+        with pytest.raises(StorageError):
+            await database.single(lambda c, refused=refused: c.execute(text(refused)))
     assert await database.single(lambda c: c.scalar(PID)) == before
 
 

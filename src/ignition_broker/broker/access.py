@@ -164,9 +164,16 @@ class Access:
         now = self._clock.monotonic()
         used, self._used = self._used, set()
         names = {name for name in used if self._use_noted.get(name, 0.0) <= now}
-        if names:
-            await self._database.single(lambda c: api_keys.note_use(c, sorted(names)))
-            self._use_noted.update(dict.fromkeys(names, now + USE_NOTED_EVERY_SECONDS))
+        if not names:
+            return
+        try:
+            locked = await self._database.single(lambda c: api_keys.note_use(c, sorted(names)))
+        except StorageError:
+            self._used |= names
+            return
+        self._used |= set(locked)
+        noted = names.difference(locked)
+        self._use_noted.update(dict.fromkeys(noted, now + USE_NOTED_EVERY_SECONDS))
 
 
 async def create_key(

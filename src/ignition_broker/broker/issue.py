@@ -140,8 +140,9 @@ class Issuer:
         if not tenants:
             return
         try:
-            await self._database.single(
+            left = await self._database.single(
                 lambda c: grants.note_use(c, sorted(tenants), lead_seconds=self._lead_seconds)
             )
         except StorageError:
-            self._use_to_note |= tenants
+            left = sorted(tenants)
+        self._use_to_note.update(left)

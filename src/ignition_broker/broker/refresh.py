@@ -37,12 +37,16 @@ from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease,
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
 PATIENCE_SECONDS = 10.0
 """How much longer than one request to Ignition may take a caller waits."""
 POLL_SECONDS = 0.25
+LOCKED_ROW_SECONDS = STORE_HEAD_START_SECONDS + 1
+"""How long a caller waits for a grant that is free and can't be claimed. After Postgres has started
+that is so for `STORE_HEAD_START_SECONDS`; longer, and somebody else has the row locked."""
 SYSTEM = Actor("broker")
 
 
@@ -108,6 +112,7 @@ class Refresher:
 
     async def _renew(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
         give_up_at = self._clock.monotonic() + self.lease_seconds + self._provider.timeout_seconds
+        locked: tuple[int, float] | None = None
         while self._clock.monotonic() < give_up_at:
             grant, issued = await self._read(tenant)
             if want.is_met_by(issued, self._clock.monotonic()):
@@ -125,6 +130,14 @@ class Refresher:
                     await self._outcomes.given_back(lease)
                     continue
                 self._breaker.release()
+                now = self._clock.monotonic()
+                if locked is None or locked[0] != grant.version:
+                    locked = (grant.version, now)
+                elif now - locked[1] > LOCKED_ROW_SECONDS:
+                    text = "The grant's row is locked in Postgres by somebody else."
+                    raise Unavailable(text, tenant=tenant)
+            else:
+                locked = None
             await self._notices.wait(tenant, POLL_SECONDS)
         raise ProviderUnavailable("Another replica's refresh did not end.", tenant=tenant)
 

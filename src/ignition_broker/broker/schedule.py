@@ -69,6 +69,13 @@ class Schedule:
                 if self._clock.monotonic() >= keep_house_at:
                     keep_house_at = self._clock.monotonic() + HOUSEKEEPING_SECONDS
                     await self._keep_house()
+            except StorageError as error:
+                # Renewals are tried all the same: a table that housekeeping can't use is no reason
+                # to let grants lapse.
+                log.warning("housekeeping_postponed", reason=str(error))
+            except Exception:
+                log.exception("housekeeping_failed")
+            try:
                 has_more = await self._renew_due()
             except StorageError as error:
                 self._breaker.release()

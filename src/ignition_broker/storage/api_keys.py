@@ -78,7 +78,16 @@ REPLACE = text("""
     FROM replaced r
 """)
 
-NOTE_USE = text("UPDATE api_keys SET last_used_at = now() WHERE name = ANY(:names)")
+# Keys that somebody else has locked are passed over and named, to be noted next time.
+NOTE_USE = text("""
+    WITH free AS (
+        SELECT name FROM api_keys WHERE name = ANY(:names) FOR NO KEY UPDATE SKIP LOCKED
+    ), noted AS (
+        UPDATE api_keys SET last_used_at = now() FROM free WHERE api_keys.name = free.name
+    )
+    SELECT name FROM api_keys
+    WHERE name = ANY(:names) AND name NOT IN (SELECT name FROM free)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +164,9 @@ async def replace(
     return _api_key((await connection.execute(REPLACE, parameters)).one())
 
 
-async def note_use(connection: Connection, names: Sequence[str]) -> None:
-    await connection.execute(NOTE_USE, {"names": list(names)})
+async def note_use(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Returns the keys whose rows somebody else has locked, of which nothing was noted."""
+    return [row.name for row in await connection.execute(NOTE_USE, {"names": list(names)})]
 
 
 def _api_key(row: Row) -> ApiKey:

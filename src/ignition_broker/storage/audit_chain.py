@@ -43,7 +43,8 @@ COUNT_UNCHAINED = text("""
     FROM audit_events WHERE chain IS NULL
 """)
 
-# The old ones at the beginning of one chain. Whoever writes to it meanwhile takes another.
+# The old ones at the beginning of one chain, up to the first that somebody else has locked. Whoever
+# writes to the chain meanwhile takes another.
 PRUNE = text("""
     WITH taken AS (
         SELECT chain, pruned_position FROM audit_chains
@@ -53,12 +54,14 @@ PRUNE = text("""
         ) < now() - make_interval(secs => :seconds)
         ORDER BY chain LIMIT 1 FOR UPDATE SKIP LOCKED
     ), first AS (
-        SELECT chain, position, hash, at FROM audit_events
+        SELECT id, chain, position, hash, at FROM audit_events
         WHERE chain = (SELECT chain FROM taken) ORDER BY position LIMIT :limit
+    ), free AS (
+        SELECT id FROM audit_events WHERE id IN (SELECT id FROM first) FOR UPDATE SKIP LOCKED
     ), old AS (
         SELECT chain, position, hash FROM (
             SELECT chain, position, hash, bool_and(
-                at < now() - make_interval(secs => :seconds)
+                at < now() - make_interval(secs => :seconds) AND id IN (SELECT id FROM free)
             ) OVER (ORDER BY position) AS is_old FROM first
         ) AS judged WHERE is_old
     ), last AS (
@@ -76,15 +79,18 @@ PRUNE_UNCHAINED = text("""
     DELETE FROM audit_events WHERE id IN (
         SELECT id FROM audit_events
         WHERE chain IS NULL AND at < now() - make_interval(secs => :seconds) LIMIT :limit
+        FOR UPDATE SKIP LOCKED
     ) RETURNING id
 """)
 
 # Each event leaves a head, and the newest one counts: to change one row at each event would make
 # a heap of dead versions of it while a long transaction, such as a dump, keeps them.
 CLEAR_HEADS = text("""
-    DELETE FROM audit_heads AS head WHERE EXISTS (
-        SELECT FROM audit_heads AS newer
-        WHERE newer.chain = head.chain AND newer.position > head.position
+    DELETE FROM audit_heads WHERE (chain, position) IN (
+        SELECT chain, position FROM audit_heads AS head WHERE EXISTS (
+            SELECT FROM audit_heads AS newer
+            WHERE newer.chain = head.chain AND newer.position > head.position
+        ) FOR UPDATE SKIP LOCKED
     )
 """)
 

@@ -24,7 +24,12 @@ TAKE = text("""
     RETURNING tenant_id, code_verifier, actor, expires_at > now() AS is_live
 """)
 
-CLEAR = text("DELETE FROM authorizations WHERE expires_at < now() - interval '1 hour'")
+CLEAR = text("""
+    DELETE FROM authorizations WHERE state_hash IN (
+        SELECT state_hash FROM authorizations WHERE expires_at < now() - interval '1 hour'
+        FOR UPDATE SKIP LOCKED
+    )
+""")
 
 
 @dataclass(frozen=True, slots=True)

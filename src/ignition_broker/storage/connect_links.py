@@ -31,7 +31,12 @@ REVOKE = text("""
 """)
 
 # Kept for a while after their end, so that a late click reads "spent" and not "forged".
-CLEAR = text("DELETE FROM connect_links WHERE expires_at < now() - interval '30 days'")
+CLEAR = text("""
+    DELETE FROM connect_links WHERE token_hash IN (
+        SELECT token_hash FROM connect_links WHERE expires_at < now() - interval '30 days'
+        FOR UPDATE SKIP LOCKED
+    )
+""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,12 @@ from sqlalchemy.engine.default import DefaultDialect
 
 _DIALECT = DefaultDialect(paramstyle="numeric_dollar")
 
+LOCK_BRIEFLY = "(SELECT set_config('lock_timeout', '100ms', true)) IS NOT NULL"
+"""A condition that is always true, for a statement on one row that is tried until it succeeds:
+Postgres evaluates it before it locks the row, and then refuses the statement (SQLSTATE 55P03) if
+somebody else holds the lock for longer than that. So many statements that wait for locked rows do
+not occupy every connection of the pool. It ends with the statement's transaction."""
+
 
 class Row(asyncpg.Record):  # type: ignore[misc]
     """A row whose columns are its attributes."""

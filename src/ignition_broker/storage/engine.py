@@ -22,6 +22,9 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 STATEMENT_TIMEOUT_SECONDS = 5.0
+LOCK_TIMEOUT_SECONDS = 2.0
+"""Shorter than `CONNECT_TIMEOUT_SECONDS`, for which callers wait for a connection of the pool: if
+all connections wait for one locked row, they come free in time for callers who need another."""
 MOST_MOVES = 10_000
 
 
@@ -108,6 +111,8 @@ class Database:
 
     async def _pooled(self) -> Driver:
         driver = await self._connected("ignition-broker")
+        # By a statement, since pgbouncer refuses it as a parameter of the start.
+        await driver.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
         # What is written is text already; what is read is what the text says.
         await driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
         return driver

@@ -2,7 +2,8 @@
 
 StorageError
 ├── StorageUnavailable    Postgres is away, or too busy: worth trying again
-└── StorageFault          it answered, and the fault is ours or the schema's
+│   └── SchemaUnfit       it lacks a table or a right: until an operator mends it
+└── StorageFault          it answered, and the fault is ours
 """
 
 from __future__ import annotations
@@ -15,22 +16,38 @@ import asyncpg
 import structlog
 from sqlalchemy import exc
 
+from ignition_broker.storage.conditions import broken_connection, condition
+
 
 class StorageError(Exception):
     """A statement was not carried out, or nobody knows whether it was."""
 
 
 class StorageUnavailable(StorageError):
-    """No connection, a broken one, a server that starts or stops, a full pool."""
+    """No connection, a broken one, a server that starts or stops, a full pool, a lock.
+
+    ``detail``: for callers to read.
+    """
+
+    detail = "The database is away; try again shortly."
+
+
+class SchemaUnfit(StorageUnavailable):
+    """A table, column or function is not there, or may not be used."""
+
+    detail = "The database is not as this release needs it; an operator has to look at /readyz."
 
 
 class StorageFault(StorageError):
-    """A statement that Postgres refuses: a missing table, a broken constraint."""
+    """A statement that Postgres refuses, such as for a broken constraint."""
 
 
 # SQLSTATE classes: connection, who may connect, and to which database, transaction rollback,
-# resources, operator intervention, system.
-_PASSING_CLASSES = ("08", "28", "3D", "40", "53", "57", "58")
+# resources, operator intervention, system. Then: a read-only transaction, as on a standby; a
+# transaction that was ended for being idle; an object in use; a lock that did not become free.
+_PASSING = ("08", "28", "3D", "40", "53", "57", "58", "25006", "25P03", "55006", "55P03")
+_LACKS = ("3F000", "42703", "42704", "42883", "42P01")
+_MAY_NOT = "42501"
 
 log = structlog.get_logger(__name__)
 
@@ -41,17 +58,21 @@ def translated() -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        if error.connection_invalidated or _is_passing(error):
-            raise StorageUnavailable(type(error.orig).__name__) from error
-        raise _fault(error.orig) from error
+        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+        if state is not None:
+            raise _refused(str(state)) from error
+        if error.connection_invalidated or _is_broken(error):
+            raise StorageUnavailable(broken_connection(error.orig or error)) from error
+        raise _fault(type(error.orig).__name__) from error
     except exc.TimeoutError as error:
         raise StorageUnavailable("no database connection became free in time") from error
     except exc.SQLAlchemyError as error:
-        raise _fault(error) from error
+        raise _fault(type(error).__name__) from error
+    except asyncpg.InvalidCachedStatementError as error:
+        # A migration changed what a statement gives; the next try prepares it anew.
+        raise StorageUnavailable("the schema was changed meanwhile") from error
     except asyncpg.PostgresError as error:
-        if str(error.sqlstate).startswith(_PASSING_CLASSES):
-            raise StorageUnavailable(type(error).__name__) from error
-        raise _fault(error) from error
+        raise _refused(str(error.sqlstate)) from error
     except (
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,
@@ -60,20 +81,27 @@ def translated() -> Iterator[None]:
         asyncio.IncompleteReadError,
     ) as error:
         # SQLAlchemy lets through what it does not know of a connection that breaks.
-        raise StorageUnavailable(type(error).__name__) from error
+        raise StorageUnavailable(broken_connection(error)) from error
 
 
-def _fault(error: BaseException | None) -> StorageFault:
-    kind = type(error).__name__
-    log.error("statement_refused", kind=kind)
-    return StorageFault(kind)
+def _refused(sqlstate: str) -> StorageError:
+    text = condition(sqlstate)
+    if sqlstate in _LACKS:
+        log.error("statement_refused", reason=text)
+        return SchemaUnfit(f"{text}; run: migrate")
+    if sqlstate == _MAY_NOT:
+        log.error("statement_refused", reason=text)
+        return SchemaUnfit(f"{text}; the role in DATABASE_URL needs rights on the broker's tables")
+    return StorageUnavailable(text) if sqlstate.startswith(_PASSING) else _fault(text)
 
 
-def _is_passing(error: exc.DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    if state is None:
-        # The second: a connection that broke between two messages of one statement.
-        return isinstance(error, exc.InterfaceError | exc.OperationalError) or isinstance(
-            getattr(error.orig, "__cause__", None), asyncpg.InternalClientError
-        )
-    return str(state).startswith(_PASSING_CLASSES) or state == "55P03"
+def _fault(text: str) -> StorageFault:
+    log.error("statement_refused", reason=text)
+    return StorageFault(text)
+
+
+def _is_broken(error: exc.DBAPIError) -> bool:
+    # The second: a connection that broke between two messages of one statement.
+    return isinstance(error, exc.InterfaceError | exc.OperationalError) or isinstance(
+        getattr(error.orig, "__cause__", None), asyncpg.InternalClientError
+    )

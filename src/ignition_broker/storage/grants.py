@@ -18,7 +18,7 @@ from ignition_broker.cipher import Cipher, CipherError, Misplaced, Unreadable
 from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease, SealedLease
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import append, audit_parameters, move_event
-from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection, Row
 from ignition_broker.storage.key_notes import ciphertext_end
 
 log = structlog.get_logger(__name__)
@@ -75,12 +75,13 @@ _ABANDONED = """
 
 _BEFORE_CLAIM = "tenant_id, version, lease_owner, refresh_started_at, expires_at"
 
+# Whoever finds the row locked tries again later, and holds no connection until then.
 CLAIM = text(f"""
     WITH before AS (
         SELECT {_BEFORE_CLAIM} FROM grants
         WHERE tenant_id = :tenant AND version = :version AND status = 'connected'
           AND {_LEASE_IS_FREE}
-        FOR UPDATE
+        FOR UPDATE SKIP LOCKED
     ), audited AS ({_ABANDONED})
     UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
         lease_until = now() + make_interval(secs => :lease)
@@ -138,7 +139,7 @@ STORE_REFRESHED = text(f"""
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
             next_refresh_at = {_WHEN_DUE}
-        WHERE tenant_id = :tenant AND version = :version
+        WHERE tenant_id = :tenant AND version = :version AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status, expires_at
     ), audited AS ({_AUDIT})
     SELECT version, expires_at, {_NOTIFY} FROM changed
@@ -178,7 +179,7 @@ RECORD_REFUSAL = text(f"""
             lease_until = NULL, refresh_started_at = NULL, next_refresh_at = NULL,
             last_error = :error
         WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
-          AND status = 'connected'
+          AND status = 'connected' AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status
     ), audited AS ({_AUDIT})
     SELECT version, {_NOTIFY} FROM changed
@@ -192,6 +193,7 @@ RECORD_NOT_USED = text(f"""
             failures = failures + 1, last_error = :error,
             next_refresh_at = now() + make_interval(secs => :retry_in)
         WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+          AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status
     ), audited AS ({_AUDIT})
     SELECT version, {_NOTIFY} FROM changed
@@ -205,23 +207,26 @@ RECORD_ANSWER_LOST = text(f"""
                 CASE WHEN :was_uncertain THEN NULL ELSE expires_at END,
                 now() + make_interval(secs => :retry_in))
         WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+          AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status
     ), audited AS ({_AUDIT})
     SELECT version, {_NOTIFY} FROM changed
 """)  # noqa: S608
 
-GIVE_BACK = text("""
+GIVE_BACK = text(f"""
     UPDATE grants SET lease_owner = NULL, lease_until = NULL,
         refresh_started_at = CASE WHEN :was_uncertain THEN refresh_started_at END
     WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
-""")
+      AND {LOCK_BRIEFLY}
+""")  # noqa: S608
 
-SET_ASIDE = text("""
+SET_ASIDE = text(f"""
     UPDATE grants SET lease_owner = NULL, lease_until = NULL,
         refresh_started_at = CASE WHEN :was_uncertain THEN refresh_started_at END,
         next_refresh_at = now() + make_interval(secs => :retry_in)
     WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
-""")
+      AND {LOCK_BRIEFLY}
+""")  # noqa: S608
 
 DISCONNECT = text(f"""
     WITH before AS (
@@ -242,13 +247,22 @@ DISCONNECT = text(f"""
 STATUS = text("SELECT status FROM grants WHERE tenant_id = :tenant")
 
 # An idle grant's next renewal lies a keep-alive away; one that is used again is renewed ahead.
+# Rows that somebody else has locked are passed over and named, to be noted next time.
 NOTE_USE = text("""
-    UPDATE grants SET used_at = now(), next_refresh_at = CASE
-        WHEN failures > 0 OR refresh_started_at IS NOT NULL THEN next_refresh_at
-        ELSE least(next_refresh_at, expires_at - least(
-            make_interval(secs => :lead), (expires_at - issued_at) / 2))
-    END
+    WITH free AS (
+        SELECT tenant_id FROM grants WHERE tenant_id = ANY(:tenants) AND status = 'connected'
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), noted AS (
+        UPDATE grants SET used_at = now(), next_refresh_at = CASE
+            WHEN failures > 0 OR refresh_started_at IS NOT NULL THEN next_refresh_at
+            ELSE least(next_refresh_at, expires_at - least(
+                make_interval(secs => :lead), (expires_at - issued_at) / 2))
+        END
+        FROM free WHERE grants.tenant_id = free.tenant_id
+    )
+    SELECT tenant_id FROM grants
     WHERE tenant_id = ANY(:tenants) AND status = 'connected'
+      AND tenant_id NOT IN (SELECT tenant_id FROM free)
 """)
 
 
@@ -503,8 +517,12 @@ async def is_disconnected(connection: Connection, tenant: str) -> bool:
     return status == GrantStatus.DISCONNECTED
 
 
-async def note_use(connection: Connection, tenants: Sequence[str], *, lead_seconds: float) -> None:
-    await connection.execute(NOTE_USE, {"tenants": list(tenants), "lead": lead_seconds})
+async def note_use(
+    connection: Connection, tenants: Sequence[str], *, lead_seconds: float
+) -> list[str]:
+    """Returns the tenants whose rows somebody else has locked, of which nothing was noted."""
+    parameters = {"tenants": list(tenants), "lead": lead_seconds}
+    return [row.tenant_id for row in await connection.execute(NOTE_USE, parameters)]
 
 
 async def _recorded(

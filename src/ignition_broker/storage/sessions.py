@@ -19,15 +19,24 @@ BEGIN = text("""
     RETURNING actor
 """)
 
-# A read is a use: it moves the end of an idle session.
-USE = text("""
-    UPDATE sessions SET seen_at = now()
-    WHERE token_hash = :token_hash AND ended_at IS NULL
-      AND seen_at > now() - make_interval(secs => :idle)
-      AND begun_at > now() - make_interval(secs => :lifetime)
-    RETURNING actor, key_hash, issuer, groups,
-              coalesce(authenticated_at > now() - make_interval(secs => :fresh), false) AS is_fresh
-""")
+_IS_LIVE = """
+    token_hash = :token_hash AND ended_at IS NULL
+    AND seen_at > now() - make_interval(secs => :idle)
+    AND begun_at > now() - make_interval(secs => :lifetime)
+"""
+
+# A read is a use: it moves the end of an idle session, unless somebody else has the row locked.
+USE = text(f"""
+    WITH free AS (
+        SELECT token_hash FROM sessions WHERE {_IS_LIVE} FOR NO KEY UPDATE SKIP LOCKED
+    ), seen AS (
+        UPDATE sessions SET seen_at = now() FROM free
+        WHERE sessions.token_hash = free.token_hash
+    )
+    SELECT actor, key_hash, issuer, groups,
+        coalesce(authenticated_at > now() - make_interval(secs => :fresh), false) AS is_fresh
+    FROM sessions WHERE {_IS_LIVE}
+""")  # noqa: S608  # constants of this module alone
 
 END = text("""
     UPDATE sessions SET ended_at = now() WHERE token_hash = :token_hash AND ended_at IS NULL
@@ -35,7 +44,12 @@ END = text("""
 """)
 
 # Long after their end, since a row stops its sign-on from being used twice.
-CLEAR = text("DELETE FROM sessions WHERE begun_at < now() - interval '1 day'")
+CLEAR = text("""
+    DELETE FROM sessions WHERE token_hash IN (
+        SELECT token_hash FROM sessions WHERE begun_at < now() - interval '1 day'
+        FOR UPDATE SKIP LOCKED
+    )
+""")
 
 
 @dataclass(frozen=True, slots=True)

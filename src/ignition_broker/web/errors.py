@@ -130,10 +130,8 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
         headers["Retry-After"] = str(math.ceil(seconds))
     if isinstance(error, errors.BrokerError):
         detail, tenant = error.detail, error.tenant
-    elif isinstance(error, ExchangeError):
+    elif isinstance(error, ExchangeError | StorageUnavailable):
         detail, tenant = error.detail, None
-    elif status == 503:
-        detail, tenant = "The database is away; try again shortly.", None
     else:
         detail, tenant = "Something went wrong here; the log has this request's id.", None
     return problem(

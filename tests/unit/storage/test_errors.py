@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
+import socket
+import ssl
 
 import asyncpg
 import pytest
 from sqlalchemy import exc
 
-from ignition_broker.storage.errors import StorageFault, StorageUnavailable, translated
+from ignition_broker.storage.conditions import CLASSES, condition
+from ignition_broker.storage.errors import (
+    SchemaUnfit,
+    StorageError,
+    StorageFault,
+    StorageUnavailable,
+    translated,
+)
 
 
 def driver_error(sqlstate: str | None) -> exc.DBAPIError:
@@ -32,6 +43,10 @@ def broken_amid_a_statement() -> exc.DBAPIError:
         driver_error("53300"),
         driver_error("40001"),
         driver_error("55P03"),
+        driver_error("25006"),
+        asyncpg.LockNotAvailableError("canceling statement due to lock timeout"),
+        asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE in a read-only transaction"),
+        asyncpg.InvalidCachedStatementError("cached plan must not change result type"),
         exc.InterfaceError("SELECT 1", {}, Exception("connection is closed")),
         exc.TimeoutError("the pool is full"),
         asyncpg.CannotConnectNowError("starting up"),
@@ -51,15 +66,64 @@ def test_what_passes_is_unavailable(error):
     "error",
     [
         driver_error(None),
-        driver_error("42P01"),
         driver_error("23505"),
-        asyncpg.UndefinedTableError("no such table"),
+        asyncpg.UniqueViolationError("duplicate key"),
         exc.ArgumentError("odd"),
     ],
 )
 def test_what_is_ours_to_mend_is_a_fault(error):
     with pytest.raises(StorageFault), translated():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "mend"),
+    [
+        (driver_error("42P01"), "run: migrate"),
+        (asyncpg.UndefinedTableError("no such table"), "run: migrate"),
+        (asyncpg.UndefinedColumnError("no such column"), "run: migrate"),
+        (asyncpg.InsufficientPrivilegeError("permission denied"), "needs rights"),
+    ],
+)
+def test_what_an_operator_has_to_mend_in_the_schema_is_unavailable_until_then(error, mend):
+    with pytest.raises(SchemaUnfit, match=mend), translated():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (driver_error("55P03"), "lock not available (SQLSTATE 55P03)"),
+        (asyncpg.LockNotAvailableError("…"), "lock not available (SQLSTATE 55P03)"),
+        (driver_error("57014"), "query canceled (SQLSTATE 57014)"),
+        (driver_error("53XYZ"), "insufficient resources (SQLSTATE 53XYZ)"),
+        (driver_error("23505"), "unique violation (SQLSTATE 23505)"),
+        (driver_error("XX000"), "internal error (SQLSTATE XX000)"),
+        (driver_error("QQ123"), "unknown condition (SQLSTATE QQ123)"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files (EMFILE)"),
+        (OSError(errno.ENFILE, "…"), "too many open files in system (ENFILE)"),
+        (
+            OSError("Multiple exceptions: [Errno 111] Connect call failed, [Errno 111] the same"),
+            "connection refused (ECONNREFUSED)",
+        ),
+        (OSError("odd"), "the connection failed (OSError)"),
+        (socket.gaierror(socket.EAI_NONAME, "…"), "its host is not found (gaierror)"),
+        (ssl.SSLError(1, "…"), "TLS failed: SSLError"),
+        (TimeoutError(), "timed out"),
+    ],
+)
+def test_an_error_has_a_name_that_an_operator_can_look_up(error, said):
+    with pytest.raises(StorageError) as raised, translated():
+        raise error
+    assert str(raised.value) == said
+
+
+def test_every_class_of_sqlstate_that_the_driver_knows_has_a_name():
+    known = {kind.sqlstate for kind in errors_of(asyncpg.PostgresError) if kind.sqlstate}
+    assert {state[:2] for state in known} <= CLASSES.keys()
+    assert len(known) > 200
+    for state in known:
+        assert re.fullmatch(r"[\w/ ]+ \(SQLSTATE \w{5}\)", condition(state)), condition(state)
 
 
 def errors_of(library: type[Exception]) -> list[type[Exception]]:
