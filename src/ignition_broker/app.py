@@ -28,6 +28,7 @@ from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.key_holdings import KeyCheck
+from ignition_broker.broker.makers import Makers
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
@@ -105,6 +106,7 @@ class Parts:
     endpoints: HttpEndpoints
     hearing: Hearing
     issuer: Issuer
+    makers: Makers
     notices: Notices
     provider: Provider
     refresher: Refresher
@@ -132,6 +134,14 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     hearing = Hearing(clock)
     cache = TokenCache(hearing)
     notices = Notices()
+    workloads = workload_identities(settings, clock)
+    makers = Makers(
+        cipher,
+        admin_key=admin_key.get_secret_value() if admin_key else None,
+        admin_rules=[] if workloads is None else workloads.admin_rules(),
+        issuer=settings.broker_oidc_issuer,
+        admin_groups=settings.admin_groups,
+    )
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
     refresher = Refresher(
         database,
@@ -150,7 +160,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             hearing,
             clock,
             Attempts(clock, limit=settings.broker_failed_attempts),
-            workload_identities(settings, clock),
+            workloads,
             admin_key=admin_key.get_secret_value() if admin_key else None,
         ),
         breaker=breaker,
@@ -164,10 +174,12 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             clock,
             requested_scope=settings.ignition_scopes,
             expected_issuer=settings.ignition_issuer,
+            standing=makers.standing,
         ),
         database=database,
         endpoints=endpoints,
         hearing=hearing,
+        makers=makers,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
         notices=notices,
         provider=provider,
@@ -265,6 +277,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         issuer=parts.issuer,
         keys=KeyCheck(parts.database, parts.cipher),
         journal=journal,
+        makers=parts.makers,
         provider=parts.provider,
         sessions=Sessions(
             parts.cipher,

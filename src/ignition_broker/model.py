@@ -161,7 +161,8 @@ class Caller:
     """Who holds an API key, and what it covers.
 
     ``paths``: the rules that its calls through the proxy are held to; None: to none.
-    ``dies_at``: when the key ends, on this process's monotonic clock.
+    ``dies_at``: when the key ends, on this process's monotonic clock. ``rule_hash``: of the rule
+    that makes a workload an admin.
     """
 
     name: str
@@ -170,6 +171,7 @@ class Caller:
     dies_at: float | None = None
     key_hash: bytes = field(default=b"", repr=False)
     paths: tuple[str, ...] | None = None
+    rule_hash: bytes = field(default=b"", repr=False)
 
     @cached_property
     def _granted(self) -> tuple[Scope, ...]:

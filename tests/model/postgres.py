@@ -15,6 +15,7 @@ from ignition_broker.storage import (
     audit,
     audit_chain,
     authorizations,
+    callbacks,
     connect_links,
     listen,
     sessions,
@@ -39,7 +40,9 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     authorizations.CLEAR: [],
     connect_links.CLEAR: [],
     sessions.CLEAR: [],
-    connect_links.REVOKE: [],
+    callbacks.CLEAR: [],
+    connect_links.REVOKE_ALL: [],
+    tenants.END_BEGUN: [SimpleNamespace(generation=1)],
     audit.APPEND: [],
     audit_chain.CLEAR_HEADS: [],
     tenants.READ: [

@@ -68,6 +68,8 @@ TABLE = {
     "GET /admin/tenants":                        "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "GET /admin/tenants/{tenant}":               "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "POST /admin/tenants/{tenant}/connect-link": "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
+    "GET /admin/tenants/{tenant}/connect-links": "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "DELETE /admin/tenants/{tenant}/connect-links/{id}": "401 401 401  401 401 401  403 403 403 403  403 403  204 204  403 403 204 401  401 401 401 401 401",
     "POST /admin/tenants/{tenant}/disconnect":   "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "GET /admin/api-keys":                       "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "POST /admin/api-keys":                      "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
@@ -78,13 +80,15 @@ TABLE = {
     # Browsers' pages obey sessions alone. Who shows a key to /login shows it in the form.
     "GET /":                                     "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
     "GET /auth":                                 "login login login  login login login  login login login login  login login  login login  login login login login  out out out out login",
+    "GET /auth #connected":                      "login login login  login login login  login login login login  login login  login login  login login login login  out out login out login",
     "POST /connect":                             "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  out out out 400 401",
+    "POST /connect #connected":                  "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  out out login 400 401",
     "GET /disconnect":                           "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
     "POST /disconnect":                          "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  home home login 400 401",
     "GET /api-keys":                             "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
     "GET /api-keys/new":                         "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
     "POST /api-keys/new":                        "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 login 400 401",
-    "POST /api-keys/revoke":                     "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  keys keys keys 400 401",
+    "POST /api-keys/revoke":                     "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  keys keys login 400 401",
     "POST /logout":                              "login login login  login login login  login login login login  login login  login login  login login login login  login login login 400 login",
     "GET /login":                                ANYONE,
     "POST /login":                               "401 401 home  401 401 401  401 401 401 401  401 401  home home  401 401 401 401  401 401 401 400 401",
@@ -191,6 +195,7 @@ def cast(broker, issuer, postgres, database_url):
     }
     with broker.client() as admin:
         assert admin.delete("/admin/api-keys/revoked").status_code == 204
+        assert admin.post("/admin/tenants/acme-form/connect-link").status_code == 201
     past = "UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE name = 'expired'"
     sql(postgres, database_url, past)
     shown = {who: [f"Bearer {key}"] for who, key in keys.items()}
@@ -239,7 +244,7 @@ def outcome(row: str, who: str, cast: Cast) -> str:
             if row.endswith("/revoke"):
                 cast.broker.make_key(name, ["token"], ["acme"])
             form = {
-                "tenant": "acme-form",
+                "tenant": "other-1" if row.endswith("#connected") else "acme-form",
                 "key": shown,
                 "name": name,
                 "scopes": "token",
@@ -288,9 +293,13 @@ def request_for(row: str, path: str, cast: Cast) -> tuple[str, dict[str, object]
     if row == "POST /admin/api-keys":
         more["json"] = {"name": name, "scopes": ["token"], "tenants": ["acme"]}
     if path in {"/auth", "/disconnect"}:
-        path += "?tenant=acme-form"
+        path += "?tenant=" + ("other-1" if row.endswith("#connected") else "acme-form")
     if "{name}" in path:
         cast.broker.make_key(name, ["token"], ["acme"])
+    if "{id}" in path:
+        with cast.broker.client() as admin:
+            made = admin.post("/admin/tenants/acme/connect-link").json()
+        path = path.replace("{id}", made["id"])
     if "{link}" in path:
         with cast.broker.client() as admin:
             url = admin.post("/admin/tenants/linked/connect-link").json()["url"]

@@ -93,12 +93,23 @@ def test_the_console_lists_connects_and_disconnects(browser, broker):
     assert status_of(broker, "shown") == "disconnected"
 
 
-def test_a_replayed_callback_connects_nothing(browser, broker):
+def test_a_replayed_callback_connects_nothing(browser, broker, fake):
+    """Where it succeeded, the browser that brought it sees that again; nobody else does."""
     callback = decide(browser, begin(browser, broker, "replay"))
     assert browser.get(callback).status_code == 200
+    with broker.client() as admin:
+        before = admin.get("/admin/tenants/replay").json()
+    counters = fake.counters()
     again = browser.get(callback)
-    assert again.status_code == 400
-    assert 'id="failed"' in again.text
+    assert again.status_code == 200
+    assert "replay is connected" in again.text
+    with httpx.Client() as stranger:
+        assert stranger.get(callback).status_code == 400
+        mark = {"Cookie": f"ignition-broker-browser={'A' * 43}"}
+        assert stranger.get(callback, headers=mark).status_code == 400
+    assert fake.counters() == counters, "no code is sent twice"
+    with broker.client() as admin:
+        assert admin.get("/admin/tenants/replay").json() == before
 
 
 def test_a_callback_in_another_browser_connects_nothing_and_spends_nothing(browser, broker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import sha256, sql, wait_until
 
+from ignition_broker.broker.links import list_links
+from ignition_broker.broker.makers import ANY_SETTINGS
+from ignition_broker.storage.engine import Database
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.storage.tables import metadata
 
@@ -116,6 +120,48 @@ def test_events_of_the_release_before_stay_and_those_it_goes_on_to_write_are_cha
     finally:
         idle_broker.settings["DATABASE_URL"] = kept
     assert verdict == {"events": 1, "unchained": 1, "findings": []}
+
+
+OLD_LINK = """
+    INSERT INTO connect_links (token_hash, tenant_id, expires_at, created_by)
+    VALUES ('\\x{hash}', 'acme', now() + interval '{days} days', '{maker}')
+"""
+OLD_KEY = """
+    INSERT INTO api_keys (name, key_hash, scopes, tenants, created_at, revoked_at)
+    VALUES ('{name}', '{name}', '{{admin}}', '{{}}', now() - interval '30 days', {revoked})
+"""
+
+
+async def test_links_of_the_release_before_end_with_their_key_and_it_may_go_on_making_them(
+    postgres,
+):
+    name = "broker_with_old_links"
+    postgres.create_database(name)
+    url = postgres.url(name)
+    await asyncio.to_thread(migrate_to, "0007", url)
+    sql(postgres, url, "INSERT INTO tenants VALUES ('acme')")
+    sql(postgres, url, OLD_KEY.format(name="live", revoked="NULL"))
+    sql(postgres, url, OLD_KEY.format(name="revoked", revoked="now()"))
+    sql(postgres, url, OLD_KEY.format(name="anew", revoked="NULL"))
+    sql(postgres, url, "UPDATE api_keys SET created_at = now() WHERE name = 'anew'")
+    for number, maker in enumerate(("live", "revoked", "anew", "cli", "bootstrap-admin")):
+        sql(postgres, url, OLD_LINK.format(hash=f"0{number}", days=6, maker=maker))
+    await asyncio.to_thread(migrate_to, "head", url)
+    sql(postgres, url, OLD_LINK.format(hash="09", days=7, maker="of an old replica"))
+    sql(
+        postgres,
+        url,
+        "INSERT INTO authorizations (state_hash, tenant_id, code_verifier, browser_hash, "
+        "expires_at, actor) VALUES ('s', 'acme', 'v', 'b', now(), 'old')",
+    )
+    database = Database(url, pool_size=1)
+    try:
+        listed = await list_links(database, "acme", ANY_SETTINGS)
+    finally:
+        await database.aclose()
+    makers = {link.created_by for link in listed}
+    assert makers == {"live", "cli", "bootstrap-admin", "of an old replica"}
+    assert len({link.id for link in listed}) == 4
 
 
 def migrate_to(version: str, url: str) -> None:

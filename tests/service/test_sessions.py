@@ -202,6 +202,52 @@ def test_a_sign_in_of_long_ago_has_to_be_renewed_for_a_disconnect(browser, broke
     assert status_of(broker, "kept") == "disconnected"
 
 
+def sign_in_again(browser: httpx.Client, broker, asked: httpx.Response) -> httpx.Response:
+    """From the redirect to the sign-in page to where it leads."""
+    form = browser.get(asked.headers["location"]).text
+    assert "last ten minutes" in form
+    data = {name: hidden(form, name) for name in ("csrf", "return_to")}
+    return browser.post("/login", data={**data, "key": broker.admin_key})
+
+
+def test_a_sign_in_of_long_ago_has_to_be_renewed_to_replace_a_grant(browser, broker, age):
+    csrf = hidden(browser.get("/").text, "csrf")
+    form = {"tenant": "replaced", "csrf": csrf}
+    age("authenticated_at", 11 * 60)
+    assert consent(browser, browser.post("/connect", data=form)).status_code == 200, (
+        "none was there"
+    )
+    where = "/login?return_to=%2Fauth%3Ftenant%3Dreplaced"
+    asked = browser.post("/connect", data=form)
+    assert asked.headers["location"] == where
+    assert browser.get("/auth?tenant=replaced").headers["location"] == where
+    answer = sign_in_again(browser, broker, asked)
+    assert answer.headers["location"] == "/auth?tenant=replaced"
+    assert consent(browser, browser.get("/auth?tenant=replaced")).status_code == 200
+
+
+def test_a_grant_that_was_refused_is_replaced_without(browser, broker, age, postgres, database_url):
+    broker.connect("refused")
+    refused = "UPDATE grants SET status = 'reauthorization_required' WHERE tenant_id = 'refused'"
+    sql(postgres, database_url, refused)
+    age("authenticated_at", 11 * 60)
+    assert consent(browser, browser.get("/auth?tenant=refused")).status_code == 200
+
+
+def test_a_sign_in_of_long_ago_has_to_be_renewed_to_revoke_a_key(browser, broker, age):
+    service = broker.make_key("kept-alive", ["token"], ["*"])
+    form = {"name": "kept-alive", "csrf": hidden(browser.get("/").text, "csrf")}
+    age("authenticated_at", 11 * 60)
+    asked = browser.post("/api-keys/revoke", data=form)
+    assert asked.headers["location"] == "/login?return_to=%2Fapi-keys"
+    with broker.client(service) as caller:
+        assert caller.get("/token/nobody").status_code == 404, "the key works"
+        assert sign_in_again(browser, broker, asked).headers["location"] == "/api-keys"
+        form["csrf"] = hidden(browser.get("/api-keys").text, "csrf")
+        assert browser.post("/api-keys/revoke", data=form).headers["location"] == "/api-keys"
+        wait_until(lambda: caller.get("/token/nobody").status_code == 401, 2, "the key's end")
+
+
 def test_the_session_is_stored_by_its_hash_alone(browser, postgres, database_url):
     token = browser.cookies[SESSION]
     rows = sql(postgres, database_url, "SELECT * FROM sessions")

@@ -27,11 +27,13 @@ FRESH_SECONDS: Final = 10 * 60
 
 @dataclass(frozen=True, slots=True)
 class AdminSession:
-    """``is_fresh``: whoever holds it proved lately who they are."""
+    """``is_fresh``: whoever holds it proved lately who they are. ``token_hash``: what is stored of
+    it."""
 
     caller: Caller
     csrf_token: str
     is_fresh: bool
+    token_hash: bytes
 
 
 class AdminSessions:
@@ -104,7 +106,7 @@ class AdminSessions:
         caller = None if live is None else await self._caller(live)
         if live is None or caller is None or not caller.may(Scope.ADMIN):
             return None
-        return AdminSession(caller, _csrf_token(token), live.is_fresh)
+        return AdminSession(caller, _csrf_token(token), live.is_fresh, _hash(token))
 
     async def sign_out(self, token: str, *, request_id: str | None) -> None:
         async with self._database.begin() as connection:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
-from ignition_broker.broker.errors import BrokerError, UnknownTenant
+from ignition_broker.broker.dances import (
+    Connected,
+    ConnectFailed,
+    Dance,
+    Objection,
+    objection_to,
+)
+from ignition_broker.broker.errors import UnknownTenant
+from ignition_broker.broker.links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
+from ignition_broker.broker.second_visits import second_visit
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent
+from ignition_broker.model import Actor, AuditEvent, GrantStatus
 from ignition_broker.oauth.callback import (
     EXPECT_NO_ISSUER,
     CallbackError,
@@ -24,41 +32,24 @@ from ignition_broker.oauth.callback import (
 )
 from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken, TokenAnswer
-from ignition_broker.storage import audit, authorizations, connect_links, grants, tenants
+from ignition_broker.storage import (
+    audit,
+    authorizations,
+    callbacks,
+    connect_links,
+    grants,
+    tenants,
+)
+from ignition_broker.storage.callbacks import Judgement
+from ignition_broker.storage.connect_links import SpentLink
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import StorageUnavailable
+from ignition_broker.storage.makers import Maker, Standing
 
 log = structlog.get_logger(__name__)
 
 AUTHORIZATION_LIFETIME_SECONDS = 600
-CONNECT_LINK_LIFETIME_SECONDS = 7 * 86400
-
-
-class LinkForged(BrokerError):
-    """No such link was ever made."""
-
-
-class LinkSpent(BrokerError):
-    """It was used, revoked, or has expired."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectFailed(Exception):  # reads as what happened, like the page that shows it
-    """Why a callback connected nothing, for the page. ``tenant`` where the dance was known."""
-
-    title: str
-    detail: str
-    tenant: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    tenant: str
-    scope: str
-    expires_at: datetime
-    warning: str | None = None
-    """For the page: why no token can be handed out yet."""
 
 
 class Connector:
@@ -74,6 +65,7 @@ class Connector:
         *,
         requested_scope: str,
         expected_issuer: str | None,
+        standing: Standing,
     ) -> None:
         self._database = database
         self._cipher = cipher
@@ -82,11 +74,15 @@ class Connector:
         self._clock = clock
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
+        self._standing = standing
 
-    async def begin(self, tenant: str, *, browser: str, actor: Actor) -> str:
-        """The provider's URL for this tenant and this browser; makes the tenant if it is new."""
+    async def begin(self, tenant: str, *, browser: str, actor: Actor, maker: Maker) -> str:
+        """The provider's URL for this tenant and this browser; makes the tenant if it is new.
+
+        What is begun here connects only while ``maker`` stands.
+        """
         async with self._database.begin() as connection:
-            return await self._begun(connection, tenant, browser, actor)
+            return await self._begun(connection, tenant, browser, actor, maker)
 
     async def _begun(
         self,
@@ -94,6 +90,8 @@ class Connector:
         tenant: str,
         browser: str,
         actor: Actor,
+        maker: Maker,
+        link: SpentLink | None = None,
     ) -> str:
         state = secrets.token_urlsafe(32)
         verifier = new_code_verifier()
@@ -107,41 +105,46 @@ class Connector:
             browser_hash=_hash(browser),
             lifetime_seconds=AUTHORIZATION_LIFETIME_SECONDS,
             actor=actor.name,
+            maker=maker,
+            link=link,
         )
-        event = AuditEvent("connect", "begun", actor.name, tenant, actor.request_id)
+        detail: dict[str, object] = {} if link is None else {"link": link.id}
+        event = AuditEvent("connect", "begun", actor.name, tenant, actor.request_id, detail)
         await audit.append(connection, event)
         return self._provider.authorization_url(state=state, verifier=verifier)
 
     async def finish(
         self, query: Sequence[tuple[str, str]], *, browser: str | None, request_id: str | None
     ) -> Connected:
-        """Exchanges the code and stores the grant; raises `ConnectFailed`, nothing stored."""
+        """Exchanges the code and stores the grant; raises `ConnectFailed`, nothing stored.
+
+        A callback that was here before is answered by what came of it, and no code is sent again;
+        raises `StillConnecting` while nobody knows.
+        """
         state = state_of(query)
         if not state or not browser:
             raise ConnectFailed(
                 "This sign-in was not begun here",
                 "The address lacks its state, or this browser did not begin the sign-in.",
             )
+        state_hash, browser_hash = _hash(state), _hash(browser)
         async with self._database.begin() as connection:
             authorization = await authorizations.take(
-                connection, self._cipher, state_hash=_hash(state), browser_hash=_hash(browser)
+                connection, self._cipher, state_hash=state_hash, browser_hash=browser_hash
             )
+            judgement = await callbacks.judge(connection, state_hash, self._standing)
         if authorization is None:
-            raise ConnectFailed(
-                "This sign-in was already used, or begun in another browser",
-                "Each sign-in works once, in the browser that began it.",
-            )
-        tenant = authorization.tenant
-        actor = Actor(authorization.actor, request_id)
+            return await second_visit(self._database, self._clock, state_hash, browser_hash)
+        dance = Dance(state_hash, authorization.tenant, Actor(authorization.actor, request_id))
         if not authorization.is_live:
             raise await self._failed(
-                tenant, actor, "This sign-in took too long", "It has to end within ten minutes."
+                dance, "This sign-in took too long", "It has to end within ten minutes."
             )
+        await self._check(dance, judgement)
         verdict = judge_callback(query, expected_issuer=self._expected_issuer)
         if isinstance(verdict, CallbackError):
             raise await self._failed(
-                tenant,
-                actor,
+                dance,
                 "Ignition did not grant access",
                 verdict.description or "No reason was given.",
                 verdict.error,
@@ -153,94 +156,128 @@ class Connector:
             outcome = _without_access_token(outcome)
         if not isinstance(outcome, Renewed):
             kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
-            raise await self._failed(tenant, actor, kind, _explain(outcome), type(outcome).__name__)
-        return await self._store(tenant, outcome, actor, reason)
+            raise await self._failed(dance, kind, _explain(outcome), type(outcome).__name__)
+        return await self._store(dance, outcome, reason)
 
-    async def _store(
-        self, tenant: str, renewed: Renewed, actor: Actor, reason: str | None
-    ) -> Connected:
+    async def _store(self, dance: Dance, renewed: Renewed, reason: str | None) -> Connected:
         """``reason``: why the answer's access token can't be handed out; None where it can."""
         answer = renewed.answer
         if reason is None and answer.lifetime_seconds <= 0:
             reason = LIVES_FOR_NOTHING
         scope = answer.scope if answer.scope is not None else self._requested_scope
         refresh_token = answer.refresh_token or RefreshToken("")
-        sealed = seal(self._cipher, tenant, renewed, refresh_token, scope)
-        detail: dict[str, object] = {"scope": scope, **log_flaws(tenant, answer.flaws)}
+        sealed = seal(self._cipher, dance.tenant, renewed, refresh_token, scope)
+        detail: dict[str, object] = {"scope": scope, **log_flaws(dance.tenant, answer.flaws)}
         if reason is not None:
             detail["warning"] = reason
-        event = AuditEvent("connect", "done", actor.name, tenant, actor.request_id, detail)
+        event = AuditEvent(
+            "connect",
+            "done",
+            dance.actor.name,
+            dance.tenant,
+            dance.actor.request_id,
+            detail,
+        )
         schedule = self._policy.schedule(sealed.lifetime_seconds)
 
-        async def store(connection: Connection) -> grants.Stored:
-            age = self._clock.monotonic() - renewed.requested_at
-            return await grants.store_connected(
-                connection, tenant, sealed, schedule, event, age_seconds=age
-            )
+        async def store() -> datetime | Objection:
+            """When the access token ends, or why nothing was stored."""
+            async with self._database.begin() as connection:
+                await tenants.lock(connection, dance.tenant)
+                judgement = await callbacks.judge(connection, dance.state_hash, self._standing)
+                if judgement is not None and judgement.expires_at is not None:
+                    return judgement.expires_at
+                objection = objection_to(judgement)
+                if objection is not None:
+                    return objection
+                await tenants.end_begun(connection, dance.tenant)
+                age = self._clock.monotonic() - renewed.requested_at
+                stored = await grants.store_connected(
+                    connection, dance.tenant, sealed, schedule, event, age_seconds=age
+                )
+                await callbacks.note_connected(
+                    connection,
+                    dance.state_hash,
+                    scope=scope,
+                    expires_at=stored.expires_at,
+                    warning=reason,
+                )
+                return stored.expires_at
 
-        # Tried again on a new connection: a repeated upsert of the same tokens does no harm.
-        stored = await self._database.once(store)
+        try:
+            outcome = await store()
+        except StorageUnavailable:
+            # Once more on a new connection; if the first was committed after all, it says so.
+            outcome = await store()
+        if not isinstance(outcome, datetime):
+            await self._give_up(dance, refresh_token)
+            raise await self._failed(dance, outcome.title, outcome.detail)
         if reason is None:
-            log.info("tenant_connected", tenant=tenant)
+            log.info("tenant_connected", tenant=dance.tenant)
         else:
-            log.error("tenant_connected_without_token", tenant=tenant, reason=reason)
-        return Connected(tenant, scope, stored.expires_at, reason)
+            log.error("tenant_connected_without_token", tenant=dance.tenant, reason=reason)
+        return Connected(dance.tenant, scope, outcome, reason)
+
+    async def _give_up(self, dance: Dance, refresh_token: RefreshToken) -> None:
+        """Revokes at Ignition what was exchanged and may not be stored.
+
+        Not where the tenant has a grant: at some providers that would end the grant too.
+        """
+        tenant, actor = dance.tenant, dance.actor
+        summary = await self._database.once(lambda c: tenants.read(c, tenant))
+        if summary is None or summary.status is not GrantStatus.DISCONNECTED:
+            return
+        revoked = await self._provider.revoke(refresh_token) if refresh_token.reveal() else None
+        if revoked is not None:
+            outcome = "done" if revoked else "failed"
+            event = AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
+            await self._database.once(lambda c: audit.append(c, event))
+
+    async def _check(self, dance: Dance, judgement: Judgement | None) -> None:
+        """Raises `ConnectFailed` where what began the dance has ended, or the tenant moved on."""
+        objection = objection_to(judgement)
+        if objection is not None:
+            raise await self._failed(dance, objection.title, objection.detail)
 
     async def _failed(
-        self, tenant: str, actor: Actor, title: str, detail: str, error: str | None = None
+        self, dance: Dance, title: str, detail: str, error: str | None = None
     ) -> ConnectFailed:
         async with self._database.begin() as connection:
+            await callbacks.forget(connection, dance.state_hash)
             await audit.append(
                 connection,
                 AuditEvent(
                     "connect",
                     "failed",
-                    actor.name,
-                    tenant,
-                    actor.request_id,
+                    dance.actor.name,
+                    dance.tenant,
+                    dance.actor.request_id,
                     {"reason": title, "error": error},
                 ),
             )
-        log.warning("connect_failed", tenant=tenant, reason=title, error=error)
-        return ConnectFailed(title, detail, tenant, error)
+        log.warning("connect_failed", tenant=dance.tenant, reason=title, error=error)
+        return ConnectFailed(title, detail, dance.tenant, error)
 
     async def link(self, token: str) -> connect_links.ConnectLink:
         """A live link, not spent by being looked at; raises `LinkForged` or `LinkSpent`."""
-        found = await self._database.once(lambda c: connect_links.read(c, _hash(token)))
+        found = await self._database.once(
+            lambda c: connect_links.read(c, link_hash(token), self._standing)
+        )
         if found is None:
             raise LinkForged("This link was never made here.")
         if not found.is_live:
-            raise LinkSpent("This link was used, revoked, or has expired.", tenant=found.tenant)
+            raise LinkSpent(_LINK_OVER, tenant=found.tenant)
         return found
 
     async def follow_link(self, token: str, *, browser: str, request_id: str | None) -> str:
         """Spends the link and begins; raises `LinkForged` or `LinkSpent`."""
         await self.link(token)
         async with self._database.begin() as connection:
-            spent = await connect_links.spend(connection, _hash(token))
+            spent = await connect_links.spend(connection, link_hash(token), self._standing)
             if spent is None:
-                raise LinkSpent("This link was used, revoked, or has expired.")
+                raise LinkSpent(_LINK_OVER)
             actor = Actor(f"link of {spent.created_by}", request_id)
-            return await self._begun(connection, spent.tenant, browser, actor)
-
-
-async def create_link(database: Database, tenant: str, actor: Actor) -> tuple[str, datetime]:
-    """The link's secret part and its end; makes the tenant if it is new."""
-    token = secrets.token_urlsafe(32)
-    async with database.begin() as connection:
-        await tenants.ensure(connection, tenant)
-        expires_at = await connect_links.create(
-            connection,
-            token_hash=_hash(token),
-            tenant=tenant,
-            lifetime_seconds=CONNECT_LINK_LIFETIME_SECONDS,
-            created_by=actor.name,
-        )
-        await audit.append(
-            connection,
-            AuditEvent("connect_link_create", "done", actor.name, tenant, actor.request_id),
-        )
-    return token, expires_at
+            return await self._begun(connection, spent.tenant, browser, actor, spent.maker, spent)
 
 
 async def disconnect(
@@ -253,7 +290,7 @@ async def disconnect(
     """
     event = AuditEvent("disconnect", "done", actor.name, tenant, actor.request_id)
     async with database.begin() as connection:
-        if await tenants.read(connection, tenant) is None:
+        if await tenants.end_begun(connection, tenant) is None:
             raise UnknownTenant(tenant)
         await connect_links.revoke_all(connection, tenant)
         refresh_token = await grants.disconnect(connection, cipher, tenant, event)
@@ -267,6 +304,11 @@ async def disconnect(
                 connection, AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
             )
     return revoked
+
+
+_LINK_OVER = (
+    "This link was used or revoked, has expired, or was made before the tenant was last connected."
+)
 
 
 def _without_access_token(rotated: Rotated) -> Renewed:

@@ -26,6 +26,12 @@ async def show_tenant(database: Database, tenant: str) -> TenantSummary:
     return found
 
 
+async def is_connected(database: Database, tenant: str) -> bool:
+    """False also for a tenant nobody knows."""
+    found = await database.once(lambda c: tenants.read(c, tenant))
+    return found is not None and found.status is GrantStatus.CONNECTED
+
+
 async def list_audit(
     database: Database, *, tenant: str | None, before: int | None, limit: int
 ) -> Sequence[RecordedEvent]:

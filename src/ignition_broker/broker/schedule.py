@@ -15,7 +15,14 @@ from ignition_broker.broker.trail import prune
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
 from ignition_broker.model import SealedLease
-from ignition_broker.storage import audit_chain, authorizations, connect_links, grants, sessions
+from ignition_broker.storage import (
+    audit_chain,
+    authorizations,
+    callbacks,
+    connect_links,
+    grants,
+    sessions,
+)
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.listen import count_listeners
@@ -153,6 +160,7 @@ class Schedule:
         self._replicas = max(1, await self._database.single(count_listeners))
         await self._database.single(authorizations.clear)
         await self._database.single(connect_links.clear)
+        await self._database.single(callbacks.clear)
         await self._database.single(sessions.clear)
         await self._database.single(audit_chain.clear_heads)
         if self._audit_retention_days:

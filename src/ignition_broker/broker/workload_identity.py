@@ -22,7 +22,7 @@ from ignition_broker.broker.issuer_keys import IssuerKeys
 from ignition_broker.broker.workload_issuers import TrustedIssuer
 from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
-from ignition_broker.model import Caller
+from ignition_broker.model import Caller, Scope
 
 ALGORITHMS: Final = frozenset(
     {
@@ -73,6 +73,12 @@ class WorkloadIdentities:
         self._clock = clock
         self._issuers = {issuer.issuer: (issuer, IssuerKeys(issuer, clock)) for issuer in issuers}
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
+
+    def admin_rules(self) -> list[bytes]:
+        """The hashes of the rules that make workloads admins."""
+        return [
+            hashed for issuer, _keys in self._issuers.values() for hashed in issuer.admin_rules()
+        ]
 
     def held(self, hashed: bytes) -> Caller | None:
         """The caller, if memory can tell."""
@@ -207,6 +213,7 @@ def _caller(claims: Mapping[str, Any], issuer: TrustedIssuer, dies_at: float) ->
         tenants=tuple(rule.tenants),
         dies_at=dies_at,
         paths=None if rule.paths is None else tuple(rule.paths),
+        rule_hash=issuer.hash_of(rule) if Scope.ADMIN in rule.granted else b"",
     )
 
 

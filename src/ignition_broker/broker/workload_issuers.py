@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -116,6 +117,14 @@ class TrustedIssuer(BaseModel):
         """The first that matches: rules don't add up, since a union of scopes and one of tenants
         would allow more than any of them says."""
         return next((rule for rule in self.rules if rule.matches(claims)), None)
+
+    def hash_of(self, rule: WorkloadRule) -> bytes:
+        """What tells a rule of this issuer from all others, and from what it said before."""
+        return hashlib.sha256(f"{self.issuer} {rule.model_dump_json()}".encode()).digest()
+
+    def admin_rules(self) -> list[bytes]:
+        """The hashes of the rules that make workloads admins."""
+        return [self.hash_of(rule) for rule in self.rules if Scope.ADMIN in rule.granted]
 
 
 _ISSUERS = TypeAdapter(list[TrustedIssuer])

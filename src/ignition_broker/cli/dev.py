@@ -21,8 +21,8 @@ from cryptography.fernet import Fernet
 
 from ignition_broker.app import create_app
 from ignition_broker.broker.access import create_key, revoke_key
-from ignition_broker.broker.connect import create_link
 from ignition_broker.broker.errors import NotFound
+from ignition_broker.broker.links import create_link
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
@@ -31,6 +31,7 @@ from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import Settings
 from ignition_broker.storage import schema
 from ignition_broker.storage.engine import Database
+from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import configure_logging
 
 FOLDER = Path(".ignition-broker")
@@ -94,7 +95,7 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
     settings = _settings(port, url, kept, provider, options)
     database = Database(url, pool_size=1)
     service_key = await _service_key(database)
-    link, _expires_at = await create_link(database, TENANT, ACTOR)
+    link = await create_link(database, TENANT, ACTOR, OPERATOR)
     await database.aclose()
     servers = [
         _Server(create_fake_ignition(options), provider_port),
@@ -109,7 +110,7 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
     while not all(server.started for server in servers) and not any(t.done() for t in tasks):
         await SystemClock().sleep(0.01)
     if all(server.started for server in servers):
-        typer.echo(_welcome(origin, provider, link, kept.admin_key, service_key))
+        typer.echo(_welcome(origin, provider, link.token, kept.admin_key, service_key))
     await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
     ended.cancel()
     for server in servers:

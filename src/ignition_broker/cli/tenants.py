@@ -13,12 +13,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ignition_broker.app import Parts, assemble
-from ignition_broker.broker.connect import create_link, disconnect
+from ignition_broker.broker.connect import disconnect
 from ignition_broker.broker.directory import list_tenants, show_tenant
+from ignition_broker.broker.links import create_link, list_links, revoke_link
+from ignition_broker.broker.makers import ANY_SETTINGS
 from ignition_broker.cli.api_keys import ACTOR, with_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import TenantSummary, is_tenant_id
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
+from ignition_broker.storage.connect_links import ListedLink
+from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics
 
 app = typer.Typer(help="Tenants and their grants.", no_args_is_help=True)
@@ -88,8 +92,32 @@ def show(tenant: TenantId, as_json: AsJson = False) -> None:
 def connect_link(tenant: TenantId) -> None:
     """Print a link that connects the tenant, once; makes the tenant if it is new."""
     origin = load_settings(DatabaseSettings).public_origin
-    token, _expires_at = with_database(lambda database: create_link(database, tenant, ACTOR))
-    typer.echo(f"{origin}/connect/{token}")
+    link = with_database(lambda database: create_link(database, tenant, ACTOR, OPERATOR))
+    typer.echo(f"{origin}/connect/{link.token}")
+
+
+@app.command()
+def links(tenant: TenantId, as_json: AsJson = False) -> None:
+    """Show the tenant's connect links: those that work, and those that were used."""
+    rows = with_database(lambda database: list_links(database, tenant, ANY_SETTINGS))
+    if as_json:
+        typer.echo(json.dumps([_fields(row) for row in rows], indent=2))
+        return
+    table = Table("id", "expires", "created by", "used")
+    for row in rows:
+        used = f"{row.used_at:%Y-%m-%d %H:%M:%S}" if row.used_at else ""
+        table.add_row(row.id, f"{row.expires_at:%Y-%m-%d %H:%M:%S}", row.created_by, used)
+    Console().print(table)
+
+
+@app.command("revoke-link")
+def revoke_connect_link(
+    tenant: TenantId,
+    link: Annotated[str, typer.Argument(help="Its id, as `tenants links` shows it.")],
+) -> None:
+    """Take a connect link out of use, and end the sign-in that it began."""
+    with_database(lambda database: revoke_link(database, tenant, link, ACTOR))
+    typer.echo(f"{tenant}: link {link} revoked")
 
 
 @app.command()
@@ -109,7 +137,7 @@ def disconnect_tenant(tenant: TenantId) -> None:
     typer.echo(f"{tenant}: disconnected" + (f", {said[revoked]}" if revoked is not None else ""))
 
 
-def _fields(row: TenantSummary) -> dict[str, object]:
+def _fields(row: TenantSummary | ListedLink) -> dict[str, object]:
     return {
         name: value.isoformat() if hasattr(value, "isoformat") else value
         for name, value in asdict(row).items()

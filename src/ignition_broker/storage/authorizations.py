@@ -8,20 +8,36 @@ from sqlalchemy import text
 
 from ignition_broker.cipher import Cipher
 from ignition_broker.oauth.tokens import CodeVerifier
+from ignition_broker.storage.connect_links import SpentLink
 from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.makers import Maker
 
+# With a link: of the generation that the link was made in.
 BEGIN = text("""
-    INSERT INTO authorizations
-        (state_hash, tenant_id, code_verifier, browser_hash, expires_at, actor)
-    VALUES (:state_hash, :tenant, :code_verifier, :browser_hash,
-            now() + make_interval(secs => :lifetime), :actor)
+    INSERT INTO authorizations (state_hash, tenant_id, code_verifier, browser_hash, expires_at,
+        actor, generation, made_by_key, made_by_setting, made_by_session, link_id)
+    SELECT :state_hash, id, :code_verifier, :browser_hash,
+        now() + make_interval(secs => :lifetime), :actor,
+        coalesce(CAST(:generation AS bigint), generation),
+        :made_by_key, :made_by_setting, :made_by_session, :link_id
+    FROM tenants WHERE id = :tenant
 """)
 
-# The browser is part of the key: a stranger with the state can't even spend it.
+# The browser is part of the key: a stranger with the state can't even spend it. What was taken
+# moves to another table, since the release before would take it once more.
 TAKE = text("""
-    DELETE FROM authorizations
-    WHERE state_hash = :state_hash AND browser_hash = :browser_hash
-    RETURNING tenant_id, code_verifier, actor, expires_at > now() AS is_live
+    WITH taken AS (
+        DELETE FROM authorizations
+        WHERE state_hash = :state_hash AND browser_hash = :browser_hash
+        RETURNING *
+    ), kept AS (
+        INSERT INTO callbacks (state_hash, browser_hash, tenant_id, generation, made_by_key,
+            made_by_setting, made_by_session, link_id)
+        SELECT state_hash, browser_hash, tenant_id, generation, made_by_key, made_by_setting,
+            made_by_session, link_id
+        FROM taken
+    )
+    SELECT tenant_id, code_verifier, actor, expires_at > now() AS is_live FROM taken
 """)
 
 CLEAR = text("""
@@ -50,7 +66,10 @@ async def begin(
     browser_hash: bytes,
     lifetime_seconds: float,
     actor: str,
+    maker: Maker,
+    link: SpentLink | None,
 ) -> None:
+    """For a tenant that is there. ``link``: the one that was clicked, if it began by one."""
     await connection.execute(
         BEGIN,
         {
@@ -60,6 +79,9 @@ async def begin(
             "browser_hash": browser_hash,
             "lifetime": lifetime_seconds,
             "actor": actor,
+            "generation": None if link is None else link.generation,
+            "link_id": None if link is None else link.id,
+            **maker.parameters(),
         },
     )
 
@@ -67,7 +89,8 @@ async def begin(
 async def take(
     connection: Connection, cipher: Cipher, *, state_hash: bytes, browser_hash: bytes
 ) -> Authorization | None:
-    """The dance that this state and browser began, gone from the table with this call."""
+    """The dance that this state and browser began; this call alone gets it. What became of it is
+    kept in `storage.callbacks`."""
     row = (
         await connection.execute(TAKE, {"state_hash": state_hash, "browser_hash": browser_hash})
     ).one_or_none()

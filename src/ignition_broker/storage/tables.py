@@ -31,6 +31,8 @@ tenants = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("created_at", _moment, nullable=False, server_default=func.now()),
+    # Raised by every connect and disconnect: what was begun at an older one connects nothing.
+    Column("generation", BigInteger, nullable=False, server_default="0"),
 )
 
 grants = Table(
@@ -84,8 +86,34 @@ authorizations = Table(
     Column("expires_at", _moment, nullable=False),
     Column("actor", Text, nullable=False),
     Column("return_to", Text),
+    # NULL where a release wrote the row that knows neither generations nor makers.
+    Column("generation", BigInteger),
+    Column("made_by_key", LargeBinary),
+    Column("made_by_setting", LargeBinary),
+    Column("made_by_session", LargeBinary),
+    Column("link_id", Text),
 )
 Index("authorizations_expiry", authorizations.c.expires_at)
+
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("state_hash", LargeBinary, primary_key=True),
+    Column("browser_hash", LargeBinary, nullable=False),
+    Column("tenant_id", Text, ForeignKey("tenants.id"), nullable=False),
+    Column("generation", BigInteger),
+    Column("made_by_key", LargeBinary),
+    Column("made_by_setting", LargeBinary),
+    Column("made_by_session", LargeBinary),
+    Column("link_id", Text),
+    Column("taken_at", _moment, nullable=False, server_default=func.now()),
+    Column("connected_at", _moment),
+    Column("connected_generation", BigInteger),
+    Column("scope", Text),
+    Column("expires_at", _moment),
+    Column("warning", Text),
+)
+Index("callbacks_taken", callbacks.c.taken_at)
 
 connect_links = Table(
     "connect_links",
@@ -95,8 +123,15 @@ connect_links = Table(
     Column("expires_at", _moment, nullable=False),
     Column("used_at", _moment),
     Column("created_by", Text, nullable=False),
+    Column("id", Text, nullable=False, server_default=text("left(gen_random_uuid()::text, 13)")),
+    Column("revoked_at", _moment),
+    Column("generation", BigInteger),
+    Column("made_by_key", LargeBinary),
+    Column("made_by_setting", LargeBinary),
+    Column("made_by_session", LargeBinary),
 )
 Index("connect_links_expiry", connect_links.c.expires_at)
+Index("connect_links_tenant", connect_links.c.tenant_id, connect_links.c.id, unique=True)
 
 api_keys = Table(
     "api_keys",

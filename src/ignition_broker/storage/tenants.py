@@ -11,6 +11,13 @@ from ignition_broker.storage.connection import Connection, Row
 
 ENSURE = text("INSERT INTO tenants (id) VALUES (:tenant) ON CONFLICT DO NOTHING")
 
+LOCK = text("SELECT generation FROM tenants WHERE id = :tenant FOR NO KEY UPDATE")
+
+# What was begun at an older generation connects nothing any more.
+END_BEGUN = text("""
+    UPDATE tenants SET generation = generation + 1 WHERE id = :tenant RETURNING generation
+""")
+
 _SUMMARY = """
     SELECT tenants.id, coalesce(grants.status, 'disconnected') AS status, grants.scope,
         grants.expires_at, grants.connected_at, grants.refreshed_at, grants.last_error
@@ -30,6 +37,18 @@ LIST = text(f"""
 async def ensure(connection: Connection, tenant: str) -> None:
     """Makes the tenant if it is new."""
     await connection.execute(ENSURE, {"tenant": tenant})
+
+
+async def lock(connection: Connection, tenant: str) -> None:
+    """No other connect or disconnect of this tenant until the transaction ends."""
+    await connection.execute(LOCK, {"tenant": tenant})
+
+
+async def end_begun(connection: Connection, tenant: str) -> int | None:
+    """Ends the tenant's links and the sign-ins that are under way; the new generation, or None
+    where nobody knows the tenant."""
+    generation: int | None = await connection.scalar(END_BEGUN, {"tenant": tenant})
+    return generation
 
 
 async def read(connection: Connection, tenant: str) -> TenantSummary | None:

@@ -10,9 +10,10 @@ from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
 from ignition_broker.broker import access, key_rotation
-from ignition_broker.broker.connect import create_link, disconnect
+from ignition_broker.broker.connect import disconnect
 from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.broker.links import create_link, list_links, revoke_link
 from ignition_broker.model import (
     TENANT_PATTERN,
     ApiKey,
@@ -63,8 +64,22 @@ class TenantPage(BaseModel):
 
 
 class ConnectLink(BaseModel):
+    id: str
     url: str
     expires_at: datetime
+
+
+class ListedConnectLink(BaseModel):
+    """``used_at`` null: it still works, until ``expires_at``."""
+
+    id: str
+    expires_at: datetime
+    created_by: str
+    used_at: datetime | None
+
+
+class ConnectLinks(BaseModel):
+    connect_links: list[ListedConnectLink]
 
 
 class NewApiKey(BaseModel):
@@ -158,10 +173,47 @@ async def tenant(tenant: TenantPath, _caller: AdminCaller, services: BrokerServi
 async def connect_link(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Response:
-    token, expires_at = await create_link(services.database, tenant, actor_of(request, caller))
-    url = f"{services.public_origin}/connect/{token}"
-    body = ConnectLink(url=url, expires_at=expires_at).model_dump(mode="json")
+    """It works once, until the tenant is next connected or disconnected, and ends with the key that
+    made it."""
+    link = await create_link(
+        services.database, tenant, actor_of(request, caller), services.makers.of(caller)
+    )
+    url = f"{services.public_origin}/connect/{link.token}"
+    body = ConnectLink(id=link.id, url=url, expires_at=link.expires_at).model_dump(mode="json")
     return JSONResponse(body, 201, NO_STORE)
+
+
+@router.get(
+    "/tenants/{tenant}/connect-links",
+    responses=problems("unknown-tenant", "not-found", "invalid-request"),
+)
+async def connect_links(
+    tenant: TenantPath, _caller: AdminCaller, services: BrokerServices
+) -> ConnectLinks:
+    """Those that still work and those that were used, the newest first; not those that were
+    revoked or have ended unused."""
+    found = await list_links(services.database, tenant, services.makers.standing)
+    return ConnectLinks(
+        connect_links=[
+            ListedConnectLink.model_validate(link, from_attributes=True) for link in found
+        ]
+    )
+
+
+@router.delete(
+    "/tenants/{tenant}/connect-links/{id}",
+    status_code=204,
+    responses=problems("unknown-tenant", "not-found", "invalid-request"),
+)
+async def revoke_connect_link(
+    request: Request,
+    tenant: TenantPath,
+    link_id: Annotated[str, Path(alias="id", max_length=64)],
+    caller: AdminCaller,
+    services: BrokerServices,
+) -> None:
+    """It answers 410 from now on, and the sign-in that it began connects nothing."""
+    await revoke_link(services.database, tenant, link_id, actor_of(request, caller))
 
 
 @router.post(

@@ -123,6 +123,9 @@ async def revoke_api_key(
     request: Request, services: BrokerServices, name: FormText = "", csrf: FormText = ""
 ) -> Response:
     session = await services.sessions.of_form(request, csrf)
+    if not session.is_fresh:
+        # Back to the list, since a sign-in repeats no form.
+        return RedirectResponse(sign_in_address(API_KEYS), 303)
     try:
         await access.revoke_key(services.database, name, actor_of(request, session.caller))
     except NotFound as error:

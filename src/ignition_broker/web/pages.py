@@ -8,19 +8,17 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from ignition_broker.broker.connect import (
-    ConnectFailed,
-    LinkForged,
-    LinkSpent,
-    disconnect,
-)
-from ignition_broker.broker.directory import list_tenants
+from ignition_broker.broker.admins import AdminSession
+from ignition_broker.broker.connect import disconnect
+from ignition_broker.broker.dances import ConnectFailed, StillConnecting
+from ignition_broker.broker.directory import is_connected, list_tenants
 from ignition_broker.broker.errors import BrokerError, InvalidRequest
-from ignition_broker.model import Actor, GrantStatus, is_tenant_id
+from ignition_broker.broker.links import LinkForged, LinkSpent
+from ignition_broker.model import GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.rendering import FOLDER, failure, page
-from ignition_broker.web.return_paths import CONFIRM_DISCONNECT, address, sign_in_address
+from ignition_broker.web.return_paths import CONFIRM_DISCONNECT, CONNECT, address, sign_in_address
 from ignition_broker.web.sessions import FormForged, check_site
 
 router = APIRouter(include_in_schema=False)
@@ -57,14 +55,14 @@ async def console(
     )
 
 
-@router.get("/auth")
+@router.get(CONNECT)
 async def auth(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
 ) -> Response:
     """Begins a dance in an admin's browser; sent here by another site, asks first."""
     session = await services.sessions.read(request)
     if session is None:
-        return RedirectResponse(sign_in_address(address("/auth", [("tenant", tenant)])), 303)
+        return _sign_in_to(CONNECT, tenant)
     if not is_tenant_id(tenant):
         raise InvalidRequest(
             "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
@@ -75,7 +73,7 @@ async def auth(
     except FormForged:
         # Another site may have sent the browser here, and Ignition may ask for no consent.
         return page("connect.html", session=session, tenant=tenant)
-    return await _begin(request, services, tenant, actor_of(request, session.caller))
+    return await _begin(request, services, tenant, session)
 
 
 @router.post("/connect")
@@ -92,7 +90,7 @@ async def connect(
             "digit.",
             "Go back and correct it.",
         )
-    return await _begin(request, services, tenant, actor_of(request, session.caller))
+    return await _begin(request, services, tenant, session)
 
 
 @router.get("/disconnect")
@@ -102,7 +100,7 @@ async def confirm_disconnect(
     """Where a sign-in leads that a disconnect asked for: what was meant is shown, not done."""
     session = await services.sessions.read(request)
     if session is None or not session.is_fresh:
-        return _sign_in_to_disconnect(tenant)
+        return _sign_in_to(CONFIRM_DISCONNECT, tenant)
     if not is_tenant_id(tenant):
         raise InvalidRequest("tenant: no tenant id.")
     return page("disconnect.html", session=session, tenant=tenant)
@@ -116,7 +114,7 @@ async def disconnect_tenant(
     if not is_tenant_id(tenant):
         raise InvalidRequest("tenant: no tenant id.")
     if not session.is_fresh:
-        return _sign_in_to_disconnect(tenant)
+        return _sign_in_to(CONFIRM_DISCONNECT, tenant)
     await disconnect(
         services.database,
         services.cipher,
@@ -185,6 +183,8 @@ async def callback(request: Request, services: BrokerServices) -> Response:
             tenant=failed.tenant,
             error=failed.error,
         )
+    except StillConnecting as waiting:
+        return page("connecting.html", 202, tenant=waiting.tenant)
     except StorageError:
         return failure(
             503,
@@ -195,16 +195,26 @@ async def callback(request: Request, services: BrokerServices) -> Response:
     return page("connected.html", connected=connected)
 
 
-async def _begin(request: Request, services: BrokerServices, tenant: str, actor: Actor) -> Response:
+async def _begin(
+    request: Request, services: BrokerServices, tenant: str, session: AdminSession
+) -> Response:
+    if not session.is_fresh and await is_connected(services.database, tenant):
+        # It would replace a grant that works, which can't be undone.
+        return _sign_in_to(CONNECT, tenant)
     browser = services.sessions.browser(request) or services.sessions.new_browser()
-    url = await services.connector.begin(tenant, browser=browser, actor=actor)
+    url = await services.connector.begin(
+        tenant,
+        browser=browser,
+        actor=actor_of(request, session.caller),
+        maker=services.makers.of(session.caller, session.token_hash),
+    )
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.mark_browser(answer, browser)
     return answer
 
 
-def _sign_in_to_disconnect(tenant: str) -> Response:
-    return RedirectResponse(sign_in_address(address(CONFIRM_DISCONNECT, [("tenant", tenant)])), 303)
+def _sign_in_to(path: str, tenant: str) -> Response:
+    return RedirectResponse(sign_in_address(address(path, [("tenant", tenant)])), 303)
 
 
 def _link_failure(error: BrokerError) -> Response:

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 HOME: Final = "/"
+CONNECT: Final = "/auth"
 CONFIRM_DISCONNECT: Final = "/disconnect"
 API_KEYS: Final = "/api-keys"
 NEW_API_KEY: Final = "/api-keys/new"
@@ -18,12 +19,14 @@ _TYPED = re.compile(r"[\x20-\x7e\r\n]{0,1000}")
 LONGEST_ADDRESS: Final = 1500
 _PAGES: Final[dict[str, dict[str, re.Pattern[str]]]] = {
     HOME: {"after": _TENANT, "status": _WORD},
-    "/auth": {"tenant": _TENANT},
+    CONNECT: {"tenant": _TENANT},
     CONFIRM_DISCONNECT: {"tenant": _TENANT},
     API_KEYS: {},
     NEW_API_KEY: dict.fromkeys(("name", "scopes", "tenants", "paths", "days"), _TYPED),
 }
 _NEED_A_FRESH_SIGN_IN: Final = frozenset({CONFIRM_DISCONNECT, NEW_API_KEY})
+# Some of what begins there does: replacing a grant, revoking a key.
+_MAY_NEED_ONE: Final = _NEED_A_FRESH_SIGN_IN | {CONNECT, API_KEYS}
 
 
 def own_page(return_to: str) -> str:
@@ -45,6 +48,11 @@ def own_page(return_to: str) -> str:
 
 def needs_a_fresh_sign_in(return_to: str) -> bool:
     return return_to.partition("?")[0] in _NEED_A_FRESH_SIGN_IN
+
+
+def may_need_a_fresh_sign_in(return_to: str) -> bool:
+    """Whether that is why somebody who is signed in was sent to sign in again."""
+    return return_to.partition("?")[0] in _MAY_NEED_ONE
 
 
 def address(path: str, query: list[tuple[str, str]]) -> str:

@@ -9,6 +9,7 @@ from ignition_broker.broker.connect import Connector
 from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.key_holdings import KeyCheck
+from ignition_broker.broker.makers import Makers
 from ignition_broker.broker.provider import Provider
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
@@ -27,6 +28,7 @@ class Services:
     issuer: Issuer
     keys: KeyCheck
     journal: Journal
+    makers: Makers
     provider: Provider
     sessions: Sessions
     single_sign_on: SingleSignOn | None

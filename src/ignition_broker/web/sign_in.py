@@ -23,7 +23,11 @@ from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.rendering import failure, page
-from ignition_broker.web.return_paths import needs_a_fresh_sign_in, own_page
+from ignition_broker.web.return_paths import (
+    may_need_a_fresh_sign_in,
+    needs_a_fresh_sign_in,
+    own_page,
+)
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import FormForged
 
@@ -162,7 +166,7 @@ async def _login(
         csrf=services.sessions.csrf_for_browser(browser),
         return_to=own_page(return_to),
         error=error,
-        needs_a_fresh_sign_in=needs_a_fresh_sign_in(own_page(return_to)),
+        needs_a_fresh_sign_in=may_need_a_fresh_sign_in(own_page(return_to)),
         signed_in_as=session.caller.name if session else None,
         has_single_sign_on=services.single_sign_on is not None,
     )

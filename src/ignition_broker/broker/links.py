@@ -1,0 +1,87 @@
+"""One-time links, as admins make, see and revoke them."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ignition_broker.broker.errors import BrokerError, NotFound, UnknownTenant
+from ignition_broker.model import Actor, AuditEvent
+from ignition_broker.storage import audit, connect_links, tenants
+from ignition_broker.storage.connect_links import ListedLink
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.makers import Maker, Standing
+
+CONNECT_LINK_LIFETIME_SECONDS = 7 * 86400
+
+
+class LinkForged(BrokerError):
+    """No such link was ever made."""
+
+
+class LinkSpent(BrokerError):
+    """It was used or revoked, has expired, or has ended with what made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """``token`` is the link's secret part, shown this once; ``id`` is no secret."""
+
+    id: str
+    token: str
+    expires_at: datetime
+
+
+async def create_link(database: Database, tenant: str, actor: Actor, maker: Maker) -> NewLink:
+    """Makes the tenant if it is new. The link works until its tenant is next connected or
+    disconnected, for a week at most, and ends with ``maker``."""
+    token = secrets.token_urlsafe(32)
+    async with database.begin() as connection:
+        await tenants.ensure(connection, tenant)
+        link = await connect_links.create(
+            connection,
+            token_hash=link_hash(token),
+            tenant=tenant,
+            lifetime_seconds=CONNECT_LINK_LIFETIME_SECONDS,
+            created_by=actor.name,
+            maker=maker,
+        )
+        event = AuditEvent(
+            "connect_link_create", "done", actor.name, tenant, actor.request_id, {"link": link.id}
+        )
+        await audit.append(connection, event)
+    return NewLink(link.id, token, link.expires_at)
+
+
+async def list_links(database: Database, tenant: str, standing: Standing) -> Sequence[ListedLink]:
+    """Those that work and those that were used, the newest first. Raises `UnknownTenant`."""
+    async with database.begin() as connection:
+        if await tenants.read(connection, tenant) is None:
+            raise UnknownTenant(tenant)
+        return await connect_links.list_of(connection, tenant, standing)
+
+
+async def revoke_link(database: Database, tenant: str, link_id: str, actor: Actor) -> None:
+    """Ends the link and the sign-in that it began, if one is under way.
+
+    Raises `UnknownTenant` or `NotFound`.
+    """
+    async with database.begin() as connection:
+        if await tenants.read(connection, tenant) is None:
+            raise UnknownTenant(tenant)
+        created_by = await connect_links.revoke(connection, tenant, link_id)
+        if created_by is None:
+            raise NotFound(f"No connect link {link_id!r} of this tenant.", tenant=tenant)
+        detail: dict[str, object] = {"link": link_id, "created_by": created_by}
+        event = AuditEvent(
+            "connect_link_revoke", "done", actor.name, tenant, actor.request_id, detail
+        )
+        await audit.append(connection, event)
+
+
+def link_hash(token: str) -> bytes:
+    """Links hold 256 random bits, so one round of SHA-256 keeps them."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
