@@ -44,13 +44,17 @@ def service(broker, caller):
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 400_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 1001 + b"\r\n",
+        *[
+            b"HTTP/1.1 %b Odd\r\nContent-Length: 2\r\n\r\nok" % status
+            for status in (b"1000", b"42", b"-1", b"")
+        ],
         b"SSH-2.0-OpenSSH_9.2\r\n",
         b"\x15\x03\x01\x00\x02\x02\x50",
     ],
     ids=lambda answer: repr(answer[:60]),
 )
 def test_an_answer_that_is_no_http_is_the_apis_fault_and_its_connection_is_done_with(
-    service, upstream, answer
+    service, upstream, broker, answer
 ):
     upstream.answers(answer)
     assert problem(service.get("/proxy/acme/x")) == (
@@ -62,6 +66,27 @@ def test_an_answer_that_is_no_http_is_the_apis_fault_and_its_connection_is_done_
     upstream.answers(OK)
     assert service.get("/proxy/acme/x").status_code == 200
     assert upstream.last.connection != used
+    assert not broker.tracebacks()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("status", [b"600", b"999", b"099", b"001", b"000"])
+def test_so_is_one_whose_status_is_none(service, upstream, broker, method, status):
+    head = b"HTTP/1.1 " + status + b" Odd\r\nContent-Length: 2\r\n\r\n"
+    upstream.answers(head + (b"" if method == "HEAD" else b"ok"))
+    answer = service.request(method, "/proxy/acme/x")
+    assert (answer.status_code, answer.headers["broker-error"]) == (502, "upstream-unreachable")
+    assert len(upstream.exchanges) == 1, "it may have been carried out"
+    upstream.answers(OK)
+    assert service.get("/proxy/acme/x").text == "ok"
+    assert not broker.tracebacks()
+
+
+@pytest.mark.parametrize("status", [b"299", b"418", b"599"])
+def test_a_status_that_nobody_named_is_passed_on(service, upstream, status):
+    upstream.answers(b"HTTP/1.1 " + status + b" Odd\r\nContent-Length: 2\r\n\r\nok")
+    answer = service.get("/proxy/acme/x")
+    assert (answer.status_code, answer.text) == (int(status), "ok")
 
 
 @pytest.mark.parametrize("interim", [b"100 Continue", b"103 Early Hints", b"102 Processing"])

@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
             self._is_reusable = may_keep_after_head(
                 status, self._headers, is_request_whole=is_whole
             )
-        if status < 200:
+        if 100 <= status < 200:
             return  # An interim answer (RFC 9110 section 15.2): the one that counts is to come.
         self._is_head_whole = True
         if status in BODILESS_STATUSES:

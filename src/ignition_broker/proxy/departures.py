@@ -81,6 +81,6 @@ class Departure:
         self._is_seen = True
 
     async def _watch(self) -> None:
-        await self._body.caller_gone()
-        if self._task is not None:
+        # Not once the answer is whole: what is left then is to give its connection back.
+        if await self._body.caller_gone() and self._task is not None:
             self._task.cancel()

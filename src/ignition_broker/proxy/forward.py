@@ -220,6 +220,9 @@ class Forwarder:
     async def _pass_back(
         self, request: _Request, answer: UpstreamAnswer, send: Send, call: ForwardedCall
     ) -> None:
+        if not 200 <= answer.status <= 599:
+            await answer.aclose()
+            raise Unreachable(f"The API's answer has no HTTP status: {answer.status}.")
         headers = response_headers(answer.headers, self._links, call.prefix)
         headers += request.added
         headers.append((b"x-request-id", call.request_id.encode("ascii")))
@@ -234,6 +237,7 @@ class Forwarder:
                 piece = await answer.read()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             rest = await answer.read() if has_body else b""
+            request.body.is_answered = True
             await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()

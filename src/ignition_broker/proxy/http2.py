@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -36,12 +37,16 @@ from ignition_broker.proxy.upstream import UpstreamAnswer
 KEEP_ALIVE_SECONDS = 4.0
 # For how long an API that chose HTTP/1.1 is not asked again.
 HTTP1_SECONDS = 60.0
+# RFC 9110 sections 5.1 and 5.5. Over HTTP/1.1 llhttp lets nothing else through; in HTTP/2's frames
+# any bytes may come (RFC 9113 section 8.2.1), and a line break would begin another header.
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 class Http2Answer:
     def __init__(self, response: httpcore.Response) -> None:
         self.status = response.status
-        self.headers: Headers = [(name.lower(), value) for name, value in response.headers]
+        self.headers = _sound(response.headers)
         self.is_whole = False
         self._response = response
         self._pieces = response.aiter_stream()
@@ -58,6 +63,22 @@ class Http2Answer:
 
     async def aclose(self) -> None:
         await self._response.aclose()
+
+
+def _sound(received: Headers) -> Headers:
+    """With names in lower case. Raises `Unreachable` for what is no header of HTTP."""
+    headers: Headers = []
+    lengths = set()
+    for name, value in received:
+        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise Unreachable("The API's answer has a header that is none.")
+        lowered = name.lower()
+        if lowered == b"content-length":
+            lengths.add(value)
+        headers.append((lowered, value))
+    if len(lengths) > 1 or not all(length.isdigit() for length in lengths):
+        raise Unreachable("The API's answer has no proper Content-Length.")
+    return headers
 
 
 class Http2Upstream:
@@ -117,13 +138,20 @@ class Http2Upstream:
         )
         try:
             response = await self._pool.handle_async_request(request)
+        except ValueError:
+            # httpcore makes a number of whatever stands there.
+            raise Unreachable("The API's answer has no HTTP status.") from None
         except BodyBrokeOff:
             raise Unreachable("The request's body broke off.") from None
         except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError) as error:
             raise _translated(error, "The API can't be reached") from error
         # Read anew at every wait: from here on it bounds the silence between two pieces.
         seconds["read"] = limits.idle_timeout_seconds
-        return Http2Answer(response)
+        try:
+            return Http2Answer(response)
+        except Unreachable:
+            await response.aclose()
+            raise
 
     async def aclose(self) -> None:
         await self._pool.aclose()

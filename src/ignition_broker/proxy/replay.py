@@ -23,6 +23,9 @@ class RequestBody:
         self._has_ended = False
         self._end_awaited: asyncio.Future[None] | None = None
         self.is_caller_gone = False
+        self.is_answered = False
+        """Set by whoever sends the answer's last piece: the server then says that there is no more
+        to receive, in the same words as for a caller who left."""
 
     @property
     def can_replay(self) -> bool:
@@ -52,14 +55,18 @@ class RequestBody:
             if chunk:
                 yield chunk
 
-    async def caller_gone(self) -> None:
-        """Returns when the caller goes away. Waits for the body's end, lest it take a part of it:
-        until then `chunks` sees a caller that leaves."""
+    async def caller_gone(self) -> bool:
+        """Returns when the caller goes away, or has its answer: whether it went without. Waits for
+        the body's end, lest it take a part of it: until then `chunks` sees a caller that leaves."""
         if not self._has_ended:
             self._end_awaited = asyncio.get_running_loop().create_future()
             await self._end_awaited
         while not self.is_caller_gone:
-            self.is_caller_gone = (await self._receive())["type"] == "http.disconnect"
+            is_over = (await self._receive())["type"] == "http.disconnect"
+            if is_over and self.is_answered:
+                return False
+            self.is_caller_gone = is_over
+        return True
 
     def _end(self) -> None:
         self._has_ended = True
