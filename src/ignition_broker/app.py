@@ -57,6 +57,7 @@ from ignition_broker.web.operations import OperationsPort
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
+from ignition_broker.web.spelling import PlainPaths
 
 if TYPE_CHECKING:
     from ignition_broker.broker.workload_identity import WorkloadIdentities
@@ -309,7 +310,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
     ids, counts = RequestIds(), metrics.requests
     # From the most often asked to the least.
-    enveloped = RequestEnvelope(BodyLimit(app), ids, counts, is_https=settings.is_https)
+    enveloped = RequestEnvelope(PlainPaths(BodyLimit(app)), ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, access, forwarder, journal, ids, counts)
     hot = HotPath(proxy, access, parts.issuer, journal, clock, ids, counts)
     port = settings.broker_operations_port

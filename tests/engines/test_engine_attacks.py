@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 from tests.engines.conftest import Engine
 from tests.service.conftest import upstream  # noqa: F401
+from tests.service.hidden_route import (  # noqa: F401
+    test_no_spelling_of_the_tokens_route_gives_one,
+)
 from tests.service.test_proxy_attacks import (  # noqa: F401
     access_token,
     more_settings,
     test_no_header_redirects_or_smuggles,
+    test_no_method_has_the_api_send_its_token_back,
     test_no_path_leaves_the_base,
     test_no_target_is_more_than_a_tenant_and_a_path,
     test_the_fuzz_finds_no_way_out,

@@ -81,14 +81,20 @@ def test_everything_else_is_forbidden_and_never_sent(held, upstream, line):
     assert_refused(held.call(line), upstream, b"do not allow this method on this path")
 
 
-@pytest.mark.parametrize("path", [b"/v1/%zz", b"/v1/%c0%ae%c0%ae/admin", b"/v1/%u002e%u002e/x"])
+@pytest.mark.parametrize(
+    "path", [b"/v1/%zz", b"/v1/%c0%ae%c0%ae/admin", b"/v1/..%c0%af", b"/v1/%u002e%u002e/x"]
+)
 def test_an_encoding_that_servers_read_in_two_ways_is_forbidden(held, upstream, path):
     upstream.exchanges.clear()
     assert_refused(held.call(b"GET " + path), upstream, b"percent-encoding")
 
 
 @pytest.mark.parametrize(
-    "path", [b"/v1/../admin", b"/v1/%2e%2e/admin", b"/v1/..%2fadmin", b"/v1/..;/admin", b"/v1/\\x"]
+    "path",
+    [
+        *(b"/v1/../admin", b"/v1/%2e%2e/admin", b"/v1/..%2fadmin", b"/v1/..;/admin", b"/v1/\\x"),
+        *(b"/v1/..%3f/admin", b"/v1/..%23", b"/v1/..%20/admin", b"/v1/..%253f/admin"),
+    ],
 )
 def test_what_would_climb_out_of_a_prefix_is_refused_as_it_is_to_every_key(held, upstream, path):
     upstream.exchanges.clear()

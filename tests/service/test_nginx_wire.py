@@ -239,7 +239,8 @@ def test_the_broker_is_shown_the_key_alone_over_a_kept_connection(upstream, tmp_
         broker.stop()
     assert broker.last.target == b"/forward-auth/acme"
     names = {line.partition(b": ")[0].lower() for line in broker.last.lines}
-    assert names == {b"host", b"authorization", b"x-request-id"}
+    assert names == {b"host", b"authorization", b"x-request-id", b"x-forwarded-for"}
+    assert broker.last.values(b"x-forwarded-for") == [b"127.0.0.1"]
     assert broker.last.values(b"authorization") == [b"Bearer ibk_mine"]
     assert upstream.last.values(b"authorization") == [b"Bearer theirs"]
     assert broker.connections <= psutil.cpu_count()

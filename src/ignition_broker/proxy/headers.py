@@ -22,19 +22,23 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# Some servers take X-Original-URL or X-Rewrite-URL for the target.
-_NOT_SENT = HOP_BY_HOP | {
-    b"authorization",
-    b"cookie",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"x-original-url",
-    b"x-real-ip",
-    b"x-request-id",
-    b"x-rewrite-url",
-}
-_NOT_SENT_PREFIXES = (b"x-forwarded-", b"broker-")
+# By these some servers take another target, host or method, or another address for the caller's.
+_OVERRIDING = frozenset(
+    name.encode()
+    for name in (
+        *("x-original-host", "x-original-method", "x-original-path", "x-original-uri"),
+        *("x-original-url", "x-rewrite-uri", "x-rewrite-url", "x-host", "x-http-host-override"),
+        *("x-client-ip", "x-cluster-client-ip", "x-originating-ip", "x-real-ip", "x-remote-addr"),
+        *("x-remote-ip", "client-ip", "true-client-ip", "cf-connecting-ip", "fastly-client-ip"),
+        *("forwarded", "forwarded-for", "x-forwarded", "x-original-for", "x-original-remote-addr"),
+    )
+)
+_NOT_SENT = (
+    HOP_BY_HOP
+    | _OVERRIDING
+    | {b"authorization", b"cookie", b"cookie2", b"expect", b"host", b"x-request-id"}
+)
+_NOT_SENT_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}
 _NAMES_NOTHING = frozenset({b"keep-alive", b"close"})
 _LINKING = frozenset({b"location", b"link"})
@@ -59,7 +63,7 @@ def request_headers(
                 named = _named(named, pair[1])
             elif name == b"transfer-encoding":
                 is_chunked = True
-        elif not name.startswith(_NOT_SENT_PREFIXES):
+        elif not name.startswith(_NOT_SENT_PREFIXES) and (b"_" not in name or _may_go(name)):
             headers.append(pair)
     if is_chunked:
         # One form of framing (RFC 9112 section 6.3).
@@ -108,6 +112,8 @@ def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Heade
         if name in _NOT_RETURNED:
             if name == b"connection":
                 named = _named(named, pair[1])
+        elif b"_" in name and name.replace(b"_", b"-") in _NOT_RETURNED:
+            continue
         elif name in _LINKING:
             headers.append((name, links.rewritten(name, pair[1], prefix)))
         else:
@@ -138,6 +144,17 @@ def _challenge_errors(headers: Headers) -> set[bytes]:
         for parameter, value in _CHALLENGE_PARAMETER.findall(challenges)
         if parameter.lower() == b"error"
     }
+
+
+def _may_go(name: bytes) -> bool:
+    """Whether a name with '_' is not that of a header that is left out, or of the body's framing:
+    servers that speak CGI or WSGI read '_' and '-' as one."""
+    read_as = name.replace(b"_", b"-")
+    return (
+        read_as not in _NOT_SENT
+        and read_as != b"content-length"
+        and not read_as.startswith(_NOT_SENT_PREFIXES)
+    )
 
 
 def _named(before: frozenset[bytes], connection: bytes) -> frozenset[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote_to_bytes
 
 from ignition_broker.broker.errors import InvalidRequest
@@ -10,7 +11,17 @@ from ignition_broker.broker.errors import InvalidRequest
 # Most paths: no dot begins a segment, nothing is encoded, and there is nothing to judge.
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)+/?")
 _VISIBLE = re.compile(rb"[\x21-\x7e\x80-\xff]*")
-_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Blanks ahead are trimmed by some servers. Behind the dots, what is no part of a name is where some
+# server stops reading: '?' and '#' at the second decoding, ';', blanks, ':' on Windows. An escape
+# is judged once it is decoded.
+_DOT_SEGMENT = re.compile(r"(?:^|/)\s*\.{1,2}(?:[^\w.~%-]|%(?![0-9A-Fa-f]{2})|$)")
+_OVERLONG = re.compile(
+    rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
+)
+_PERCENT_U = re.compile(r"%[uU]([0-9A-Fa-f]{4})")
+# Beyond what NFKC maps: Windows takes these for '/' and '\\'.
+_LOOKALIKES = {0x2044: "/", 0x2215: "/", 0x2216: "\\"}
 _DECODINGS = 4
 
 
@@ -23,8 +34,9 @@ def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:
     it, which ends without a slash.
 
     Raises `PathRefused` where some server could read it as leaving the base path: dot segments
-    and backslashes, also encoded, encoded again, or hidden behind a path parameter; control
-    characters; and anything that is no origin-form.
+    and backslashes, also encoded, encoded again, in overlong UTF-8 or by lookalikes, and with
+    anything behind the dots at which a server might stop reading; control characters; and anything
+    that is no origin-form.
     """
     if not query and _PLAIN.fullmatch(raw_path):
         return base_path + raw_path
@@ -43,15 +55,34 @@ def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:
 
 def _refuse_escapes(path: bytes) -> None:
     for _ in range(_DECODINGS):
-        if b"\\" in path:
+        text = _read_leniently(path)
+        if "\\" in text:
             raise PathRefused("The path holds a backslash.")
-        if _CONTROL.search(path):
+        if _CONTROL.search(text):
             raise PathRefused("The path holds an encoded control character.")
-        for segment in path.split(b"/"):
-            if segment.split(b";", 1)[0] in (b".", b".."):
-                raise PathRefused("The path holds a dot segment ('.' or '..').")
-        decoded = unquote_to_bytes(path)
-        if decoded == path:
+        if _DOT_SEGMENT.search(text):
+            raise PathRefused("The path holds a dot segment ('.' or '..').")
+        decoded = unquote_to_bytes(text)
+        if decoded == text.encode():
             return
         path = decoded
     raise PathRefused("The path is percent-encoded too many times over.")
+
+
+def _read_leniently(path: bytes) -> str:
+    """As the most lenient server would: with overlong UTF-8 (RFC 3629 section 10), ``%u002e``, and
+    characters that a normalisation turns into dots and slashes."""
+    if path.isascii():
+        text = path.decode("ascii")
+    else:
+        text = _OVERLONG.sub(_shortened, path).decode("utf-8", "replace")
+        text = unicodedata.normalize("NFKC", text.translate(_LOOKALIKES))
+    return _PERCENT_U.sub(lambda code: chr(int(code[1], 16)), text)
+
+
+def _shortened(overlong: re.Match[bytes]) -> bytes:
+    first, *others = overlong[0]
+    code = first & (0x3F >> len(others))
+    for byte in others:
+        code = code << 6 | byte & 0x3F
+    return chr(code).encode()

@@ -15,10 +15,12 @@ from ignition_broker.model import is_tenant_id
 from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.proxy.http_protocol import BREAK_OFF
+from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check, check_paths
 from ignition_broker.web.errors import answer_for, entry_for
 from ignition_broker.web.middleware import RequestIds, known_method
+from ignition_broker.web.spelling import ADVICE, is_needlessly_encoded
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +73,8 @@ class ProxyRoute:
     async def _admitted(self, scope: Scope, raw_path: bytes, request_id: str) -> ForwardedCall:
         tenant_bytes, slash, rest = raw_path[len(PREFIX) :].partition(b"/")
         tenant = tenant_bytes.decode("latin-1")
+        if is_needlessly_encoded(tenant_bytes):
+            raise PathRefused(ADVICE)
         if not is_tenant_id(tenant):
             raise InvalidRequest("tenant: no tenant id; call /proxy/{tenant}/{path}.")
         caller = await caller_of(scope, self._access)

@@ -1,0 +1,45 @@
+"""Own routes are spelled as they are: an escape that says nothing is refused.
+
+What stands in front may block or route by the path as it was sent, while the framework matches the
+decoded one: `/%66orward-auth/acme` would pass the one and reach the other (RFC 3986 section
+6.2.2.2).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ignition_broker.web.errors import problem
+
+# Letters, digits, '-', '.', '_', '~'; and '/', '\\' and '%', which would make another path of it.
+_NEEDLESS: Final = re.compile(
+    rb"%(?:2[5dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeE])"
+)
+ADVICE: Final = "Write letters, digits, '-', '.', '_', '~' and '/' in the path as they are."
+
+
+def is_needlessly_encoded(raw_path: bytes) -> bool:
+    return b"%" in raw_path and _NEEDLESS.search(raw_path) is not None
+
+
+class PlainPaths:
+    """Pure ASGI, around all routes but the proxy's, whose paths are the API's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not is_needlessly_encoded(scope["raw_path"]):
+            await self._app(scope, receive, send)
+            return
+        answer = problem(
+            "invalid-request",
+            400,
+            "The path is needlessly percent-encoded",
+            ADVICE,
+            request_id=scope["state"]["request_id"],
+        )
+        await answer(scope, receive, send)
