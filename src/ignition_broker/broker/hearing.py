@@ -1,9 +1,10 @@
 """Whether this process hears of changes, and what memory may be believed meanwhile.
 
 A promise of the product is that no replica serves a token a second after its disconnect. A
-LISTEN connection that merely seems open does not keep it: the process may have been stopped, or
-the network be gone. So what is held counts only for `TRUST_SECONDS` from the last round trip on
-that connection, which proves that every change before it was heard.
+LISTEN connection that merely seems open does not keep it: the process may have been stopped, the
+network be gone, or a pooler be between. So what is held counts only for `TRUST_SECONDS` from the
+last notification of this process's own that came back on that connection, which proves that every
+change before it was heard.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Hearing:
         self.epoch += 1
 
     def is_proved(self, asked_at: float) -> None:
-        """A round trip that began at ``asked_at``, on the monotonic clock, came back."""
+        """A notification that was sent at ``asked_at``, on the monotonic clock, came back."""
         self._trusted_until = asked_at + TRUST_SECONDS
 
     def ends(self) -> None:

@@ -12,7 +12,7 @@ from ignition_broker.cipher import CipherError
 from ignition_broker.cli import api_keys, audit, dev, keys, serve, tenants
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
-from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.errors import SessionsNotKept, StorageError
 
 app = typer.Typer(
     name="ignition-broker",
@@ -60,6 +60,9 @@ def main() -> None:
     except CipherError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except SessionsNotKept as error:
+        print(f"DATABASE_URL: {error}", file=sys.stderr)
+        sys.exit(2)
     except StorageError as error:
         print(f"the database can't be used: {error}", file=sys.stderr)
         sys.exit(1)

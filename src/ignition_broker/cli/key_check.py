@@ -8,12 +8,13 @@ from ignition_broker.broker.key_holdings import Holding, missing_keys
 from ignition_broker.cipher import Cipher
 from ignition_broker.settings import RotationSettings, SettingsError, fernet_keys
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.errors import SessionsNotKept, StorageError
 from ignition_broker.storage.schema import newest_version
 
 
 def check_keys(settings: RotationSettings) -> None:
-    """Raises `SettingsError`, one line for each key that is missing.
+    """Raises `SettingsError`, one line for each key that is missing; `SessionsNotKept` where a
+    pooler mixes sessions up.
 
     Where Postgres is away, or yet to be migrated, nobody can tell; then `/readyz` looks again.
     """
@@ -29,6 +30,8 @@ async def _missing(url: str, cipher: Cipher) -> list[Holding]:
         if (await database.schema_version() or "") < newest_version():
             return []
         return await missing_keys(database, cipher)
+    except SessionsNotKept:
+        raise
     except StorageError:
         return []
     finally:

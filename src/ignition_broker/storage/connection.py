@@ -6,6 +6,7 @@ greenlets, an event, a cursor and a result for each. None of it is needed here.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeAlias
@@ -63,6 +64,22 @@ class Rows:
 
 
 Driver: TypeAlias = "asyncpg.Connection[Row]"
+
+_PROCESS = secrets.token_hex(4)
+
+
+class NamingConnection(asyncpg.Connection):  # type: ignore[misc]
+    """Names its prepared statements as no other process does.
+
+    asyncpg numbers them, so that processes use the same names for other statements. Where a pooler
+    mixes sessions up before that is found out, such a name would carry out another's statement;
+    so it is refused.
+    """
+
+    __slots__ = ()
+
+    def _get_unique_id(self, prefix: str) -> str:
+        return f"{super()._get_unique_id(prefix)}{_PROCESS}"
 
 
 class Connection:

@@ -2,7 +2,8 @@
 
 StorageError
 ├── StorageUnavailable    Postgres is away, or too busy: worth trying again
-│   └── SchemaUnfit       it lacks a table or a right: until an operator mends it
+│   ├── SchemaUnfit       it lacks a table or a right: until an operator mends it
+│   └── SessionsNotKept   a pooler shares its connections out: until an operator mends it
 └── StorageFault          it answered, and the fault is ours
 """
 
@@ -38,6 +39,20 @@ class SchemaUnfit(StorageUnavailable):
     detail = "The database is not as this release needs it; an operator has to look at /readyz."
 
 
+NOT_KEPT = (
+    "the database is behind a pooler that gives each transaction another connection of Postgres "
+    "(pgbouncer: pool_mode = transaction or statement), so that changes are not heard of and "
+    "prepared statements are lost; give the address of Postgres itself, or set pool_mode = "
+    "session; example: DATABASE_URL=postgresql://broker:…@db:5432/broker"
+)
+
+
+class SessionsNotKept(StorageUnavailable):
+    """Statements are not kept by their connection; see `storage.pooler`."""
+
+    detail = "The database is behind a pooler that mixes sessions up; see /readyz."
+
+
 class StorageFault(StorageError):
     """A statement that Postgres refuses, such as for a broken constraint."""
 
@@ -48,6 +63,8 @@ class StorageFault(StorageError):
 _PASSING = ("08", "28", "3D", "40", "53", "57", "58", "25006", "25P03", "55006", "55P03")
 _LACKS = ("3F000", "42703", "42704", "42883", "42P01")
 _MAY_NOT = "42501"
+# A prepared statement is not there, or is another's: the connection is not the one of before.
+_LOST = ("26000", "42P05")
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +109,8 @@ def _refused(sqlstate: str) -> StorageError:
     if sqlstate == _MAY_NOT:
         log.error("statement_refused", reason=text)
         return SchemaUnfit(f"{text}; the role in DATABASE_URL needs rights on the broker's tables")
+    if sqlstate in _LOST:
+        return SessionsNotKept(f"{NOT_KEPT} ({text})")
     return StorageUnavailable(text) if sqlstate.startswith(_PASSING) else _fault(text)
 
 

@@ -31,12 +31,14 @@ class Pool:
         # The last one given back goes out first, so that those not needed stay out of the way.
         self._idle: list[Driver] = []
         self._is_closed = False
+        self._generation = 0
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Driver]:
         """Raises `StorageUnavailable` where none becomes free, and what asyncpg raises."""
         await self._take_place()
         try:
+            generation = self._generation
             driver = self._next_idle()
             if driver is None:
                 driver = await self._connect()
@@ -49,7 +51,7 @@ class Pool:
                     driver.terminate()
                 raise
             finally:
-                self._keep(driver)
+                self._keep(driver, generation)
         finally:
             self._free_places.release()
 
@@ -57,7 +59,13 @@ class Pool:
         """Those in use are closed as they come back."""
         self._is_closed = True
         while self._idle:
-            await _close(self._idle.pop())
+            await close_quietly(self._idle.pop())
+
+    def renew(self) -> None:
+        """Uses none of the connections again that there are now."""
+        self._generation += 1
+        while self._idle:
+            self._idle.pop().terminate()
 
     async def _take_place(self) -> None:
         if not self._free_places.locked():
@@ -76,14 +84,14 @@ class Pool:
                 return driver
         return None
 
-    def _keep(self, driver: Driver) -> None:
-        if self._is_closed:
+    def _keep(self, driver: Driver, generation: int) -> None:
+        if self._is_closed or generation != self._generation:
             driver.terminate()
         elif not driver.is_closed():
             self._idle.append(driver)
 
 
-async def _close(driver: Driver) -> None:
+async def close_quietly(driver: Driver) -> None:
     try:
         await driver.close(timeout=CLOSE_TIMEOUT_SECONDS)
     except (asyncpg.PostgresError, *_BROKEN):

@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from ignition_broker.storage.errors import StorageFault, translated
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import SchemaUnfit, StorageFault, translated
 
 
 def migrate(url: str) -> str:
     """Runs what is missing and returns the version reached; to be called outside any event loop.
 
-    Raises `storage.errors.StorageError`.
+    Raises `storage.errors.StorageError`: `SessionsNotKept` behind a pooler that mixes sessions up,
+    `SchemaUnfit` where the schema is at a version that this release does not know.
     """
     # Here, since the service itself starts faster without it.
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
+    asyncio.run(_check(url))
     config = Config()
     config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    with translated():
-        command.upgrade(config, "head")
+    try:
+        with translated():
+            command.upgrade(config, "head")
+    except CommandError:
+        # Another release migrated between the check and this.
+        asyncio.run(_check(url))
+        raise
     return newest_version()
+
+
+async def _check(url: str) -> None:
+    database = Database(url, pool_size=1)
+    try:
+        found = await database.schema_version()
+    finally:
+        await database.aclose()
+    if found is not None and found not in _versions():
+        raise SchemaUnfit(
+            f"the schema is at {found}, which this release does not know (its newest is "
+            f"{newest_version()}); run the migrate of the release that made it, or of a newer one"
+        )
 
 
 def newest_version() -> str:
     """The version that this code was written for: the number that the last file begins with."""
-    files = sorted((_folder() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
-    if not files:
+    versions = _versions()
+    if not versions:
         raise StorageFault("the package holds no migrations")
-    return files[-1].name[:4]
+    return versions[-1]
+
+
+def _versions() -> list[str]:
+    """That this code knows, in their order."""
+    files = (_folder() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")
+    return sorted(file.name[:4] for file in files)
 
 
 def _folder() -> Path:

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.errors import SchemaUnfit, SessionsNotKept, StorageError
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.errors import problem
 from ignition_broker.web.openapi import problems
@@ -36,8 +36,8 @@ async def readyz(request: Request, services: BrokerServices) -> Response:
     """Whether the database answers and has the schema that this code was written for."""
     try:
         version = await services.database.schema_version()
-    except StorageError:
-        reason = "the database is away"
+    except StorageError as error:
+        reason = _why(error)
     else:
         if version is not None and version >= services.schema_version:
             return await _readable(request, services)
@@ -49,11 +49,17 @@ async def _readable(request: Request, services: BrokerServices) -> Response:
     """Looked at here too, since Postgres may have been away when `serve` began."""
     try:
         is_readable = await services.keys.are_enough()
-    except StorageError:
-        return _not_ready(request, "the database is away")
+    except StorageError as error:
+        return _not_ready(request, _why(error))
     if is_readable:
         return JSONResponse({"status": "ready"})
     return _not_ready(request, "a stored grant needs a key that is missing; see: keys status")
+
+
+def _why(error: StorageError) -> str:
+    if isinstance(error, SchemaUnfit | SessionsNotKept):
+        return str(error)
+    return f"the database is away: {error}"
 
 
 def _not_ready(request: Request, reason: str) -> Response:
