@@ -49,6 +49,7 @@ from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, api_key_pages, docs, errors, health, pages, sign_in, tokens
+from ignition_broker.web.head import HeadRequests
 from ignition_broker.web.hot_path import HotPath
 from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
@@ -310,7 +311,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
     ids, counts = RequestIds(), metrics.requests
     # From the most often asked to the least.
-    enveloped = RequestEnvelope(PlainPaths(BodyLimit(app)), ids, counts, is_https=settings.is_https)
+    routes = HeadRequests(PlainPaths(BodyLimit(app)))
+    enveloped = RequestEnvelope(routes, ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, access, forwarder, journal, ids, counts)
     hot = HotPath(proxy, access, parts.issuer, journal, clock, ids, counts)
     port = settings.broker_operations_port

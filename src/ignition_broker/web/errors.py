@@ -23,6 +23,7 @@ from ignition_broker.outbound.errors import (
 )
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
+from ignition_broker.web.head import has_head
 from ignition_broker.web.rendering import failure
 from ignition_broker.web.sessions import FormForged, SessionEnded
 
@@ -215,11 +216,14 @@ def install(app: FastAPI) -> None:
 
 def _allowed_methods(request: Request) -> list[str]:
     """Of all routes at this path (RFC 9110 section 10.2.1); the framework tells of the first."""
-    return [
+    allowed = {
         method
         for method in KNOWN_METHODS
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL
             for route in request.app.routes
         )
-    ]
+    }
+    if "GET" in allowed and has_head(request.scope["path"]):
+        allowed.add("HEAD")
+    return [method for method in KNOWN_METHODS if method in allowed]
