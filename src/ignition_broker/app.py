@@ -23,6 +23,7 @@ from ignition_broker.broker.attempts import Attempts
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
+from ignition_broker.broker.endings import Endings
 from ignition_broker.broker.endpoints import HttpEndpoints
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.issue import Issuer
@@ -215,6 +216,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         audit_retention_days=settings.broker_audit_retention,
     )
 
+    endings = Endings(parts.database, clock, on_ending=metrics.grants_ending_soon.inc)
+
     def on_notice(channel: str, payload: str) -> None:
         if channel != GRANTS_CHANNEL:
             access.forget(payload)
@@ -245,9 +248,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
         journaling = asyncio.create_task(journal.run())
+        ending = asyncio.create_task(endings.run())
         try:
             yield
         finally:
+            await _cancelled(ending)
             await _cancelled(renewing)
             await parts.refresher.flights.land_all(
                 settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS

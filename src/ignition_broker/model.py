@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS, AccessToken, RefreshToken
 from ignition_broker.path_rules import PathRules
 from ignition_broker.wildcards import matches_wildcards
 
@@ -42,13 +42,19 @@ def is_tenant_pattern(text: str) -> bool:
     return _TENANT_RULE.fullmatch(text) is not None
 
 
+def is_known_end(lifetime_seconds: float) -> bool:
+    """Whether a token of that life ends then, rather than being one of an unknown end."""
+    return lifetime_seconds < ENDLESS_LIFETIME_SECONDS / 2
+
+
 @dataclass(frozen=True)
 class IssuedToken:
     """An access token fit to be handed out, and how to tell it from its successors.
 
     ``expires_at`` is on the database's clock, for those who read it. What decides is ``dies_at``,
     on this process's monotonic clock, so that a replica whose wall clock is wrong serves no dead
-    token. ``lifetime_seconds``: from the request that brought it to its end.
+    token. ``lifetime_seconds``: from the request that brought it to its end. ``is_renewable`` is
+    False where it is known that Ignition gave no refresh token.
     """
 
     tenant: str
@@ -59,6 +65,7 @@ class IssuedToken:
     lifetime_seconds: float
     dies_at: float
     version: int
+    is_renewable: bool = True
 
     @cached_property
     def sha256(self) -> str:
@@ -68,6 +75,11 @@ class IssuedToken:
     def seconds_left(self, now: float) -> float:
         return self.dies_at - now
 
+    @property
+    def has_known_end(self) -> bool:
+        """False for one that may live for ever."""
+        return is_known_end(self.lifetime_seconds)
+
     def is_too_short_for(self, min_ttl_seconds: float) -> bool:
         """Whether Ignition's tokens never live as long as a caller asks."""
         return min_ttl_seconds >= self.lifetime_seconds
@@ -75,11 +87,15 @@ class IssuedToken:
     def lives_for(self, min_ttl_seconds: float, now: float) -> bool:
         """Whether it can be served to a caller who asks for ``min_ttl_seconds``.
 
-        Where Ignition's tokens never live that long, the first half of one's life must do.
+        Where Ignition's tokens never live that long, the first half of one's life must do, unless
+        no other will follow it.
         """
         left = self.dies_at - now
         asked = self.lifetime_seconds
-        asked = min_ttl_seconds if min_ttl_seconds < asked else asked / 2
+        if min_ttl_seconds < asked or not self.is_renewable:
+            asked = min_ttl_seconds
+        else:
+            asked /= 2
         return left > 0 and left >= asked
 
 
@@ -90,7 +106,8 @@ class Grant:
     ``issued`` is None once the tokens are forgotten.
     ``is_uncertain`` says that the refresh token went out once and no answer was stored.
     ``early_renewals`` counts the renewals that callers forced early, one close behind the other.
-    ``refreshed_seconds_ago`` is None before the first refresh.
+    ``refreshed_seconds_ago`` is None before the first refresh. ``is_renewable`` is False where it
+    is known that there is no refresh token.
     """
 
     tenant: str
@@ -104,6 +121,7 @@ class Grant:
     last_error: str | None
     early_renewals: int
     refreshed_seconds_ago: float | None
+    is_renewable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +163,11 @@ class SealedLease:
 
 @dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """What an admin sees of a tenant."""
+    """What an admin sees of a tenant.
+
+    ``renewable``: it is connected, and there is a refresh token. ``expires_at`` is None for a token
+    without a known end too; ``refresh_token_expires_at`` where Ignition does not say.
+    """
 
     tenant: str
     status: GrantStatus
@@ -154,6 +176,8 @@ class TenantSummary:
     connected_at: datetime | None
     refreshed_at: datetime | None
     last_error: str | None
+    renewable: bool = False
+    refresh_token_expires_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,11 @@ class Metrics:
             "Calls that are not in the audit trail, since they could not be held or stored.",
             registry=self.registry,
         )
+        self.grants_ending_soon = Counter(
+            "broker_grants_ending_soon",
+            "Grants without a refresh token whose end was announced, each once a token.",
+            registry=self.registry,
+        )
         self.is_listening = Gauge(
             "broker_listening", "1 while changes are heard of by LISTEN.", registry=self.registry
         )

@@ -54,6 +54,8 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
             connected_at=None,
             refreshed_at=None,
             last_error=None,
+            renewable=True,
+            refresh_token_expires_at=None,
         )
     ],
 }

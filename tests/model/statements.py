@@ -38,6 +38,8 @@ def read(table: GrantRows, given: Given, now: float) -> Found:
         seen.lifetime_seconds = expires_at - row.issued_at
         seen.seconds_left = expires_at - now
         seen.expires_at = _moment(expires_at)
+    # The simulated Ignition always gives a refresh token.
+    seen.is_renewable = True
     seen.lease_is_held = held_until is not None and held_until > now
     seen.is_uncertain = row.refresh_started_at is not None and not seen.lease_is_held
     due = row.next_refresh_at
@@ -163,11 +165,15 @@ def _give_back(row: GrantRow, given: Given) -> None:
         row.refresh_started_at = None
 
 
-def disconnect(table: GrantRows, given: Given, _now: float) -> Found:
+def disconnect(table: GrantRows, given: Given, now: float) -> Found:
     row = table.rows.get(given["tenant"])
     if row is None:
         return []
-    refresh_token = row.refresh_token
+    forgotten_tokens = SimpleNamespace(
+        refresh_token=row.refresh_token,
+        access_token=row.access_token,
+        is_live=row.expires_at is not None and row.expires_at > now,
+    )
     forgotten = GrantRow(
         row.tenant_id,
         "disconnected",
@@ -178,7 +184,7 @@ def disconnect(table: GrantRows, given: Given, _now: float) -> Found:
     )
     table.rows[row.tenant_id] = forgotten
     _changed(table, forgotten, given)
-    return [SimpleNamespace(refresh_token=refresh_token)]
+    return [forgotten_tokens]
 
 
 def read_status(table: GrantRows, given: Given, _now: float) -> Found:

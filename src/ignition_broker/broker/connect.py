@@ -23,7 +23,7 @@ from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
 from ignition_broker.broker.second_visits import second_visit
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent, GrantStatus
+from ignition_broker.model import Actor, AuditEvent, GrantStatus, is_known_end
 from ignition_broker.oauth.callback import (
     EXPECT_NO_ISSUER,
     CallbackError,
@@ -167,7 +167,11 @@ class Connector:
         scope = answer.scope if answer.scope is not None else self._requested_scope
         refresh_token = answer.refresh_token or RefreshToken("")
         sealed = seal(self._cipher, dance.tenant, renewed, refresh_token, scope)
-        detail: dict[str, object] = {"scope": scope, **log_flaws(dance.tenant, answer.flaws)}
+        detail: dict[str, object] = {
+            "scope": scope,
+            "renewable": sealed.has_refresh_token,
+            **log_flaws(dance.tenant, answer.flaws),
+        }
         if reason is not None:
             detail["warning"] = reason
         event = AuditEvent(
@@ -178,7 +182,7 @@ class Connector:
             dance.actor.request_id,
             detail,
         )
-        schedule = self._policy.schedule(sealed.lifetime_seconds)
+        schedule = self._policy.schedule(sealed.lifetime_seconds, sealed.refresh_lifetime_seconds)
 
         async def store() -> datetime | Objection:
             """When the access token ends, or why nothing was stored."""
@@ -210,15 +214,22 @@ class Connector:
             # Once more on a new connection; if the first was committed after all, it says so.
             outcome = await store()
         if not isinstance(outcome, datetime):
-            await self._give_up(dance, refresh_token)
+            await self._give_up(dance, answer.refresh_token or answer.access_token)
             raise await self._failed(dance, outcome.title, outcome.detail)
         if reason is None:
-            log.info("tenant_connected", tenant=dance.tenant)
+            log.info("tenant_connected", tenant=dance.tenant, renewable=sealed.has_refresh_token)
         else:
             log.error("tenant_connected_without_token", tenant=dance.tenant, reason=reason)
-        return Connected(dance.tenant, scope, outcome, reason)
+        return Connected(
+            dance.tenant,
+            scope,
+            outcome,
+            reason,
+            is_renewable=sealed.has_refresh_token,
+            has_known_end=is_known_end(sealed.lifetime_seconds),
+        )
 
-    async def _give_up(self, dance: Dance, refresh_token: RefreshToken) -> None:
+    async def _give_up(self, dance: Dance, token: RefreshToken | AccessToken) -> None:
         """Revokes at Ignition what was exchanged and may not be stored.
 
         Not where the tenant has a grant: at some providers that would end the grant too.
@@ -227,7 +238,7 @@ class Connector:
         summary = await self._database.once(lambda c: tenants.read(c, tenant))
         if summary is None or summary.status is not GrantStatus.DISCONNECTED:
             return
-        revoked = await self._provider.revoke(refresh_token) if refresh_token.reveal() else None
+        revoked = await self._provider.revoke(token)
         if revoked is not None:
             outcome = "done" if revoked else "failed"
             event = AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
@@ -293,10 +304,10 @@ async def disconnect(
         if await tenants.end_begun(connection, tenant) is None:
             raise UnknownTenant(tenant)
         await connect_links.revoke_all(connection, tenant)
-        refresh_token = await grants.disconnect(connection, cipher, tenant, event)
-    if refresh_token is None:
+        token = await grants.disconnect(connection, cipher, tenant, event)
+    if token is None:
         return None
-    revoked = await provider.revoke(refresh_token)
+    revoked = await provider.revoke(token)
     if revoked is not None:
         outcome = "done" if revoked else "failed"
         async with database.begin() as connection:

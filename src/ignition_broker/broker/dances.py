@@ -20,12 +20,15 @@ class Dance:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """``warning``, for the page: why no token can be handed out yet."""
+    """``warning``, for the page: why no token can be handed out yet. ``is_renewable``: Ignition
+    gave a refresh token; ``has_known_end``: or else said when the access token ends."""
 
     tenant: str
     scope: str
     expires_at: datetime
     warning: str | None = None
+    is_renewable: bool = True
+    has_known_end: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ BrokerError
 ├── InvalidRequest              something malformed, named in the text
 ├── UnknownTenant
 ├── NotConnected                never connected, or disconnected
-├── ReauthorizationRequired     Ignition refused the refresh token for good
+├── ReauthorizationRequired     Ignition refused the refresh token for good, or the token ended
+│                               and there was none
+├── NotRenewable                the token's life can't be prolonged, since there is no refresh token
 ├── SignOnFailed                a single sign-on signed nobody in
 ├── NotAnAdmin                  it did, but somebody in no group of admins
 ├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
@@ -20,6 +22,8 @@ BrokerError
 """
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 class BrokerError(Exception):
@@ -76,8 +80,22 @@ class ReauthorizationRequired(BrokerError):
     def __init__(self, tenant: str, last_error: str | None = None) -> None:
         reason = f" ({last_error})" if last_error else ""
         super().__init__(
-            f"Ignition refused to renew the grant of tenant {tenant!r}{reason}; "
+            f"The grant of tenant {tenant!r} has ended and can't be renewed{reason}; "
             "an admin has to connect it again.",
+            tenant=tenant,
+        )
+
+
+class NotRenewable(BrokerError):
+    """``ends_at`` is None where the token has no known end."""
+
+    def __init__(self, tenant: str, ends_at: datetime | None) -> None:
+        until = (
+            "has no known end" if ends_at is None else f"lives until {ends_at:%Y-%m-%d %H:%M:%S %Z}"
+        )
+        super().__init__(
+            f"Ignition gave no refresh token for tenant {tenant!r}: its access token {until}, and "
+            "can't be renewed. If it no longer works, an admin has to connect the tenant again.",
             tenant=tenant,
         )
 

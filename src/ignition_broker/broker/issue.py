@@ -6,7 +6,12 @@ import asyncio
 from dataclasses import replace
 
 from ignition_broker.broker.cache import TokenCache
-from ignition_broker.broker.errors import ProviderFault, ProviderUnavailable, Unavailable
+from ignition_broker.broker.errors import (
+    NotRenewable,
+    ProviderFault,
+    ProviderUnavailable,
+    Unavailable,
+)
 from ignition_broker.broker.hearing import PATIENCE_SECONDS
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.want import Want
@@ -53,27 +58,36 @@ class Issuer:
         *,
         min_ttl_seconds: float,
         at_worst_seconds: float | None = None,
+        ending_seconds: float | None = None,
         actor: Actor = BROKER,
     ) -> IssuedToken:
         """A token that lives for ``min_ttl_seconds``.
 
         While no new one can be had, one will do that lives for ``at_worst_seconds`` (unless
         given, as long as asked), and for a caller who asks for more than Ignition's tokens ever
-        live, any live one. Raises the errors of `broker.errors`.
+        live, any live one. Of a grant without a refresh token, one that lives for
+        ``ending_seconds`` (unless given, as at worst). Raises the errors of `broker.errors`.
         """
         token = self.held(tenant, min_ttl_seconds)
         if token is not None:
             return token
         at_worst = min_ttl_seconds if at_worst_seconds is None else at_worst_seconds
+        ending = at_worst if ending_seconds is None else ending_seconds
         current = None
         try:
             current = self._cache.get(tenant) or await self._read(tenant, at_worst)
             token = current
-            if not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
+            if not token.lives_for(min_ttl_seconds, self._clock.monotonic()) and (
+                token.is_renewable or not self._has_left(token, ending)
+            ):
                 want = Want(token.version, min_ttl_seconds, on_callers_word=True)
                 token = await self._refresher.renew(tenant, want, actor)
         except (ProviderUnavailable, ProviderFault, Unavailable):
             if current is None or not self._will_do(current, at_worst):
+                raise
+            token = current
+        except NotRenewable:
+            if current is None or not self._has_left(current, ending):
                 raise
             token = current
         self._note_use(token)
@@ -92,6 +106,10 @@ class Issuer:
                 raise
             return held
         return token
+
+    def _has_left(self, token: IssuedToken, seconds: float) -> bool:
+        left = token.seconds_left(self._clock.monotonic())
+        return left > 0 and left >= seconds
 
     def _will_do(self, token: IssuedToken, at_worst_seconds: float) -> bool:
         left = token.seconds_left(self._clock.monotonic())

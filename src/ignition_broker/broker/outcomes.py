@@ -30,8 +30,12 @@ from ignition_broker.broker.provider import (
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, Grant, IssuedToken, Lease, SealedLease
-from ignition_broker.oauth.tokens import RefreshToken
-from ignition_broker.storage import audit, grants, refresh_tokens
+from ignition_broker.oauth.tokens import (
+    ENDLESS_LIFETIME_SECONDS,
+    RefreshToken,
+    RefreshTokenOnly,
+)
+from ignition_broker.storage import audit, grants, refresh_tokens, renewability
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -48,11 +52,17 @@ class RefreshPolicy:
     lead_seconds: float
     keepalive_seconds: float
 
-    def schedule(self, lifetime_seconds: float) -> grants.Schedule:
-        """Ahead of expiry by the lead, at most half of the lifetime, spread by a tenth."""
+    def schedule(
+        self, lifetime_seconds: float, refresh_lifetime_seconds: float | None = None
+    ) -> grants.Schedule:
+        """Ahead of expiry by the lead, at most half of the lifetime, spread by a tenth; and when
+        two thirds of the refresh token's life are over, where its end is known."""
         lead = min(self.lead_seconds, lifetime_seconds / 2) * random.uniform(0.9, 1.0)  # noqa: S311
         keepalive = self.keepalive_seconds * random.uniform(0.9, 1.0)  # noqa: S311
-        return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive)
+        before_lapse = None
+        if refresh_lifetime_seconds is not None:
+            before_lapse = refresh_lifetime_seconds * 2 / 3 * random.uniform(0.9, 1.0)  # noqa: S311
+        return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive, before_lapse)
 
 
 class Overtaken:
@@ -139,7 +149,8 @@ class Outcomes:
         flaws = log_flaws(lease.tenant, answer.flaws)
         event = _event("renewed", lease, actor, rotated=answer.refresh_token is not None, **flaws)
         schedule = self._policy.schedule(
-            sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures)
+            sealed.lifetime_seconds if error is None else _back_off_seconds(lease.failures),
+            sealed.refresh_lifetime_seconds,
         )
 
         async def store(connection: Connection) -> grants.Stored | None:
@@ -165,7 +176,7 @@ class Outcomes:
     ) -> NothingToServe | Overtaken:
         """The access token in force stays, and may be served to its end."""
         answer = rotated.answer
-        sealed = await self._sealed_pair(lease, answer.refresh_token)
+        sealed = await self._sealed_pair(lease, answer)
         wait = max(MISCONFIGURED_PAUSE_SECONDS, _back_off_seconds(lease.failures))
         event = _event("no_access_token", lease, actor, error=answer.reason, rotated=True)
         event.detail.update(log_flaws(lease.tenant, answer.flaws))
@@ -185,7 +196,7 @@ class Outcomes:
         return NothingToServe(ProviderFault(text, tenant=lease.tenant))
 
     async def _sealed_pair(
-        self, lease: Lease, refresh_token: RefreshToken
+        self, lease: Lease, answer: RefreshTokenOnly
     ) -> refresh_tokens.SealedPair:
         asked_at = self._clock.monotonic()
         access_token = None
@@ -199,9 +210,10 @@ class Outcomes:
         except CipherError as error:
             log.warning("grant_unreadable", tenant=lease.tenant, reason=str(error))
         return refresh_tokens.SealedPair(
-            self._cipher.encrypt(lease.tenant, "refresh_token", refresh_token.reveal()),
+            self._cipher.encrypt(lease.tenant, "refresh_token", answer.refresh_token.reveal()),
             access_token,
             self._cipher.fingerprint,
+            answer.refresh_lifetime_seconds,
         )
 
     async def _revoke_if_unwanted(self, lease: Lease, fresh: RefreshToken | None) -> None:
@@ -247,6 +259,12 @@ class Outcomes:
         failure = _unavailable(lease, reason, wait)
         return TryAtOnce(failure) if tries_at_once else failure
 
+    async def found_unrenewable(self, lease: Lease) -> None:
+        """The row holds an empty refresh token of which nothing was noted: a replica of a release
+        before wrote it. Ignition was not asked."""
+        await self._until_done(lambda c: renewability.note_empty(c, lease))
+        log.info("grant_found_unrenewable", tenant=lease.tenant, version=lease.version)
+
     async def given_back(self, lease: Lease | SealedLease) -> None:
         """The lease was not made use of."""
         await self._until_done(lambda c: grants.give_back(c, lease))
@@ -266,13 +284,18 @@ def seal(
     cipher: Cipher, tenant: str, renewed: Renewed, refresh_token: RefreshToken, scope: str
 ) -> grants.SealedTokens:
     """Encrypted for the row."""
+    answer = renewed.answer
+    is_endless = not answer.lifetime_is_known and not refresh_token.reveal()
     return grants.SealedTokens(
-        access_token=cipher.encrypt(tenant, "access_token", renewed.answer.access_token.reveal()),
+        access_token=cipher.encrypt(tenant, "access_token", answer.access_token.reveal()),
         refresh_token=cipher.encrypt(tenant, "refresh_token", refresh_token.reveal()),
-        token_type=renewed.answer.token_type,
+        token_type=answer.token_type,
         scope=scope,
-        lifetime_seconds=renewed.answer.lifetime_seconds,
+        lifetime_seconds=ENDLESS_LIFETIME_SECONDS if is_endless else answer.lifetime_seconds,
         key_fingerprint=cipher.fingerprint,
+        has_refresh_token=bool(refresh_token.reveal()),
+        is_rotated=answer.refresh_token is not None,
+        refresh_lifetime_seconds=answer.refresh_lifetime_seconds,
     )
 
 

@@ -31,6 +31,7 @@ from ignition_broker.oauth.requests import (
     revocation_request,
 )
 from ignition_broker.oauth.tokens import (
+    AccessToken,
     AuthorizationCode,
     ClientSecret,
     CodeVerifier,
@@ -202,14 +203,14 @@ class Provider:
         )
         return await self._ask("refresh_token", request, refresh_token)
 
-    async def revoke(self, refresh_token: RefreshToken) -> bool | None:
+    async def revoke(self, token: RefreshToken | AccessToken) -> bool | None:
         """Whether the provider confirmed it (RFC 7009 section 2.2); None: it offers no way."""
         registration = self._registration
-        if registration.revoke_url is None or not refresh_token.reveal():
+        if registration.revoke_url is None or not token.reveal():
             return None
         request = revocation_request(
             registration.revoke_url,
-            refresh_token=refresh_token,
+            token=token,
             authenticate=registration.authenticate,
         )
         try:

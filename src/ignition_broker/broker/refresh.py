@@ -10,11 +10,15 @@ import asyncio
 import itertools
 from typing import assert_never
 
+import structlog
+
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
+from ignition_broker.broker.endings import end_now
 from ignition_broker.broker.errors import (
     BrokerError,
     NotConnected,
+    NotRenewable,
     ProviderUnavailable,
     ReauthorizationRequired,
     RenewedTooOften,
@@ -24,7 +28,7 @@ from ignition_broker.broker.errors import (
 from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
-from ignition_broker.broker.provider import Provider, Refused
+from ignition_broker.broker.provider import Provider
 from ignition_broker.broker.want import (
     Want,
     is_early,
@@ -38,6 +42,9 @@ from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
+from ignition_broker.storage.renewability import HAS_ENDED
+
+log = structlog.get_logger(__name__)
 
 LEASE_FACTOR = 3
 """The lease outlives the provider's timeout so many times."""
@@ -117,6 +124,8 @@ class Refresher:
             grant, issued = await self._read(tenant)
             if want.is_met_by(issued, self._clock.monotonic()):
                 return issued
+            if not grant.is_renewable:
+                raise await self._not_renewable(issued)
             if not grant.lease_is_held:
                 self._check_may_ask(grant, issued, want)
                 lease = await self._claim(
@@ -171,6 +180,16 @@ class Refresher:
             raise ReauthorizationRequired(tenant, grant.last_error)
         raise NotConnected(tenant)
 
+    async def _not_renewable(self, token: IssuedToken) -> BrokerError:
+        """What a caller is told of a grant without a refresh token, which ends with its token."""
+        if token.seconds_left(self._clock.monotonic()) > 0:
+            return NotRenewable(token.tenant, token.expires_at if token.has_known_end else None)
+        try:
+            await end_now(self._database, token.tenant)
+        except StorageError as error:
+            log.warning("endings_paused", reason=str(error))
+        return ReauthorizationRequired(token.tenant, HAS_ENDED)
+
     def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
         if want.is_urgent:
             return
@@ -223,10 +242,12 @@ class Refresher:
             self._breaker.release()
             await self._outcomes.given_back(lease)
             raise ProviderUnavailable("The lease came too late.", tenant=lease.tenant)
-        if lease.refresh_token.reveal():
-            outcome = await self._provider.refresh(lease.refresh_token)
-        else:
-            outcome = Refused("Ignition gave no refresh token")
+        if not lease.refresh_token.reveal():
+            self._breaker.release()
+            await self._outcomes.found_unrenewable(lease)
+            _grant, issued = await self._read(lease.tenant)
+            return issued
+        outcome = await self._provider.refresh(lease.refresh_token)
         # Ahead of the store: a disconnect may be heard of before the store's answer comes.
         mark = self._cache.mark()
         settled = await self._outcomes.record(lease, outcome, actor)

@@ -42,7 +42,14 @@ async def second_visit(
             )
         if past.expires_at is not None:
             if past.is_current:
-                return Connected(past.tenant, past.scope or "", past.expires_at, past.warning)
+                return Connected(
+                    past.tenant,
+                    past.scope or "",
+                    past.expires_at,
+                    past.warning,
+                    is_renewable=past.is_renewable,
+                    has_known_end=past.has_known_end,
+                )
             raise ConnectFailed(
                 "This sign-in is over",
                 "It connected the tenant, which was disconnected or connected anew since.",

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from ignition_broker.oauth.reading import Reading, read_fields
 from ignition_broker.oauth.tokens import (
     ASSUMED_LIFETIME_SECONDS,
+    ENDLESS_LIFETIME_SECONDS,
     LONGEST_LIFETIME_SECONDS,
     AccessToken,
     RefreshToken,
@@ -99,7 +100,12 @@ def judge_token_answer(
         assert reading is not None  # noqa: S101  # the token was read in it
         return _token_answer(access_token, refresh_token, reading)
     if refresh_token is not None and reading is not None:
-        return RefreshTokenOnly(refresh_token, f"status {status}, {reason}", reading.flaws)
+        return RefreshTokenOnly(
+            refresh_token,
+            f"status {status}, {reason}",
+            reading.flaws,
+            _refresh_lifetime_seconds(fields),
+        )
     if status in NOT_CARRIED_OUT:
         return Overloaded(status, retry_after_seconds(headers.get("retry-after"), now=now))
     # An error picked out of an answer that was cut off may be a part of something else.
@@ -145,13 +151,16 @@ def _token_answer(
     scope = _scope(fields.get("scope"))
     if scope is None and fields.get("scope") is not None:
         flaws.append("scope is malformed")
+    lifetime = _lifetime_seconds(fields.get("expires_in"))
     return TokenAnswer(
         access_token=access_token,
         token_type="Bearer",
-        lifetime_seconds=_lifetime_seconds(fields.get("expires_in")),
+        lifetime_seconds=ASSUMED_LIFETIME_SECONDS if lifetime is None else lifetime,
         refresh_token=refresh_token,
         scope=scope,
         flaws=tuple(flaws),
+        lifetime_is_known=lifetime is not None,
+        refresh_lifetime_seconds=_refresh_lifetime_seconds(fields),
     )
 
 
@@ -227,21 +236,30 @@ def _description(fields: Mapping[str, object]) -> str:
     return _printable(described)
 
 
-def _lifetime_seconds(expires_in: object) -> int:
+def _refresh_lifetime_seconds(fields: Mapping[str, object]) -> int | None:
+    """By the names that providers have for it. Zero means no end (Keycloak's offline tokens)."""
+    for name in ("refresh_token_expires_in", "x_refresh_token_expires_in", "refresh_expires_in"):
+        lifetime = _lifetime_seconds(fields.get(name), longest=ENDLESS_LIFETIME_SECONDS)
+        if lifetime:
+            return lifetime
+    return None
+
+
+def _lifetime_seconds(expires_in: object, longest: int = LONGEST_LIFETIME_SECONDS) -> int | None:
     """What can be trusted of ``expires_in``: never more than it says, whatever its type.
 
-    Absent or no number: the assumed lifetime. Zero or less: 0. Numbers in strings are taken.
+    Absent or no number: None. Zero or less: 0. Numbers in strings are taken.
     """
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
-        return ASSUMED_LIFETIME_SECONDS
+        return None
     try:
         seconds = float(expires_in)
     except (ValueError, OverflowError):
         huge = isinstance(expires_in, int) and expires_in > 0
-        return LONGEST_LIFETIME_SECONDS if huge else ASSUMED_LIFETIME_SECONDS
+        return longest if huge else None
     if math.isnan(seconds):
-        return ASSUMED_LIFETIME_SECONDS
-    return int(min(max(seconds, 0.0), float(LONGEST_LIFETIME_SECONDS)))
+        return None
+    return int(min(max(seconds, 0.0), float(longest)))
 
 
 def _is_header_safe(token: str) -> bool:

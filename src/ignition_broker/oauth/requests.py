@@ -11,6 +11,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit, urlunsplit
 
 from ignition_broker.oauth.pkce import code_challenge
 from ignition_broker.oauth.tokens import (
+    AccessToken,
     AuthorizationCode,
     ClientSecret,
     CodeVerifier,
@@ -113,10 +114,11 @@ def refresh_request(
 
 
 def revocation_request(
-    endpoint: str, *, refresh_token: RefreshToken, authenticate: ClientAuthentication
+    endpoint: str, *, token: RefreshToken | AccessToken, authenticate: ClientAuthentication
 ) -> OAuthRequest:
     """RFC 7009 section 2.1, which knows the form encoding alone."""
-    parameters = {"token": refresh_token.reveal(), "token_type_hint": "refresh_token"}
+    hint = "refresh_token" if isinstance(token, RefreshToken) else "access_token"
+    parameters = {"token": token.reveal(), "token_type_hint": hint}
     return _post(endpoint, parameters, authenticate, "form")
 
 

@@ -12,6 +12,10 @@ ASSUMED_LIFETIME_SECONDS: Final = 3600
 LONGEST_LIFETIME_SECONDS: Final = 365 * 86400
 """A longer ``expires_in`` is cut to this: it is past any use, and dates must not overflow."""
 
+ENDLESS_LIFETIME_SECONDS: Final = 10 * LONGEST_LIFETIME_SECONDS
+"""For a token that may never end: no ``expires_in``, and no refresh token to follow it. It is told
+from all others by its length."""
+
 
 class Secret:
     """Text that shows itself only through `reveal`, which a review can search for."""
@@ -72,9 +76,11 @@ class TokenAnswer:
     """A successful token response (RFC 6749 section 5.1).
 
     ``lifetime_seconds`` counts from the moment the request was sent; it is 0 where the provider
-    said zero or less. ``refresh_token`` is None where the old one stays in force (section 6),
-    ``scope`` where it is as asked for. ``flaws`` say what was wrong with the answer, or could not
-    be used of it, without its content.
+    said zero or less, and `ASSUMED_LIFETIME_SECONDS` where it said nothing (``lifetime_is_known``).
+    ``refresh_token`` is None where the old one stays in force (section 6), ``scope`` where it is as
+    asked for. ``refresh_lifetime_seconds``: after how many the refresh token lapses, where the
+    provider says so, which no RFC has a field for. ``flaws`` say what was wrong with the answer, or
+    could not be used of it, without its content.
     """
 
     access_token: AccessToken
@@ -83,6 +89,8 @@ class TokenAnswer:
     refresh_token: RefreshToken | None
     scope: str | None
     flaws: tuple[str, ...] = ()
+    lifetime_is_known: bool = True
+    refresh_lifetime_seconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +103,4 @@ class RefreshTokenOnly:
     refresh_token: RefreshToken
     reason: str
     flaws: tuple[str, ...] = ()
+    refresh_lifetime_seconds: int | None = None

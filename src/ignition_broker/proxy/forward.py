@@ -7,7 +7,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.broker.errors import InvalidRequest, NotRenewable
 from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
@@ -174,10 +174,12 @@ class Forwarder:
         if not blames_token(answer.status, answer.headers):
             self._pauses.token_was_accepted(call.tenant, token.version)
             return answer, token
-        if not self._pauses.may_renew(call.tenant, token.version):
+        if not token.is_renewable or not self._pauses.may_renew(call.tenant, token.version):
             return answer, token
         try:
             renewed = await self._tokens.renew_refused(call.tenant, rejected_sha256=token.sha256)
+        except NotRenewable:
+            return answer, token
         except BaseException:
             await answer.aclose()
             raise

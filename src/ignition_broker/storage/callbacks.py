@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.makers import Standing, maker_stands
+from ignition_broker.storage.renewability import HAS_KNOWN_END, IS_RENEWABLE
 
 # The locks make whoever revokes the maker or the link wait until this transaction has ended: a
 # revocation that was answered is never followed by a connect.
@@ -32,14 +33,18 @@ CONNECTED = text("""
 
 FORGET = text("DELETE FROM callbacks WHERE state_hash = :state_hash")
 
-FIND = text("""
+# While the callback is current, the tenant's grant is the one that it connected.
+FIND = text(f"""
     SELECT c.tenant_id, c.scope, c.expires_at, c.warning,
+        coalesce({IS_RENEWABLE}, true) AS is_renewable,
+        coalesce({HAS_KNOWN_END}, true) AS has_known_end,
         c.connected_generation = t.generation AS is_current,
         extract(epoch FROM now() - c.taken_at)::float8 AS age_seconds
     FROM callbacks c JOIN tenants t ON t.id = c.tenant_id
+    LEFT JOIN grants ON grants.tenant_id = c.tenant_id
     WHERE c.state_hash = :state_hash AND c.browser_hash = :browser_hash
       AND c.taken_at > now() - make_interval(secs => :shown_for)
-""")
+""")  # noqa: S608
 
 CLEAR = text("DELETE FROM callbacks WHERE taken_at < now() - interval '1 day'")
 
@@ -70,6 +75,8 @@ class PastCallback:
     expires_at: datetime | None
     warning: str | None
     age_seconds: float
+    is_renewable: bool
+    has_known_end: bool
 
 
 async def judge(connection: Connection, state_hash: bytes, standing: Standing) -> Judgement | None:
@@ -126,6 +133,8 @@ async def find(
         expires_at=row.expires_at,
         warning=row.warning,
         age_seconds=row.age_seconds,
+        is_renewable=row.is_renewable,
+        has_known_end=row.has_known_end,
     )
 
 

@@ -20,6 +20,7 @@ from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import append, audit_parameters, move_event
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection, Row
 from ignition_broker.storage.key_notes import ciphertext_end
+from ignition_broker.storage.renewability import IS_RENEWABLE
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +36,9 @@ EARLY_RENEWAL_WINDOW_SECONDS = 120.0
 USE_WINDOW_LIFETIMES = 3
 """A grant is in use when it was asked for within so many lifetimes of its tokens."""
 
-_COLUMNS = """
+_COLUMNS = f"""
     tenant_id, status, version, access_token, refresh_token, token_type, scope, expires_at,
-    failures, last_error, early_renewals,
+    failures, last_error, early_renewals, {IS_RENEWABLE} AS is_renewable,
     extract(epoch FROM now() - refreshed_at)::float8 AS refreshed_seconds_ago,
     extract(epoch FROM expires_at - issued_at)::float8 AS lifetime_seconds,
     extract(epoch FROM expires_at - now())::float8 AS seconds_left,
@@ -80,7 +81,7 @@ CLAIM = text(f"""
     WITH before AS (
         SELECT {_BEFORE_CLAIM} FROM grants
         WHERE tenant_id = :tenant AND version = :version AND status = 'connected'
-          AND {_LEASE_IS_FREE}
+          AND {IS_RENEWABLE} AND {_LEASE_IS_FREE}
         FOR UPDATE SKIP LOCKED
     ), audited AS ({_ABANDONED})
     UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
@@ -91,7 +92,8 @@ CLAIM = text(f"""
 CLAIM_DUE = text(f"""
     WITH before AS (
         SELECT {_BEFORE_CLAIM} FROM grants
-        WHERE next_refresh_at < now() AND status = 'connected' AND {_LEASE_IS_FREE}
+        WHERE next_refresh_at < now() AND status = 'connected' AND {IS_RENEWABLE}
+          AND {_LEASE_IS_FREE}
           AND (refresh_started_at IS NULL OR expires_at < now())
         ORDER BY next_refresh_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -108,10 +110,29 @@ _AUDIT = """
 
 _NOTIFY = "pg_notify('grants', concat_ws(' ', tenant_id, version, status))"
 
+# NULL where the refresh token has no known end, or where its end is fixed: that moved by less than
+# half of the time that has passed since the last answer, so that renewing early gains nothing.
+_BEFORE_REFRESH_TOKEN_LAPSES = """
+    CASE WHEN refresh_token_expires_at IS NULL
+              OR now() - coalesce(refreshed_at, connected_at) < interval '2 seconds'
+              OR now() + make_interval(secs => :refresh_left) - refresh_token_expires_at
+                 > (now() - coalesce(refreshed_at, connected_at)) / 2
+         THEN now() + make_interval(secs => :renew_refresh_token_in)
+    END
+"""
+
 _WHEN_DUE = f"""
     CASE WHEN used_at > now() - make_interval(secs => :lifetime) * {USE_WINDOW_LIFETIMES}
-         THEN now() + make_interval(secs => :renew_in)
-         WHEN :keepalive > 0 THEN now() + make_interval(secs => :keepalive)
+         THEN least(now() + make_interval(secs => :renew_in), {_BEFORE_REFRESH_TOKEN_LAPSES})
+         WHEN :keepalive > 0
+         THEN least(now() + make_interval(secs => :keepalive), {_BEFORE_REFRESH_TOKEN_LAPSES})
+    END
+"""
+
+_REFRESH_TOKEN_EXPIRES_AT = """
+    CASE WHEN CAST(:refresh_left AS float8) IS NOT NULL
+         THEN now() + make_interval(secs => :refresh_left)
+         WHEN NOT :rotated THEN refresh_token_expires_at
     END
 """
 
@@ -138,6 +159,7 @@ STORE_REFRESHED = text(f"""
             {_AGE}, refreshed_at = now(),
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
+            refresh_token_expires_at = {_REFRESH_TOKEN_EXPIRES_AT},
             next_refresh_at = {_WHEN_DUE}
         WHERE tenant_id = :tenant AND version = :version AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status, expires_at
@@ -148,16 +170,19 @@ STORE_REFRESHED = text(f"""
 STORE_CONNECTED = text(f"""
     WITH changed AS (
         INSERT INTO grants (tenant_id, status, access_token, refresh_token, token_type, scope,
-            key_fingerprint, fingerprinted,
+            key_fingerprint, fingerprinted, empty_refresh_token, refresh_token_expires_at,
             issued_at, expires_at, connected_at, used_at, version, next_refresh_at)
         VALUES (:tenant, 'connected', :access_token, :refresh_token, :token_type, :scope,
-            :key_fingerprint, :fingerprinted,
+            :key_fingerprint, :fingerprinted, :empty_refresh_token,
+            now() + make_interval(secs => :refresh_left),
             now() - make_interval(secs => :age), now() + make_interval(secs => :left),
             now(), now(), 1, now() + make_interval(secs => :renew_in))
         ON CONFLICT (tenant_id) DO UPDATE SET status = 'connected',
             access_token = excluded.access_token, refresh_token = excluded.refresh_token,
             token_type = excluded.token_type, scope = excluded.scope,
             key_fingerprint = excluded.key_fingerprint, fingerprinted = excluded.fingerprinted,
+            empty_refresh_token = excluded.empty_refresh_token,
+            refresh_token_expires_at = excluded.refresh_token_expires_at,
             issued_at = excluded.issued_at, expires_at = excluded.expires_at,
             connected_at = now(), used_at = now(), refreshed_at = NULL,
             version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
@@ -230,17 +255,20 @@ SET_ASIDE = text(f"""
 
 DISCONNECT = text(f"""
     WITH before AS (
-        SELECT tenant_id, refresh_token FROM grants WHERE tenant_id = :tenant FOR UPDATE
+        SELECT tenant_id, refresh_token, access_token, expires_at > now() AS is_live
+        FROM grants WHERE tenant_id = :tenant FOR UPDATE
     ), changed AS (
         UPDATE grants SET status = 'disconnected', access_token = NULL, refresh_token = NULL,
             token_type = NULL, scope = NULL, expires_at = NULL, issued_at = NULL,
-            key_fingerprint = NULL, fingerprinted = NULL,
+            key_fingerprint = NULL, fingerprinted = NULL, empty_refresh_token = NULL,
+            refresh_token_expires_at = NULL,
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, next_refresh_at = NULL, failures = 0, last_error = NULL
         FROM before WHERE grants.tenant_id = before.tenant_id
         RETURNING grants.tenant_id, version, status
     ), audited AS ({_AUDIT})
-    SELECT before.refresh_token, {_NOTIFY.replace("tenant_id", "changed.tenant_id")}
+    SELECT before.refresh_token, before.access_token, before.is_live,
+        {_NOTIFY.replace("tenant_id", "changed.tenant_id")}
     FROM changed JOIN before ON true
 """)  # noqa: S608
 
@@ -248,13 +276,14 @@ STATUS = text("SELECT status FROM grants WHERE tenant_id = :tenant")
 
 # An idle grant's next renewal lies a keep-alive away; one that is used again is renewed ahead.
 # Rows that somebody else has locked are passed over and named, to be noted next time.
-NOTE_USE = text("""
+NOTE_USE = text(f"""
     WITH free AS (
         SELECT tenant_id FROM grants WHERE tenant_id = ANY(:tenants) AND status = 'connected'
         FOR NO KEY UPDATE SKIP LOCKED
     ), noted AS (
         UPDATE grants SET used_at = now(), next_refresh_at = CASE
-            WHEN failures > 0 OR refresh_started_at IS NOT NULL THEN next_refresh_at
+            WHEN failures > 0 OR refresh_started_at IS NOT NULL OR NOT {IS_RENEWABLE}
+            THEN next_refresh_at
             ELSE least(next_refresh_at, expires_at - least(
                 make_interval(secs => :lead), (expires_at - issued_at) / 2))
         END
@@ -263,15 +292,17 @@ NOTE_USE = text("""
     SELECT tenant_id FROM grants
     WHERE tenant_id = ANY(:tenants) AND status = 'connected'
       AND tenant_id NOT IN (SELECT tenant_id FROM free)
-""")
+""")  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class SealedTokens:
     """What goes into the row; the same bytes at every try, so that a store can be recognized.
 
-    ``lifetime_seconds`` counts from the request that brought the tokens; ``key_fingerprint``: of
-    the key that encrypted them.
+    ``lifetime_seconds`` and ``refresh_lifetime_seconds`` (None: no known end) count from the
+    request that brought the tokens; ``key_fingerprint``: of the key that encrypted them;
+    ``has_refresh_token`` is False where the refresh token is an empty text, ``is_rotated`` where
+    the old one stays in force.
     """
 
     access_token: bytes
@@ -280,14 +311,22 @@ class SealedTokens:
     scope: str
     lifetime_seconds: float
     key_fingerprint: str
+    has_refresh_token: bool = True
+    is_rotated: bool = True
+    refresh_lifetime_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When the next renewal falls due, counted from the request that brought the tokens."""
+    """When the next renewal falls due, counted from the request that brought the tokens.
+
+    ``before_lapse_seconds``: at the latest, lest the refresh token lapse; None where it has no
+    known end.
+    """
 
     renew_after_seconds: float
     keepalive_seconds: float
+    before_lapse_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +440,8 @@ async def store_refreshed(
         "early_window": EARLY_RENEWAL_WINDOW_SECONDS,
         "lifetime": sealed.lifetime_seconds,
         "keepalive": schedule.keepalive_seconds,
+        "rotated": sealed.is_rotated,
+        "renew_refresh_token_in": _left(schedule.before_lapse_seconds, age_seconds),
         **_sealed_parameters(lease.tenant, sealed, schedule, age_seconds),
         **audit_parameters(event),
     }
@@ -417,9 +458,16 @@ async def store_connected(
     *,
     age_seconds: float,
 ) -> Stored:
+    due_after = schedule.renew_after_seconds
+    if schedule.before_lapse_seconds is not None:
+        due_after = min(due_after, schedule.before_lapse_seconds)
     parameters = {
         **_sealed_parameters(tenant, sealed, schedule, age_seconds),
         **audit_parameters(event),
+        "empty_refresh_token": (
+            None if sealed.has_refresh_token else ciphertext_end(sealed.refresh_token)
+        ),
+        "renew_in": _left(due_after, age_seconds) if sealed.has_refresh_token else None,
     }
     row = (await connection.execute(STORE_CONNECTED, parameters)).one()
     return Stored(row.version, row.expires_at)
@@ -495,8 +543,9 @@ async def give_back(connection: Connection, lease: Lease | SealedLease) -> None:
 
 async def disconnect(
     connection: Connection, cipher: Cipher, tenant: str, event: AuditEvent
-) -> RefreshToken | None:
-    """Forgets the tokens; returns the refresh token that is left to be revoked.
+) -> RefreshToken | AccessToken | None:
+    """Forgets the tokens; returns what is left to be revoked: the refresh token, or where there is
+    none, the access token if it lives.
 
     Not where its key is lost: to forget it is then the way to be rid of it.
     """
@@ -506,7 +555,12 @@ async def disconnect(
     if row is None or row.refresh_token is None:
         return None
     try:
-        return RefreshToken(cipher.decrypt(tenant, "refresh_token", row.refresh_token))
+        refresh_token = cipher.decrypt(tenant, "refresh_token", row.refresh_token)
+        if refresh_token:
+            return RefreshToken(refresh_token)
+        if not row.is_live:
+            return None
+        return AccessToken(cipher.decrypt(tenant, "access_token", row.access_token))
     except Unreadable as error:
         log.warning("grant_unreadable", tenant=tenant, reason=str(error))
         return None
@@ -555,8 +609,13 @@ def _sealed_parameters(
         "fingerprinted": ciphertext_end(sealed.access_token),
         "age": age_seconds,
         "left": sealed.lifetime_seconds - age_seconds,
-        "renew_in": max(0.0, schedule.renew_after_seconds - age_seconds),
+        "renew_in": _left(schedule.renew_after_seconds, age_seconds),
+        "refresh_left": _left(sealed.refresh_lifetime_seconds, age_seconds),
     }
+
+
+def _left(seconds: float | None, age_seconds: float) -> float | None:
+    return None if seconds is None else max(0.0, seconds - age_seconds)
 
 
 def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
@@ -585,6 +644,7 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
             lifetime_seconds=row.lifetime_seconds,
             dies_at=asked_at + row.seconds_left,
             version=row.version,
+            is_renewable=row.is_renewable,
         )
     return Grant(
         tenant=tenant,
@@ -598,6 +658,7 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
         last_error=row.last_error,
         early_renewals=row.early_renewals,
         refreshed_seconds_ago=row.refreshed_seconds_ago,
+        is_renewable=row.is_renewable,
     )
 
 

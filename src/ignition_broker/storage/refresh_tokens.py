@@ -20,6 +20,7 @@ STORE_REFRESH_TOKEN = text("""
             key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
+            refresh_token_expires_at = now() + make_interval(secs => :refresh_lifetime),
             next_refresh_at = now() + make_interval(secs => :retry_in)
         WHERE tenant_id = :tenant AND version = :version
         RETURNING tenant_id, version, status
@@ -42,11 +43,13 @@ class SealedPair:
     """The new refresh token and the access token in force, under the key of ``key_fingerprint``.
 
     ``access_token`` is None where it could not be opened: its ciphertext then stays.
+    ``refresh_lifetime_seconds`` is None where the refresh token has no known end.
     """
 
     refresh_token: bytes
     access_token: bytes | None
     key_fingerprint: str
+    refresh_lifetime_seconds: float | None
 
 
 async def store(
@@ -69,6 +72,7 @@ async def store(
         "access_token": access_token,
         "key_fingerprint": sealed.key_fingerprint,
         "fingerprinted": None if access_token is None else ciphertext_end(access_token),
+        "refresh_lifetime": sealed.refresh_lifetime_seconds,
         "failures": lease.failures + 1,
         "last_error": error,
         "retry_in": retry_in_seconds,

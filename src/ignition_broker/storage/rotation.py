@@ -42,7 +42,12 @@ REPLACE = text("""
         ORDER BY grants.tenant_id FOR UPDATE OF grants SKIP LOCKED
     )
     UPDATE grants SET access_token = fresh.access_token, refresh_token = fresh.refresh_token,
-        key_fingerprint = :newest, fingerprinted = fresh.ciphertext_end
+        key_fingerprint = :newest, fingerprinted = fresh.ciphertext_end,
+        empty_refresh_token = CASE WHEN NOT (
+                grants.empty_refresh_token IS DISTINCT FROM substring(
+                    grants.refresh_token FROM length(grants.refresh_token) - 7))
+            THEN substring(fresh.refresh_token FROM length(fresh.refresh_token) - 7)
+        END
     FROM fresh JOIN free USING (tenant_id)
     WHERE grants.tenant_id = fresh.tenant_id AND grants.access_token = fresh.before
     RETURNING grants.tenant_id

@@ -57,6 +57,10 @@ grants = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
     Column("early_renewals", Integer, nullable=False, server_default="0"),
+    # Where this is the end of the refresh token's ciphertext, that holds none.
+    Column("empty_refresh_token", LargeBinary),
+    Column("end_warned_version", BigInteger),
+    Column("refresh_token_expires_at", _moment),
     # Which key the tokens are stored under, and the end of the access token's ciphertext of which
     # that was noted: where the row has another, a release that notes nothing has written it since.
     Column("key_fingerprint", Text),
@@ -74,6 +78,12 @@ Index(
     postgresql_where=text(
         f"access_token IS NOT NULL AND fingerprinted IS DISTINCT FROM {CIPHERTEXT_END}"
     ),
+)
+
+Index(
+    "grants_unrenewable",
+    grants.c.expires_at,
+    postgresql_where=text("status = 'connected' AND empty_refresh_token IS NOT NULL"),
 )
 
 authorizations = Table(

@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from ignition_broker.model import GrantStatus, TenantSummary
 from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.renewability import HAS_KNOWN_END, IS_RENEWABLE
 
 ENSURE = text("INSERT INTO tenants (id) VALUES (:tenant) ON CONFLICT DO NOTHING")
 
@@ -18,11 +19,14 @@ END_BEGUN = text("""
     UPDATE tenants SET generation = generation + 1 WHERE id = :tenant RETURNING generation
 """)
 
-_SUMMARY = """
+_SUMMARY = f"""
     SELECT tenants.id, coalesce(grants.status, 'disconnected') AS status, grants.scope,
-        grants.expires_at, grants.connected_at, grants.refreshed_at, grants.last_error
+        CASE WHEN {HAS_KNOWN_END} THEN grants.expires_at END AS expires_at,
+        grants.connected_at, grants.refreshed_at, grants.last_error,
+        coalesce(grants.status = 'connected' AND {IS_RENEWABLE}, false) AS renewable,
+        grants.refresh_token_expires_at
     FROM tenants LEFT JOIN grants ON grants.tenant_id = tenants.id
-"""
+"""  # noqa: S608  # constants of this package alone
 
 READ = text(f"{_SUMMARY} WHERE tenants.id = :tenant")
 
@@ -73,4 +77,6 @@ def _summary(row: Row) -> TenantSummary:
         connected_at=row.connected_at,
         refreshed_at=row.refreshed_at,
         last_error=row.last_error,
+        renewable=row.renewable,
+        refresh_token_expires_at=row.refresh_token_expires_at,
     )

@@ -56,6 +56,8 @@ class Tenant(BaseModel):
     connected_at: datetime | None
     refreshed_at: datetime | None
     last_error: str | None
+    renewable: bool
+    refresh_token_expires_at: datetime | None
 
 
 class TenantPage(BaseModel):

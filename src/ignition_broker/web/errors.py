@@ -58,6 +58,7 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
         409,
         "Tenant must be connected again",
     ),
+    errors.NotRenewable: ("not-renewable", 409, "The token can't be renewed"),
     errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
     errors.RenewedTooOften: ("renewed-too-often", 429, "Renewed too often"),
     errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),

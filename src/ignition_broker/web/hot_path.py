@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -23,6 +23,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
+from ignition_broker.oauth.tokens import ASSUMED_LIFETIME_SECONDS
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check, check_may_see_tokens
 from ignition_broker.web.errors import answer_for
@@ -119,14 +120,20 @@ class HotPath:
     ) -> IssuedToken:
         check(caller, KeyScope.TOKEN, tenant)
         min_ttl = DEFAULT_MIN_TTL_SECONDS
+        # Who asked for no lifetime is given a token that can't be renewed to its end.
+        ending_seconds: int | None = 0
         if scope["query_string"]:
             given = _query(scope).get("min_ttl")
             if given is not None:
                 if not _WHOLE_NUMBER.fullmatch(given) or int(given) > LONGEST_MIN_TTL_SECONDS:
                     raise InvalidRequest(_BAD_MIN_TTL)
                 min_ttl = int(given)
+                ending_seconds = None
         return self._issuer.held(tenant, min_ttl) or await self._issuer.issue(
-            _checked(tenant), min_ttl_seconds=min_ttl, actor=Actor(caller.name, request_id)
+            _checked(tenant),
+            min_ttl_seconds=min_ttl,
+            ending_seconds=ending_seconds,
+            actor=Actor(caller.name, request_id),
         )
 
     async def _refreshed(
@@ -176,6 +183,11 @@ class TokenBodies:
 
     def of(self, token: IssuedToken) -> bytes:
         seconds = int(token.dies_at - self._monotonic())
+        expires_at = token.expires_at
+        if not token.has_known_end:
+            # Callers come again after a while, and so hear of a reconnect.
+            expires_at -= timedelta(seconds=seconds - ASSUMED_LIFETIME_SECONDS)
+            seconds = ASSUMED_LIFETIME_SECONDS
         rendered = self._rendered.get(token.tenant)
         if rendered is not None and rendered[0] is token and rendered[1] == seconds:
             return rendered[2]
@@ -183,7 +195,7 @@ class TokenBodies:
             "tenant": token.tenant,
             "access_token": token.access_token.reveal(),
             "token_type": token.token_type,
-            "expires_at": token.expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+            "expires_at": expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
             "expires_in": max(0, seconds),
             "scope": token.scope,
         }

@@ -35,6 +35,7 @@ TENANT_CODES = (
     "not-found",
     "not-connected",
     "reauthorization-required",
+    "not-renewable",
     "too-many-attempts",
     "renewed-too-often",
     "invalid-request",

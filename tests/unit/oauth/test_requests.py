@@ -91,9 +91,13 @@ def test_basic_form_encodes_both_parts_and_leaves_the_body_alone():
 
 def test_a_revocation_is_always_a_form():
     request = revocation_request(
-        "https://i.example/revoke", refresh_token=RefreshToken("r"), authenticate=POST
+        "https://i.example/revoke", token=RefreshToken("r"), authenticate=POST
     )
     assert dict(parse_qsl(request.body.decode()))["token_type_hint"] == "refresh_token"
+    access = revocation_request(
+        "https://i.example/revoke", token=AccessToken("a"), authenticate=POST
+    )
+    assert dict(parse_qsl(access.body.decode()))["token_type_hint"] == "access_token"
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "{0!r:>40}".format])

@@ -1,0 +1,56 @@
+"""Grants without a refresh token end with their access token: announced ahead, then recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from ignition_broker.clock import Clock
+from ignition_broker.storage import renewability
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import StorageError
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+LIMIT = 100
+
+
+class Endings:
+    """In every replica. ``on_ending(number)`` is told of grants whose end was announced."""
+
+    def __init__(
+        self, database: Database, clock: Clock, *, on_ending: Callable[[int], None]
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._on_ending = on_ending
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            try:
+                await self.look()
+            except StorageError as error:
+                log.warning("endings_paused", reason=str(error))
+            except Exception:
+                # Admins depend on this loop: it must outlive what nobody thought of.
+                log.exception("endings_failed")
+            await self._clock.sleep(TICK_SECONDS)
+
+    async def look(self) -> None:
+        """Announces what ends soon and records what has ended, each grant once."""
+        ending = await self._database.single(lambda c: renewability.warn(c, limit=LIMIT))
+        for grant in ending:
+            log.warning("grant_ending_soon", tenant=grant.tenant, ends_at=grant.at.isoformat())
+        if ending:
+            self._on_ending(len(ending))
+        for grant in await self._database.single(lambda c: renewability.end(c, limit=LIMIT)):
+            log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
+
+
+async def end_now(database: Database, tenant: str) -> None:
+    """For a caller who comes ahead of `Endings.look`."""
+    for grant in await database.single(lambda c: renewability.end(c, tenant=tenant)):
+        log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())

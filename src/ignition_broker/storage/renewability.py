@@ -1,0 +1,112 @@
+"""Grants without a refresh token: how they are told, and what becomes of them.
+
+The column ``refresh_token`` then holds an encrypted empty text, as it always did, and
+``empty_refresh_token`` notes the end of that ciphertext. A note that is not of the ciphertext in
+the row counts for nothing: a replica of a release without notes has stored another since. What such
+a replica stores empty is noted when it is first opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import text
+
+from ignition_broker.model import Lease
+from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS
+from ignition_broker.storage.connection import Connection
+
+REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) - 7)"
+IS_RENEWABLE: Final = f"(empty_refresh_token IS DISTINCT FROM {REFRESH_TOKEN_END})"
+_ENDLESS = f"make_interval(secs => {ENDLESS_LIFETIME_SECONDS / 2})"
+HAS_KNOWN_END: Final = f"(grants.expires_at - grants.issued_at < {_ENDLESS})"
+"""As `model.is_known_end`."""
+
+ENDS_WITH_ITS_TOKEN = (
+    "Ignition gave no refresh token, so the grant ends with its access token; connect it again "
+    "before that"
+)
+HAS_ENDED = "the access token ended, and Ignition had given no refresh token to renew it with"
+WARNED_AHEAD_DAYS = 7
+"""Of tokens that live for less than twice as long, in the second half of their lives."""
+
+NOTE_EMPTY = text(f"""
+    UPDATE grants SET empty_refresh_token = {REFRESH_TOKEN_END}, lease_owner = NULL,
+        lease_until = NULL, refresh_started_at = NULL, next_refresh_at = NULL
+    WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+""")  # noqa: S608  # constants of this module alone
+
+# Nothing here waits for a locked row: whoever holds it is looked at the next time.
+_UNRENEWABLE = f"status = 'connected' AND empty_refresh_token IS NOT NULL AND NOT {IS_RENEWABLE}"
+
+WARN = text(f"""
+    WITH ending AS (
+        SELECT tenant_id FROM grants
+        WHERE {_UNRENEWABLE} AND end_warned_version IS DISTINCT FROM version
+          AND expires_at > now() AND expires_at < now() + interval '{WARNED_AHEAD_DAYS} days'
+          AND now() > expires_at - (expires_at - issued_at) / 2
+        ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), changed AS (
+        UPDATE grants SET end_warned_version = version, last_error = :error
+        FROM ending WHERE grants.tenant_id = ending.tenant_id
+        RETURNING grants.tenant_id, version, expires_at
+    ), audited AS (
+        INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
+        SELECT tenant_id, 'broker', 'grant_end', 'ending_soon',
+            jsonb_build_object('version', version, 'ends_at', expires_at)
+        FROM changed
+    )
+    SELECT tenant_id, expires_at FROM changed
+""")  # noqa: S608
+
+END = text(f"""
+    WITH ended AS (
+        SELECT tenant_id FROM grants
+        WHERE {_UNRENEWABLE} AND expires_at <= now()
+          AND (CAST(:tenant AS text) IS NULL OR tenant_id = :tenant)
+        ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), changed AS (
+        UPDATE grants SET status = 'reauthorization_required', lease_owner = NULL,
+            lease_until = NULL, refresh_started_at = NULL, next_refresh_at = NULL,
+            last_error = :error
+        FROM ended WHERE grants.tenant_id = ended.tenant_id
+        RETURNING grants.tenant_id, version, status, expires_at
+    ), audited AS (
+        INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
+        SELECT tenant_id, 'broker', 'grant_end', 'ended',
+            jsonb_build_object('version', version, 'ended_at', expires_at)
+        FROM changed
+    )
+    SELECT tenant_id, expires_at, pg_notify('grants', concat_ws(' ', tenant_id, version, status))
+    FROM changed
+""")  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    tenant: str
+    at: datetime
+
+
+async def note_empty(connection: Connection, lease: Lease) -> None:
+    """The leased refresh token is an empty text: the grant is not claimed again."""
+    parameters = {"tenant": lease.tenant, "version": lease.version, "owner": lease.owner}
+    await connection.execute(NOTE_EMPTY, parameters)
+
+
+async def warn(connection: Connection, *, limit: int) -> Sequence[Ending]:
+    """Those whose end was announced now, at most ``limit``; each is once a token."""
+    rows = await connection.execute(WARN, {"limit": limit, "error": ENDS_WITH_ITS_TOKEN})
+    return [Ending(row.tenant_id, row.expires_at) for row in rows]
+
+
+async def end(
+    connection: Connection, *, tenant: str | None = None, limit: int = 1
+) -> Sequence[Ending]:
+    """Those whose token had ended, at most ``limit``; None: of all tenants."""
+    parameters = {"tenant": tenant, "limit": limit, "error": HAS_ENDED}
+    rows = await connection.execute(END, parameters)
+    return [Ending(row.tenant_id, row.expires_at) for row in rows]
