@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,7 +171,14 @@ def memory_is_thought_newer_than_callers(monkeypatch: pytest.MonkeyPatch) -> Non
             tenant, Want(token.version, rejected_sha256=rejected_sha256)
         )
 
+    is_met_by = Want.is_met_by
+
+    def is_met_by_any_newer(self: Want, token: IssuedToken, now: float) -> bool:
+        is_newer = token.version > self.seen_version
+        return is_met_by(replace(self, rejected_sha256=None) if is_newer else self, token, now)
+
     monkeypatch.setattr(Issuer, "renew_refused", renew_refused)
+    monkeypatch.setattr(Want, "is_met_by", is_met_by_any_newer)
 
 
 def any_live_token_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
