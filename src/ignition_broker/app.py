@@ -20,6 +20,7 @@ from ignition_broker import __version__
 from ignition_broker.broker.access import Access
 from ignition_broker.broker.admins import AdminSessions
 from ignition_broker.broker.attempts import Attempts
+from ignition_broker.broker.bootstrap import BootstrapMarks
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.connect import Connector
@@ -196,6 +197,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     metrics = Metrics()
     parts = assemble(settings, clock, metrics)
     access, cache, hearing = parts.access, parts.cache, parts.hearing
+    admin_key = settings.broker_admin_key
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
     journal = Journal(
@@ -291,6 +293,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             AdminSessions(
                 parts.database,
                 access,
+                BootstrapMarks(parts.cipher, admin_key.get_secret_value() if admin_key else None),
                 issuer=settings.broker_oidc_issuer,
                 admin_groups=settings.admin_groups,
             ),

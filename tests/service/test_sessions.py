@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 from tests.conftest import consent, free_port, sha256, sql, wait_until
 from tests.service.test_pages_and_callback import hidden, sign_in, status_of
 
+XOFS = {"shake_128", "shake_256"}
 SESSION = "ignition-broker-session"
 BROWSER = "ignition-broker-browser"
 
@@ -72,6 +75,50 @@ def test_a_stolen_cookie_does_not_outlive_the_sign_out(browser, broker):
     with broker.client() as admin:
         newest = admin.get("/admin/audit").json()["events"][0]
     assert (newest["action"], newest["actor"]) == ("sign_out", "bootstrap-admin")
+
+
+def test_no_hash_of_the_bootstrap_key_can_be_tried_against_a_dump(
+    browser, broker, postgres, database_url
+):
+    """An operator chose it; all that a dump has is an HMAC by a key that is not in there."""
+    assert is_signed_in(browser)
+    rows = sql(postgres, database_url, "SELECT encode(key_hash, 'hex') FROM sessions").splitlines()
+    key = broker.admin_key.encode()
+    tried = {hashlib.new(name, key).hexdigest() for name in hashlib.algorithms_guaranteed - XOFS}
+    assert rows
+    assert not tried & set(rows)
+
+
+def test_a_session_by_the_plain_hash_of_before_has_ended(browser, broker, postgres, database_url):
+    plain = sha256(broker.admin_key)
+    mine = f"token_hash = '\\x{sha256(browser.cookies[SESSION])}'"
+    sql(postgres, database_url, f"UPDATE sessions SET key_hash = '\\x{plain}' WHERE {mine}")
+    assert not is_signed_in(browser)
+
+
+def test_a_session_by_the_bootstrap_key_lives_through_a_change_of_encryption_keys(browser, broker):
+    kept = broker.settings["BROKER_ENCRYPTION_KEYS"]
+    newer = Fernet.generate_key().decode()
+
+    def is_signed_in_under(keys: str, admin_key: str = broker.admin_key) -> bool:
+        other = replace(broker, port=free_port(), logs=[], process=None)
+        other.settings = {
+            **broker.settings,
+            "BROKER_PORT": str(other.port),
+            "BROKER_ENCRYPTION_KEYS": keys,
+            "BROKER_ADMIN_KEY": admin_key,
+        }
+        other.start()
+        try:
+            cookie = f"{SESSION}={browser.cookies[SESSION]}"
+            return with_cookies(other, cookie).status_code == 200
+        finally:
+            other.stop()
+
+    assert is_signed_in_under(f"{kept},{newer}")
+    assert is_signed_in_under(f"{newer},{kept}")
+    assert not is_signed_in_under(kept, "another-admin-key-of-at-least-32-characters")
+    assert is_signed_in(browser)
 
 
 def test_replicas_share_sessions_and_their_ends(browser, broker):

@@ -64,7 +64,7 @@ class Access:
         self._clock = clock
         self._attempts = attempts
         self._workloads = workloads
-        self._bootstrap = (
+        self.bootstrap = (
             Caller(BOOTSTRAP_ADMIN, frozenset({Scope.ADMIN}), ("*",), None, key_hash(admin_key))
             if admin_key
             else None
@@ -110,16 +110,17 @@ class Access:
     async def authenticate_key(self, key: bytes, address: str | None) -> Caller:
         """By an API key alone. Raises as `authenticate` does."""
         hashed = hashlib.sha256(key).digest()
-        if self._is_bootstrap(hashed) or self._callers.get_unheard(hashed) is not None:
+        if self.bootstrap is not None and self._is_bootstrap(hashed):
+            return self.bootstrap
+        if self._callers.get_unheard(hashed) is not None:
             return await self.authenticate_hash(hashed)
         self._refusals.check(hashed)
         with self._attempts.attempt(address):
             return await self.authenticate_hash(hashed)
 
     async def authenticate_hash(self, hashed: bytes) -> Caller:
-        """An API key's, for a session, which is signed: its tries are not limited."""
-        if self._bootstrap is not None and self._is_bootstrap(hashed):
-            return self._bootstrap
+        """An API key's, for a session, whose tries are not limited. The bootstrap admin's is none:
+        what sessions hold of that key is another hash (`broker.bootstrap`)."""
         caller = self._callers.get(hashed) or await self._find(hashed)
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated(UNKNOWN_KEY)
@@ -131,7 +132,7 @@ class Access:
         return caller
 
     def _is_bootstrap(self, hashed: bytes) -> bool:
-        return self._bootstrap is not None and is_same_secret(hashed, self._bootstrap.key_hash)
+        return self.bootstrap is not None and is_same_secret(hashed, self.bootstrap.key_hash)
 
     async def _find(self, hashed: bytes) -> Caller | None:
         held = self._callers.get_unheard(hashed)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ignition_broker.broker.access import Access, key_hash
+from ignition_broker.broker.access import BOOTSTRAP_ADMIN, Access
+from ignition_broker.broker.bootstrap import BootstrapMarks
 from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
 from ignition_broker.broker.single_sign_on import Identity
 from ignition_broker.model import AuditEvent, Caller, Scope
@@ -37,19 +38,21 @@ class AdminSession:
 
 
 class AdminSessions:
-    """``issuer`` and ``admin_groups``: who signs admins on now, and which groups are theirs; a
-    session that another setting began has ended."""
+    """``bootstrap``: of the bootstrap admin key. ``issuer`` and ``admin_groups``: who signs admins
+    on now, and which groups are theirs. A session that another setting began has ended."""
 
     def __init__(
         self,
         database: Database,
         access: Access,
+        bootstrap: BootstrapMarks,
         *,
         issuer: str | None = None,
         admin_groups: Sequence[str] = (),
     ) -> None:
         self._database = database
         self._access = access
+        self._bootstrap = bootstrap
         self._issuer = issuer
         self._admin_groups = frozenset(admin_groups)
 
@@ -66,7 +69,9 @@ class AdminSessions:
         caller = await self._access.authenticate_key(key.encode(), address)
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.", key=caller.name)
-        origin = sessions.SessionOrigin(caller.name, key_hash=key_hash(key))
+        is_bootstrap = caller.name == BOOTSTRAP_ADMIN
+        kept = self._bootstrap.newest if is_bootstrap else caller.key_hash
+        origin = sessions.SessionOrigin(caller.name, key_hash=kept)
         token = await self._begin(origin, replacing, request_id, {"by": "key"})
         assert token is not None  # noqa: S101  # there is no sign-on that was used before
         return token
@@ -117,6 +122,8 @@ class AdminSessions:
 
     async def _caller(self, live: sessions.LiveSession) -> Caller | None:
         if live.key_hash is not None:
+            if live.key_hash in self._bootstrap:
+                return self._access.bootstrap
             try:
                 return await self._access.authenticate_hash(live.key_hash)
             except Unauthenticated:
