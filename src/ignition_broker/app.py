@@ -57,6 +57,7 @@ from ignition_broker.web.limits import BodyLimit
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
 from ignition_broker.web.openapi import DocumentedApp
 from ignition_broker.web.operations import OperationsPort
+from ignition_broker.web.own_origin import OwnOrigin
 from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
@@ -301,6 +302,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         ),
         single_sign_on=single_sign_on(settings, parts, clock),
         public_origin=settings.public_origin,
+        own_origin=OwnOrigin(settings.public_origin, settings.trusted_networks),
         schema_version=newest_version(),
     )
     for module in (tokens, admin, health, sign_in, pages, api_key_pages, docs):

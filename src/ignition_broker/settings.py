@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from ipaddress import ip_network
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ignition_broker.oauth.answers import plain_code
 
+_REDIRECT = re.compile(r"(?i:https?)://[^/?#\\\s]+/callback")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 EXAMPLES = {
@@ -91,7 +93,11 @@ class DatabaseSettings(BaseSettings):
     @field_validator("redirect_uri")
     @classmethod
     def _is_safe_redirect(cls, value: str) -> str:
-        return _safe_url(value)
+        _safe_url(value)
+        # To the letter: the standard library's parser drops an empty query, and tabs.
+        if not _REDIRECT.fullmatch(value):
+            raise ValueError("its path must be /callback, with nothing behind it, no slash either")
+        return value
 
     def secrets(self) -> list[str]:
         """In clear: for the log, which masks them. Of ``database_url`` the password alone."""
@@ -263,6 +269,10 @@ class Settings(RotationSettings):
 
             parse_issuers(value)
         return value
+
+    @property
+    def trusted_networks(self) -> list[IPv4Network | IPv6Network]:
+        return [ip_network(part) for part in self.broker_trusted_proxies.split(",") if part]
 
     @field_validator("broker_trusted_proxies")
     @classmethod

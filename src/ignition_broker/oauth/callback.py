@@ -38,7 +38,8 @@ def judge_callback(
     """The code, or why there is none (RFC 6749 section 4.1.2, RFC 9207 section 2.4).
 
     ``iss`` is judged first: an answer of another server is not believed in anything it says.
-    A parameter sent twice counts as malformed (RFC 6749 section 3.1).
+    A parameter sent twice counts as malformed, and one without a value as not sent (RFC 6749
+    section 3.1).
     """
     if not isinstance(expected_issuer, ExpectNoIssuer):
         issuer = _single(query, "iss")
@@ -47,7 +48,7 @@ def judge_callback(
                 "issuer_mismatch",
                 "The answer did not come from the expected authorization server (iss).",
             )
-    error = _single(query, "error")
+    error = next((value for name, value in query if name == "error" and value), None)
     if error is not None:
         description = _single(query, "error_description") or ""
         return CallbackError(_shown(error), _shown(description))
@@ -58,7 +59,7 @@ def judge_callback(
 
 
 def _single(query: Sequence[tuple[str, str]], name: str) -> str | None:
-    values = [value for key, value in query if key == name]
+    values = [value for key, value in query if key == name and value]
     return values[0] if len(values) == 1 else None
 
 

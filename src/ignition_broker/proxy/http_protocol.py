@@ -8,6 +8,8 @@ PREFIX = b"/proxy/"
 # In the scope's state:
 HAS_EMPTY_QUERY = "has_empty_query"
 BREAK_OFF = "break_off"
+# The other end of the connection, whatever a trusted proxy says of the client behind it.
+PEER = "peer"
 
 
 class Nowhere(list[tuple[bytes, bytes]]):
@@ -31,6 +33,7 @@ class ProxyHttpProtocol(BoundedHttpProtocol):
         # The scope keeps the list it has.
         self.headers = NOWHERE
         self.scope["state"][BREAK_OFF] = self._break_off
+        self.scope["state"][PEER] = self.client
         if self.scope["raw_path"].startswith(PREFIX):
             self.cycle.default_headers = []
             if self.url.endswith(b"?") and not self.scope["query_string"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
@@ -60,6 +60,9 @@ async def auth(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
 ) -> Response:
     """Begins a dance in an admin's browser; sent here by another site, asks first."""
+    elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
+    if elsewhere is not None:
+        return elsewhere
     session = await services.sessions.read(request)
     if session is None:
         return _sign_in_to(CONNECT, tenant)
@@ -90,6 +93,9 @@ async def connect(
             "digit.",
             "Go back and correct it.",
         )
+    if services.own_origin.is_elsewhere(request.scope):
+        # A form is not sent on: the session there is another, and asks for it again.
+        return services.own_origin.redirect(CONNECT, urlencode({"tenant": tenant}))
     return await _begin(request, services, tenant, session)
 
 
@@ -126,8 +132,11 @@ async def disconnect_tenant(
 
 
 @router.get("/connect/{link}")
-async def link_page(services: BrokerServices, link: str) -> Response:
+async def link_page(request: Request, services: BrokerServices, link: str) -> Response:
     """Changes nothing, since mail scanners fetch links."""
+    elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
+    if elsewhere is not None:
+        return elsewhere
     try:
         found = await services.connector.link(link)
     except (LinkForged, LinkSpent) as error:
@@ -137,6 +146,10 @@ async def link_page(services: BrokerServices, link: str) -> Response:
 
 @router.post("/connect/{link}")
 async def follow_link(request: Request, services: BrokerServices, link: str) -> Response:
+    elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
+    if elsewhere is not None:
+        # To its page, where it has to be clicked once more: it is not spent here.
+        return elsewhere
     browser = services.sessions.browser(request) or services.sessions.new_browser()
     try:
         check_site(request)

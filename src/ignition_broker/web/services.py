@@ -15,6 +15,7 @@ from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.storage.engine import Database
+from ignition_broker.web.own_origin import OwnOrigin
 from ignition_broker.web.sessions import Sessions
 
 
@@ -33,4 +34,5 @@ class Services:
     sessions: Sessions
     single_sign_on: SingleSignOn | None
     public_origin: str
+    own_origin: OwnOrigin
     schema_version: str

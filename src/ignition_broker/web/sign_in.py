@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Annotated
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import structlog
 from fastapi import APIRouter, Form, Request
@@ -22,6 +22,7 @@ from ignition_broker.broker.errors import (
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices
+from ignition_broker.web.own_origin import has_moved
 from ignition_broker.web.rendering import failure, page
 from ignition_broker.web.return_paths import (
     may_need_a_fresh_sign_in,
@@ -73,9 +74,13 @@ async def login(
 
 @router.post("/login/oidc")
 async def begin_sign_on(
-    request: Request, services: BrokerServices, csrf: FormText = "", return_to: FormText = "/"
+    request: Request,
+    services: BrokerServices,
+    csrf: FormText = "",
+    return_to: FormText = "/",
+    moved: FormText = "",
 ) -> Response:
-    """Sends the browser to the identity provider."""
+    """Sends the browser to the identity provider, which sends it back to our own origin."""
     single_sign_on = _single_sign_on(services)
     try:
         services.sessions.check_browser_form(request, csrf)
@@ -89,6 +94,9 @@ async def begin_sign_on(
     except IdentityProviderUnavailable as error:
         _log_failure(request, error)
         return await _login(request, services, return_to, error.detail, 503)
+    if not moved and services.own_origin.is_elsewhere(request.scope):
+        # The provider sends the browser back to our own origin, where it lacks this one's cookie.
+        return services.own_origin.redirect("/login", urlencode({"return_to": destination}))
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.keep_sign_on(answer, pending)
     return answer
@@ -168,6 +176,7 @@ async def _login(
         error=error,
         needs_a_fresh_sign_in=may_need_a_fresh_sign_in(own_page(return_to)),
         signed_in_as=session.caller.name if session else None,
+        has_moved=has_moved(request.scope["query_string"].decode("latin-1")),
         has_single_sign_on=services.single_sign_on is not None,
     )
     services.sessions.mark_browser(answer, browser)

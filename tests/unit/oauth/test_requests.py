@@ -123,6 +123,32 @@ def test_a_callback_without_one_clear_code_is_an_error(query):
     assert isinstance(verdict, CallbackError)
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        [("error", ""), ("code", "a")],
+        [("code", "a"), ("error", ""), ("error_description", ""), ("error", "")],
+        [("code", ""), ("code", "a")],
+        [("iss", ""), ("code", "a"), ("iss", "https://i.example")],
+    ],
+)
+def test_a_parameter_without_a_value_counts_as_not_sent(query):
+    """RFC 6749 section 3.1."""
+    expected = "https://i.example" if ("iss", "") in query else EXPECT_NO_ISSUER
+    verdict = judge_callback(query, expected_issuer=expected)
+    assert isinstance(verdict, AuthorizationCode)
+    assert verdict.reveal() == "a"
+
+
+@pytest.mark.parametrize("errors", [("", "x"), ("x", ""), ("x", "x"), ("x", "y")])
+def test_an_error_beside_a_code_is_one_however_often_it_is_sent(errors):
+    query = [("code", "a"), *(("error", error) for error in errors)]
+    verdict = judge_callback(query, expected_issuer=EXPECT_NO_ISSUER)
+    assert isinstance(verdict, CallbackError)
+    assert verdict.error == "x"
+
+
 def test_a_state_sent_twice_is_none():
+    assert state_of([("state", "a"), ("state", "")]) == "a"
     assert state_of([("state", "a")]) == "a"
     assert state_of([("state", "a"), ("state", "b")]) is None
