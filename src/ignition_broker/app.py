@@ -35,6 +35,7 @@ from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
@@ -113,8 +114,8 @@ class Parts:
     issuer: Issuer
     makers: Makers
     notices: Notices
-    provider: Provider
     refresher: Refresher
+    revocations: Revocations
 
 
 def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
@@ -148,6 +149,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         admin_groups=settings.admin_groups,
     )
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
+    revocations = Revocations(database, cipher, provider, clock)
     refresher = Refresher(
         database,
         cipher,
@@ -156,7 +158,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         cache,
         notices,
         clock,
-        Outcomes(database, cipher, provider, clock, policy),
+        Outcomes(database, cipher, revocations, clock, policy),
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     return Parts(
@@ -177,6 +179,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             provider,
             policy,
             clock,
+            revocations,
             requested_scope=settings.ignition_scopes,
             expected_issuer=settings.ignition_issuer,
             standing=makers.standing,
@@ -187,8 +190,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         makers=makers,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
         notices=notices,
-        provider=provider,
         refresher=refresher,
+        revocations=revocations,
     )
 
 
@@ -252,10 +255,12 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         renewing = asyncio.create_task(schedule.run())
         journaling = asyncio.create_task(journal.run())
         ending = asyncio.create_task(endings.run())
+        revoking = asyncio.create_task(parts.revocations.run())
         try:
             yield
         finally:
             await _cancelled(ending)
+            await _cancelled(revoking)
             await _cancelled(renewing)
             await parts.refresher.flights.land_all(
                 settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
@@ -288,7 +293,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         keys=KeyCheck(parts.database, parts.cipher),
         journal=journal,
         makers=parts.makers,
-        provider=parts.provider,
+        revocations=parts.revocations,
         sessions=Sessions(
             parts.cipher,
             AdminSessions(

@@ -106,7 +106,7 @@ def disconnect(scenario: Scenario, number: int, point: Point | None) -> None:
         async def disconnected() -> None:
             with contextlib.suppress(StorageError, BrokerError):
                 await connect.disconnect(
-                    replica.database, scenario.cipher, replica.provider, TENANT, ADMIN
+                    replica.database, scenario.cipher, replica.revocations, TENANT, ADMIN
                 )
 
         replica.spawn(disconnected())

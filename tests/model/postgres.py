@@ -18,6 +18,7 @@ from ignition_broker.storage import (
     callbacks,
     connect_links,
     listen,
+    pending_revocations,
     sessions,
     tenants,
 )
@@ -44,6 +45,9 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     connect_links.REVOKE_ALL: [],
     tenants.END_BEGUN: [SimpleNamespace(generation=1)],
     audit.APPEND: [],
+    pending_revocations.ADD: [SimpleNamespace(id=1)],
+    pending_revocations.POSTPONE: [],
+    pending_revocations.SETTLE: [],
     audit_chain.CLEAR_HEADS: [],
     tenants.READ: [
         SimpleNamespace(

@@ -18,6 +18,7 @@ from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
@@ -99,6 +100,7 @@ class Replica:
             timeout_seconds=TIMEOUT_SECONDS,
         )
         policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
+        self.revocations = Revocations(self.database, cipher, self.provider, self.clock)
         self.refresher = Refresher(
             self.database,
             cipher,
@@ -107,7 +109,7 @@ class Replica:
             self.cache,
             self.notices,
             self.clock,
-            Outcomes(self.database, cipher, self.provider, self.clock, policy),
+            Outcomes(self.database, cipher, self.revocations, self.clock, policy),
             owner=self.owner,
         )
         self.issuer = Issuer(

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 @dataclass
 class Reply:
-    """``cut_bytes``: so many of the announced bytes are never sent."""
+    """``cut_bytes``: so many of the announced bytes are never sent. Status 0: no answer at all."""
 
     body: bytes
     status: int = 200
@@ -41,7 +41,7 @@ class OddProvider:
         self.reuses = 0
         self.requests: list[dict[str, str]] = []
         self.revocations: list[dict[str, str]] = []
-        self.revocation_statuses: list[int] = []
+        self.revocation_replies: list[Reply] = []
         self.lifetime: int | None = 3600
         self.gives_refresh_tokens = True
         self.more: dict[str, object] = {}
@@ -58,10 +58,13 @@ class OddProvider:
                 form = {k: v[0] for k, v in parse_qs(self.rfile.read(length).decode()).items()}
                 if self.path == "/revoke":
                     provider.revocations.append(form)
-                    statuses = provider.revocation_statuses
-                    reply = Reply(b"", statuses.pop(0) if statuses else 200)
+                    replies = provider.revocation_replies
+                    reply = replies.pop(0) if replies else Reply(b"")
                 else:
                     reply = provider.carry_out(form)
+                if not reply.status:
+                    self.close_connection = True
+                    return
                 self.send_response_only(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)

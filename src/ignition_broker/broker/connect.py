@@ -20,6 +20,7 @@ from ignition_broker.broker.errors import UnknownTenant
 from ignition_broker.broker.links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
+from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.second_visits import second_visit
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
@@ -62,6 +63,7 @@ class Connector:
         provider: Provider,
         policy: RefreshPolicy,
         clock: Clock,
+        revocations: Revocations,
         *,
         requested_scope: str,
         expected_issuer: str | None,
@@ -72,6 +74,7 @@ class Connector:
         self._provider = provider
         self._policy = policy
         self._clock = clock
+        self._revocations = revocations
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
         self._standing = standing
@@ -238,11 +241,11 @@ class Connector:
         summary = await self._database.once(lambda c: tenants.read(c, tenant))
         if summary is None or summary.status is not GrantStatus.DISCONNECTED:
             return
-        revoked = await self._provider.revoke(token)
-        if revoked is not None:
-            outcome = "done" if revoked else "failed"
-            event = AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
-            await self._database.once(lambda c: audit.append(c, event))
+        pending = await self._database.single(
+            lambda c: self._revocations.add(c, tenant, token, actor)
+        )
+        if pending is not None:
+            await self._revocations.attempt(pending)
 
     async def _check(self, dance: Dance, judgement: Judgement | None) -> None:
         """Raises `ConnectFailed` where what began the dance has ended, or the tenant moved on."""
@@ -292,12 +295,12 @@ class Connector:
 
 
 async def disconnect(
-    database: Database, cipher: Cipher, provider: Provider, tenant: str, actor: Actor
+    database: Database, cipher: Cipher, revocations: Revocations, tenant: str, actor: Actor
 ) -> bool | None:
     """Forgets the tokens everywhere, then revokes them at Ignition where it can.
 
-    Returns whether Ignition confirmed the revocation; None where it was not asked. Raises
-    `UnknownTenant`.
+    Returns whether Ignition confirmed the revocation, which is tried again where it was not
+    answered; None where it was not asked. Raises `UnknownTenant`.
     """
     event = AuditEvent("disconnect", "done", actor.name, tenant, actor.request_id)
     async with database.begin() as connection:
@@ -305,16 +308,8 @@ async def disconnect(
             raise UnknownTenant(tenant)
         await connect_links.revoke_all(connection, tenant)
         token = await grants.disconnect(connection, cipher, tenant, event)
-    if token is None:
-        return None
-    revoked = await provider.revoke(token)
-    if revoked is not None:
-        outcome = "done" if revoked else "failed"
-        async with database.begin() as connection:
-            await audit.append(
-                connection, AuditEvent("revoke", outcome, actor.name, tenant, actor.request_id)
-            )
-    return revoked
+        pending = token and await revocations.add(connection, tenant, token, actor)
+    return await revocations.attempt(pending) if pending else None
 
 
 _LINK_OVER = (

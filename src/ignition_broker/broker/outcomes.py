@@ -20,13 +20,13 @@ from ignition_broker.broker.provider import (
     NoToken,
     NotSent,
     Outcome,
-    Provider,
     Refused,
     Rejected,
     Renewed,
     Rotated,
     Throttled,
 )
+from ignition_broker.broker.revocations import Revocations
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, Grant, IssuedToken, Lease, SealedLease
@@ -94,13 +94,13 @@ class Outcomes:
         self,
         database: Database,
         cipher: Cipher,
-        provider: Provider,
+        revocations: Revocations,
         clock: Clock,
         policy: RefreshPolicy,
     ) -> None:
         self._database = database
         self._cipher = cipher
-        self._provider = provider
+        self._revocations = revocations
         self._clock = clock
         self._policy = policy
 
@@ -164,7 +164,7 @@ class Outcomes:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
             overtaken = replace(event, outcome="overtaken")
             await self._until_done(lambda c: audit.append(c, overtaken))
-            await self._revoke_if_unwanted(lease, renewed.answer.refresh_token)
+            await self._revoke_if_unwanted(lease, renewed.answer.refresh_token, actor)
             return Overtaken()
         log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)
         if error is not None:
@@ -189,7 +189,7 @@ class Outcomes:
         if not await self._until_done(store):
             overtaken = replace(event, outcome="overtaken")
             await self._until_done(lambda c: audit.append(c, overtaken))
-            await self._revoke_if_unwanted(lease, answer.refresh_token)
+            await self._revoke_if_unwanted(lease, answer.refresh_token, actor)
             return Overtaken()
         log.error("refresh_brought_no_access_token", tenant=lease.tenant, reason=answer.reason)
         text = f"Ignition's answer: {answer.reason}."
@@ -216,12 +216,18 @@ class Outcomes:
             answer.refresh_lifetime_seconds,
         )
 
-    async def _revoke_if_unwanted(self, lease: Lease, fresh: RefreshToken | None) -> None:
+    async def _revoke_if_unwanted(
+        self, lease: Lease, fresh: RefreshToken | None, actor: Actor
+    ) -> None:
         """A disconnect that came while Ignition was asked could revoke the old token alone."""
         if fresh is not None and await self._until_done(
             lambda c: grants.is_disconnected(c, lease.tenant)
         ):
-            await self._provider.revoke(fresh)
+            pending = await self._until_done(
+                lambda c: self._revocations.add(c, lease.tenant, fresh, actor)
+            )
+            if pending is not None:
+                await self._revocations.attempt(pending)
 
     async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> Overtaken:
         """Where another version is there, somebody else renewed it, and all is well."""

@@ -30,6 +30,11 @@ from ignition_broker.oauth.requests import (
     refresh_request,
     revocation_request,
 )
+from ignition_broker.oauth.revocation import (
+    RevocationUnanswered,
+    RevocationVerdict,
+    judge_revocation_answer,
+)
 from ignition_broker.oauth.tokens import (
     AccessToken,
     AuthorizationCode,
@@ -203,11 +208,15 @@ class Provider:
         )
         return await self._ask("refresh_token", request, refresh_token)
 
-    async def revoke(self, token: RefreshToken | AccessToken) -> bool | None:
-        """Whether the provider confirmed it (RFC 7009 section 2.2); None: it offers no way."""
+    @property
+    def can_revoke(self) -> bool:
+        return self._registration.revoke_url is not None
+
+    async def revoke(self, token: RefreshToken | AccessToken) -> RevocationVerdict:
+        """What the provider said to it (RFC 7009 section 2.2)."""
         registration = self._registration
-        if registration.revoke_url is None or not token.reveal():
-            return None
+        if registration.revoke_url is None:
+            return RevocationUnanswered("IGNITION_REVOKE_URL is not set")
         request = revocation_request(
             registration.revoke_url,
             token=token,
@@ -216,9 +225,11 @@ class Provider:
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 answer = await self._endpoints.post(request)
-        except (ExchangeError, TimeoutError):
-            return False
-        return 200 <= answer.status < 300
+        except ExchangeError as error:
+            return RevocationUnanswered(error.detail.rstrip("."))
+        except TimeoutError:
+            return RevocationUnanswered("no answer came in time")
+        return judge_revocation_answer(answer.status, answer.headers, now=self._clock.now())
 
     async def _ask(self, kind: str, request: OAuthRequest, *sent: Secret) -> Outcome:
         started = self._clock.monotonic()

@@ -131,9 +131,9 @@ def refresh(tenant: TenantId) -> None:
 def disconnect_tenant(tenant: TenantId) -> None:
     """Revoke the grant at Ignition and forget its tokens."""
     revoked = with_parts(
-        lambda parts: disconnect(parts.database, parts.cipher, parts.provider, tenant, ACTOR)
+        lambda parts: disconnect(parts.database, parts.cipher, parts.revocations, tenant, ACTOR)
     )
-    said = {True: "revoked at Ignition", False: "Ignition did not confirm the revocation"}
+    said = {True: "revoked at Ignition", False: "Ignition did not confirm the revocation yet"}
     typer.echo(f"{tenant}: disconnected" + (f", {said[revoked]}" if revoked is not None else ""))
 
 

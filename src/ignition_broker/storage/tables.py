@@ -211,6 +211,21 @@ audit_chains = Table(
     Column("pruned_hash", LargeBinary, nullable=False, server_default=""),
 )
 
+pending_revocations = Table(
+    "pending_revocations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("tenant_id", Text, nullable=False),
+    Column("token", LargeBinary, nullable=False),
+    Column("token_kind", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("request_id", Text),
+    Column("requested_at", _moment, nullable=False, server_default=func.now()),
+    Column("next_try_at", _moment, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+)
+Index("pending_revocations_due", pending_revocations.c.next_try_at)
+
 audit_heads = Table(
     "audit_heads",
     metadata,

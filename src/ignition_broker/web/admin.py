@@ -226,7 +226,7 @@ async def disconnect_tenant(
     request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
 ) -> Tenant:
     await disconnect(
-        services.database, services.cipher, services.provider, tenant, actor_of(request, caller)
+        services.database, services.cipher, services.revocations, tenant, actor_of(request, caller)
     )
     return _tenant(await show_tenant(services.database, tenant))
 

@@ -124,7 +124,7 @@ async def disconnect_tenant(
     await disconnect(
         services.database,
         services.cipher,
-        services.provider,
+        services.revocations,
         tenant,
         actor_of(request, session.caller),
     )

@@ -10,7 +10,7 @@ from ignition_broker.broker.issue import Issuer
 from ignition_broker.broker.journal import Journal
 from ignition_broker.broker.key_holdings import KeyCheck
 from ignition_broker.broker.makers import Makers
-from ignition_broker.broker.provider import Provider
+from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
@@ -30,7 +30,7 @@ class Services:
     keys: KeyCheck
     journal: Journal
     makers: Makers
-    provider: Provider
+    revocations: Revocations
     sessions: Sessions
     single_sign_on: SingleSignOn | None
     public_origin: str

@@ -1,0 +1,48 @@
+"""Answers of the revocation endpoint, judged and never fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ignition_broker.oauth.answers import retry_after_seconds
+
+_WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Also a token that the provider no longer knew (RFC 7009 section 2.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationRefused:
+    """The same request would be refused again: the client, the token's type, the address."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationUnanswered:
+    """Nobody knows whether it was carried out; once more does no harm. ``retry_after_seconds`` as
+    the server asks."""
+
+    reason: str
+    retry_after_seconds: float | None = None
+
+
+RevocationVerdict = Revoked | RevocationRefused | RevocationUnanswered
+
+
+def judge_revocation_answer(
+    status: int, headers: Mapping[str, str], *, now: datetime
+) -> RevocationVerdict:
+    """RFC 7009 section 2.2. ``headers`` are looked up in lower case; ``now`` turns a
+    ``Retry-After`` date into seconds."""
+    if 200 <= status < 300:
+        return Revoked()
+    if status >= 500 or status in _WORTH_ANOTHER_TRY:
+        asked = retry_after_seconds(headers.get("retry-after"), now=now)
+        return RevocationUnanswered(f"status {status}", asked)
+    return RevocationRefused(status)

@@ -1,0 +1,127 @@
+"""Tokens that are to be revoked at Ignition, until it has answered.
+
+``next_try_at`` is a lease too: whoever tries moves it beyond the end of that try first, so that the
+row of a killed replica is tried by another.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import Actor, AuditEvent
+from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+from ignition_broker.storage.connection import Connection, Row
+
+COLUMN = "revocation"
+"""As which the tokens are encrypted."""
+TRIED_FOR_SECONDS = 86_400.0
+
+ADD = text("""
+    INSERT INTO pending_revocations (tenant_id, token, token_kind, actor, request_id, next_try_at)
+    VALUES (:tenant, :token, :kind, :actor, :request_id, now() + make_interval(secs => :lease))
+    RETURNING id
+""")
+
+CLAIM = text("""
+    UPDATE pending_revocations SET tries = tries + 1,
+        next_try_at = now() + make_interval(secs => :lease)
+    WHERE id = (
+        SELECT id FROM pending_revocations WHERE next_try_at < now()
+        ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING id, tenant_id, token, token_kind, actor, request_id, tries,
+        requested_at < now() - make_interval(secs => :tried_for) AS is_last_try
+""")
+
+POSTPONE = text("""
+    UPDATE pending_revocations SET next_try_at = now() + make_interval(secs => :wait)
+    WHERE id = :id
+""")
+
+# Two replicas may both have tried: what came of it is recorded once.
+SETTLE = text("""
+    WITH settled AS (DELETE FROM pending_revocations WHERE id = :id RETURNING tenant_id)
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+    SELECT tenant_id, :actor, 'revoke', :outcome, :request_id, CAST(:detail AS jsonb) FROM settled
+    RETURNING id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRevocation:
+    """``tries`` were made before the one at hand. ``is_last_try``: the day is over."""
+
+    id: int
+    tenant: str
+    token: bytes = field(repr=False)
+    kind: str
+    actor: Actor
+    tries: int = 0
+    is_last_try: bool = False
+
+
+async def add(
+    connection: Connection,
+    cipher: Cipher,
+    tenant: str,
+    token: RefreshToken | AccessToken,
+    actor: Actor,
+    *,
+    lease_seconds: float,
+) -> PendingRevocation:
+    """Leased to whoever adds it, who tries at once."""
+    sealed = cipher.encrypt(tenant, COLUMN, token.reveal())
+    kind = "refresh_token" if isinstance(token, RefreshToken) else "access_token"
+    parameters = {
+        "tenant": tenant,
+        "token": sealed,
+        "kind": kind,
+        "actor": actor.name,
+        "request_id": actor.request_id,
+        "lease": lease_seconds,
+    }
+    added = (await connection.execute(ADD, parameters)).one()
+    return PendingRevocation(added.id, tenant, sealed, kind, actor)
+
+
+async def claim(connection: Connection, *, lease_seconds: float) -> PendingRevocation | None:
+    """The longest due; None where none is."""
+    parameters = {"lease": lease_seconds, "tried_for": TRIED_FOR_SECONDS}
+    row: Row | None = (await connection.execute(CLAIM, parameters)).one_or_none()
+    if row is None:
+        return None
+    return PendingRevocation(
+        id=row.id,
+        tenant=row.tenant_id,
+        token=row.token,
+        kind=row.token_kind,
+        actor=Actor(row.actor, row.request_id),
+        tries=row.tries,
+        is_last_try=row.is_last_try,
+    )
+
+
+def opened(cipher: Cipher, revocation: PendingRevocation) -> RefreshToken | AccessToken:
+    """Raises `CipherError`."""
+    text = cipher.decrypt(revocation.tenant, COLUMN, revocation.token)
+    return RefreshToken(text) if revocation.kind == "refresh_token" else AccessToken(text)
+
+
+async def postpone(connection: Connection, revocation: PendingRevocation, *, wait: float) -> None:
+    """Not tried again for ``wait`` seconds."""
+    await connection.execute(POSTPONE, {"id": revocation.id, "wait": wait})
+
+
+async def settle(connection: Connection, revocation: PendingRevocation, event: AuditEvent) -> None:
+    """It is over, one way or another; the token is forgotten."""
+    parameters = {
+        "id": revocation.id,
+        "actor": event.actor,
+        "outcome": event.outcome,
+        "request_id": event.request_id,
+        "detail": json.dumps(event.detail),
+    }
+    await connection.execute(SETTLE, parameters)
