@@ -35,7 +35,9 @@ from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.revocations import Revocations
+from ignition_broker.broker.row_repair import RowRepair
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
@@ -48,7 +50,7 @@ from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.proxy.upstream import Upstream
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.listen import GRANTS_CHANNEL, Listener
+from ignition_broker.storage.listen import API_KEYS_CHANNEL, REVOKED_KEYS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, api_key_pages, docs, errors, health, pages, sign_in, tokens
@@ -116,6 +118,7 @@ class Parts:
     notices: Notices
     refresher: Refresher
     revocations: Revocations
+    repair: Repair
 
 
 def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
@@ -150,6 +153,17 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     )
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
     revocations = Revocations(database, cipher, provider, clock)
+
+    def on_went_back(outcome: str) -> None:
+        metrics.database_went_back.labels(outcome).inc()
+
+    repair = Repair(
+        database,
+        RowRepair(database, cipher, clock, revocations, on_went_back),
+        cache,
+        clock,
+        remember_seconds=settings.broker_remember_answers,
+    )
     refresher = Refresher(
         database,
         cipher,
@@ -158,7 +172,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         cache,
         notices,
         clock,
-        Outcomes(database, cipher, revocations, clock, policy),
+        Outcomes(database, cipher, revocations, clock, policy, repair),
+        repair,
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     return Parts(
@@ -180,6 +195,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
             policy,
             clock,
             revocations,
+            repair,
             requested_scope=settings.ignition_scopes,
             expected_issuer=settings.ignition_issuer,
             standing=makers.standing,
@@ -192,6 +208,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         notices=notices,
         refresher=refresher,
         revocations=revocations,
+        repair=repair,
     )
 
 
@@ -203,6 +220,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     access, cache, hearing = parts.access, parts.cache, parts.hearing
     admin_key = settings.broker_admin_key
     metrics.cached_tokens.set_function(lambda: len(cache))
+    metrics.remembered_answers.set_function(lambda: len(parts.repair))
     metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
     journal = Journal(
         parts.database,
@@ -225,7 +243,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     endings = Endings(parts.database, clock, on_ending=metrics.grants_ending_soon.inc)
 
     def on_notice(channel: str, payload: str) -> None:
-        if channel != GRANTS_CHANNEL:
+        if channel == REVOKED_KEYS_CHANNEL:
+            name, created_at = payload.split(" ")
+            parts.repair.heard_revocation(name, int(created_at))
+            return
+        if channel == API_KEYS_CHANNEL:
             access.forget(payload)
             return
         tenant, version, status = payload.split(" ")
@@ -233,15 +255,24 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             cache.heard(tenant, int(version))
         else:
             cache.forget(tenant)
+        parts.repair.heard(tenant, int(version), GrantStatus(status))
         parts.notices.ring(tenant)
+
+    def on_proof(asked_at: float) -> None:
+        hearing.is_proved(asked_at)
+        parts.repair.feed_is_proved()
+
+    def on_lost() -> None:
+        hearing.ends()
+        parts.repair.feed_ended()
 
     listener = Listener(
         parts.database,
         clock,
         on_notice=on_notice,
         on_alive=hearing.begins,
-        on_proof=hearing.is_proved,
-        on_lost=hearing.ends,
+        on_proof=on_proof,
+        on_lost=on_lost,
     )
 
     upstream = _upstream(settings)
@@ -253,6 +284,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         gc.freeze()
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
+        repairing = asyncio.create_task(parts.repair.run())
         journaling = asyncio.create_task(journal.run())
         ending = asyncio.create_task(endings.run())
         revoking = asyncio.create_task(parts.revocations.run())
@@ -266,6 +298,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
                 settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
             )
             await _cancelled(listening)
+            await _cancelled(repairing)
             await _cancelled(journaling)
             await journal.close()
             await upstream.aclose()

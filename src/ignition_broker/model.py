@@ -19,6 +19,10 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _TENANT_RULE = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 
 
+LONG_AGO: Final = float("-inf")
+"""On the monotonic clock, of what has no moment."""
+
+
 class GrantStatus(StrEnum):
     CONNECTED = "connected"
     REAUTHORIZATION_REQUIRED = "reauthorization_required"
@@ -105,6 +109,8 @@ class Grant:
 
     ``issued`` is None once the tokens are forgotten.
     ``is_uncertain`` says that the refresh token went out once and no answer was stored.
+    ``issued_since``: when the tokens were asked for, on the monotonic clock. ``went_back`` says
+    that this process has seen a higher version.
     ``early_renewals`` counts the renewals that callers forced early, one close behind the other.
     ``refreshed_seconds_ago`` is None before the first refresh. ``is_renewable`` is False where it
     is known that there is no refresh token.
@@ -122,6 +128,8 @@ class Grant:
     early_renewals: int
     refreshed_seconds_ago: float | None
     is_renewable: bool = True
+    issued_since: float = LONG_AGO
+    went_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +151,8 @@ class Lease:
     was_uncertain: bool
     failures: int
     access_dies_at: float
+    connected_at: datetime | None = None
+    issued_since: float = LONG_AGO
     is_early: bool = False
 
 
@@ -159,6 +169,8 @@ class SealedLease:
     was_uncertain: bool
     failures: int
     access_dies_at: float
+    connected_at: datetime | None = None
+    issued_since: float = LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)

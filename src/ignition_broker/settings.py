@@ -170,6 +170,7 @@ class Settings(RotationSettings):
     broker_operations_port: int | None = Field(None, ge=1, le=65535)
     broker_refresh_lead: float = Field(300, ge=0)
     broker_keepalive: float = Field(86400, ge=0)
+    broker_remember_answers: float = Field(600, ge=0)
     broker_proxy_replay_limit: int = Field(1_048_576, ge=0)
     broker_proxy_timeout: float = Field(30, gt=0)
     broker_proxy_connect_timeout: float = Field(5, gt=0)

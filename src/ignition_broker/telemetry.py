@@ -133,6 +133,17 @@ class Metrics:
             "Grants without a refresh token whose end was announced, each once a token.",
             registry=self.registry,
         )
+        self.database_went_back = Counter(
+            "broker_database_went_back",
+            "Rows older than what this process had seen, and what was done to them.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.remembered_answers = Gauge(
+            "broker_remembered_answers",
+            "Answers of Ignition's kept, encrypted, for a database that goes back.",
+            registry=self.registry,
+        )
         self.is_listening = Gauge(
             "broker_listening", "1 while changes are heard of by LISTEN.", registry=self.registry
         )

@@ -21,7 +21,7 @@ from ignition_broker.broker.provider import AnswerLost, Renewed
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.want import Want
 from ignition_broker.model import Actor, IssuedToken, Lease
-from ignition_broker.storage import grants
+from ignition_broker.storage import grants, restoring
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import Stored
 from tests.model.promises import (
@@ -67,6 +67,7 @@ def store_only_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         return {} if row.lease_owner is not None else {"version": -1}
 
     _change(monkeypatch, grants.STORE_REFRESHED, stale)
+    _change(monkeypatch, restoring.RESTORE, stale)
 
 
 def lost_answer_taken_for_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,8 @@ def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def served(self: Outcomes, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken:
         self._storing = asyncio.create_task(store(self, lease, renewed, actor))  # type: ignore[attr-defined]
-        stored = Stored(lease.version + 1, self._clock.now())
+        now = self._clock.now()
+        stored = Stored(lease.version + 1, now, now, now)
         return issued_token(lease.tenant, renewed, lease.scope, stored)
 
     monkeypatch.setattr(Outcomes, "_renewed", served)

@@ -18,7 +18,9 @@ from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
 from ignition_broker.broker.provider import Provider, Registration
 from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.revocations import Revocations
+from ignition_broker.broker.row_repair import RowRepair
 from ignition_broker.broker.schedule import Schedule
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
@@ -32,6 +34,7 @@ TENANT = "acme"
 TIMEOUT_SECONDS = 2.0
 LEAD_SECONDS = 10.0
 KEEPALIVE_SECONDS = 600.0
+REMEMBER_SECONDS = 600.0
 SECRET = ClientSecret("secret")
 REGISTRATION = Registration(
     client_id="broker",
@@ -44,6 +47,10 @@ REGISTRATION = Registration(
     authenticate=client_secret_post("broker", SECRET),
     body_format="form",
 )
+
+
+def _nobody_counts(_outcome: str) -> None:
+    pass
 
 
 class NobodyCalls:
@@ -101,6 +108,10 @@ class Replica:
         )
         policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
         self.revocations = Revocations(self.database, cipher, self.provider, self.clock)
+        rows = RowRepair(self.database, cipher, self.clock, self.revocations, _nobody_counts)
+        self.repair = Repair(
+            self.database, rows, self.cache, self.clock, remember_seconds=REMEMBER_SECONDS
+        )
         self.refresher = Refresher(
             self.database,
             cipher,
@@ -109,7 +120,8 @@ class Replica:
             self.cache,
             self.notices,
             self.clock,
-            Outcomes(self.database, cipher, self.revocations, self.clock, policy),
+            Outcomes(self.database, cipher, self.revocations, self.clock, policy, self.repair),
+            self.repair,
             owner=self.owner,
         )
         self.issuer = Issuer(
@@ -157,6 +169,7 @@ class Replica:
                 self.cache.heard(tenant, version)
             else:
                 self.cache.forget(tenant)
+            self.repair.heard(tenant, version, GrantStatus(status))
             self.notices.ring(tenant)
 
         if self.is_alive and self.listens:

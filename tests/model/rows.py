@@ -25,6 +25,7 @@ class GrantRow:
     scope: str | None = None
     issued_at: float | None = None
     expires_at: float | None = None
+    connected_at: float | None = None
     lease_owner: str | None = None
     lease_until: float | None = None
     refresh_started_at: float | None = None
@@ -49,6 +50,7 @@ class GrantRows:
     tenants: set[str] = field(default_factory=set)
     rows: dict[str, GrantRow] = field(default_factory=dict)
     audit: list[tuple[str, str]] = field(default_factory=list)
+    disconnects: dict[str, list[float]] = field(default_factory=dict)
     started_at: float = -1e9
 
     def at_version(self, given: Given) -> GrantRow | None:

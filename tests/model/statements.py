@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from sqlalchemy import TextClause
 
-from ignition_broker.storage import grants
+from ignition_broker.storage import grants, restoring
 from tests.model.rows import Found, Given, GrantRow, GrantRows
 
 
@@ -40,6 +40,7 @@ def read(table: GrantRows, given: Given, now: float) -> Found:
         seen.expires_at = _moment(expires_at)
     # The simulated Ignition always gives a refresh token.
     seen.is_renewable = True
+    seen.issued_seconds_ago = None if row.issued_at is None else now - row.issued_at
     seen.lease_is_held = held_until is not None and held_until > now
     seen.is_uncertain = row.refresh_started_at is not None and not seen.lease_is_held
     due = row.next_refresh_at
@@ -75,8 +76,13 @@ def _claimed(table: GrantRows, row: GrantRow, given: Given, now: float) -> Simpl
     was_uncertain = row.refresh_started_at is not None
     row.lease_owner, row.refresh_started_at = given["owner"], now
     row.lease_until = now + given["lease"]
-    left = _at(row.expires_at) - now
-    return SimpleNamespace(**{**vars(row), "was_uncertain": was_uncertain, "seconds_left": left})
+    more = {
+        "was_uncertain": was_uncertain,
+        "seconds_left": _at(row.expires_at) - now,
+        "issued_seconds_ago": now - _at(row.issued_at),
+        "connected_at": _moment(_at(row.connected_at)),
+    }
+    return SimpleNamespace(**{**vars(row), **more})
 
 
 def store_refreshed(table: GrantRows, given: Given, now: float) -> Found:
@@ -88,17 +94,14 @@ def store_refreshed(table: GrantRows, given: Given, now: float) -> Found:
     row.early_renewals = (row.early_renewals if is_close else 0) + 1 if given["is_early"] else 0
     row.refreshed_at = now
     row.failures, row.last_error = given["failures"], given["last_error"]
-    row.next_refresh_at = None
-    if row.used_at is not None and row.used_at > now - 3 * given["lifetime"]:
-        row.next_refresh_at = now + given["renew_in"]
-    elif given["keepalive"] > 0:
-        row.next_refresh_at = now + given["keepalive"]
+    row.next_refresh_at = _when_due(row, given, now)
     return _changed(table, row, given)
 
 
 def store_connected(table: GrantRows, given: Given, now: float) -> Found:
     row = table.rows.setdefault(given["tenant"], GrantRow(given["tenant"], version=0))
     _take_tokens(row, given, now)
+    row.connected_at = now
     row.used_at, row.next_refresh_at = now, now + given["renew_in"]
     row.failures, row.last_error = 0, None
     row.early_renewals, row.refreshed_at = 0, None
@@ -118,7 +121,84 @@ def find_stored(table: GrantRows, given: Given, _now: float) -> Found:
     row = table.at_version(given)
     if row is None or row.access_token != given["access_token"]:
         return []
-    return [SimpleNamespace(version=row.version, expires_at=_moment(_at(row.expires_at)))]
+    return [_stored(row)]
+
+
+def restore(table: GrantRows, given: Given, now: float) -> Found:
+    row = table.rows.get(given["tenant"])
+    if row is None:
+        if given["tenant"] not in table.tenants:
+            return []
+        row = table.rows[given["tenant"]] = GrantRow(given["tenant"], version=0)
+        row.connected_at, row.used_at = _seconds(given["connected_at"]), now
+        error = "before this tenant was connected"
+    elif _is_behind(table, row, given):
+        error = f"version {row.version}"
+    else:
+        return []
+    found = row.version
+    _take_tokens(row, given, now)
+    row.version, row.connected_at = given["version"], _seconds(given["connected_at"])
+    row.refreshed_at, row.early_renewals = now - given["age"], 0
+    row.next_refresh_at, row.failures = now + given["renew_in"], 0
+    row.last_error = f"the database went back to {error}; version {row.version} was stored again"
+    (stored,) = _changed(table, row, given)
+    return [SimpleNamespace(**vars(stored), found=found)]
+
+
+def _is_behind(table: GrantRows, row: GrantRow, given: Given) -> bool:
+    ours, theirs = _seconds(given["connected_at"]), _at(row.connected_at)
+    is_same = theirs == ours and row.status != "disconnected"
+    was_ended = any(moment > ours for moment in table.disconnects.get(row.tenant_id, ()))
+    is_younger = (
+        given["issued_at"] is not None
+        and row.issued_at is not None
+        and row.issued_at >= _seconds(given["issued_at"])
+    )
+    return (
+        row.version < given["version"]
+        and not is_younger
+        and (is_same or (theirs < ours and not was_ended))
+    )
+
+
+def _when_due(row: GrantRow, given: Given, now: float) -> float | None:
+    if row.used_at is not None and row.used_at > now - 3 * given["lifetime"]:
+        return now + float(given["renew_in"])
+    return now + float(given["keepalive"]) if given["keepalive"] > 0 else None
+
+
+def states(table: GrantRows, given: Given, now: float) -> Found:
+    return [
+        SimpleNamespace(
+            tenant_id=row.tenant_id,
+            version=row.version,
+            status=row.status,
+            issued_seconds_ago=None if row.issued_at is None else now - row.issued_at,
+        )
+        for row in map(table.rows.get, given["tenants"])
+        if row is not None
+    ]
+
+
+def mark_behind(table: GrantRows, given: Given, now: float) -> Found:
+    row = table.at_version(given)
+    if row is None or row.status != "connected":
+        return []
+    is_free = row.lease_until is None or row.lease_until < now
+    said = (row.last_error or "").startswith("the database went back:")
+    if not is_free or (row.refresh_started_at is not None and said):
+        return []
+    row.lease_owner = row.lease_until = None
+    row.refresh_started_at = now if row.refresh_started_at is None else row.refresh_started_at
+    row.last_error = given["error"]
+    row.next_refresh_at = max(_at(row.expires_at), now + given["wait"])
+    return _changed(table, row, given)
+
+
+def hold(table: GrantRows, given: Given, _now: float) -> Found:
+    row = table.at_version(given)
+    return [] if row is None or row.status == "disconnected" else [SimpleNamespace(held=True)]
 
 
 def record_refusal(table: GrantRows, given: Given, _now: float) -> Found:
@@ -178,11 +258,13 @@ def disconnect(table: GrantRows, given: Given, now: float) -> Found:
         row.tenant_id,
         "disconnected",
         version=row.version + 1,
+        connected_at=row.connected_at,
         used_at=row.used_at,
         refreshed_at=row.refreshed_at,
         early_renewals=row.early_renewals,
     )
     table.rows[row.tenant_id] = forgotten
+    table.disconnects.setdefault(row.tenant_id, []).append(now)
     _changed(table, forgotten, given)
     return [forgotten_tokens]
 
@@ -206,14 +288,25 @@ def note_use(table: GrantRows, given: Given, now: float) -> Found:
 
 def _changed(table: GrantRows, row: GrantRow, given: Given) -> Found:
     table.audit.append((given["action"], given["outcome"]))
-    expires_at = None if row.expires_at is None else _moment(row.expires_at)
-    return [SimpleNamespace(version=row.version, expires_at=expires_at)]
+    return [_stored(row)]
+
+
+def _stored(row: GrantRow) -> SimpleNamespace:
+    moments = {
+        name: None if (at := getattr(row, name)) is None else _moment(at)
+        for name in ("expires_at", "connected_at", "issued_at")
+    }
+    return SimpleNamespace(version=row.version, **moments)
 
 
 def _at(moment: float | None) -> float:
     """Of a column that a connected grant always has."""
     assert moment is not None
     return moment
+
+
+def _seconds(moment: datetime) -> float:
+    return moment.timestamp()
 
 
 def _moment(seconds: float) -> datetime:
@@ -227,6 +320,11 @@ STATEMENTS: dict[TextClause, Callable[[GrantRows, Given, float], Found]] = {
     grants.STORE_REFRESHED: store_refreshed,
     grants.STORE_CONNECTED: store_connected,
     grants.FIND_STORED: find_stored,
+    restoring.RESTORE: restore,
+    restoring.OFFER: restore,
+    restoring.MARK_BEHIND: mark_behind,
+    restoring.STATES: states,
+    restoring.HOLD: hold,
     grants.RECORD_REFUSAL: record_refusal,
     grants.RECORD_NOT_USED: record_not_used,
     grants.RECORD_ANSWER_LOST: record_answer_lost,
@@ -238,6 +336,9 @@ STATEMENTS: dict[TextClause, Callable[[GrantRows, Given, float], Found]] = {
 NOTIFYING = {
     grants.STORE_REFRESHED,
     grants.STORE_CONNECTED,
+    restoring.RESTORE,
+    restoring.OFFER,
+    restoring.MARK_BEHIND,
     grants.RECORD_REFUSAL,
     grants.RECORD_NOT_USED,
     grants.RECORD_ANSWER_LOST,

@@ -9,7 +9,7 @@ CAPACITY = 200_000
 
 
 class TokenCache:
-    """Tenant to token; a newer version is never given up for an older one."""
+    """Tenant to token; a newer version is not given up for an older one."""
 
     def __init__(self, hearing: Hearing, capacity: int = CAPACITY) -> None:
         self._tokens: HeardValues[str, IssuedToken] = HeardValues(hearing, capacity)
@@ -22,9 +22,15 @@ class TokenCache:
         return len(self._tokens)
 
     def put(self, token: IssuedToken, mark: Mark) -> None:
-        held = self._tokens.get_unheard(token.tenant)
+        """Versions are compared within one epoch of the change feed alone: after a break of it the
+        database may have gone back, and what it says then is what counts."""
+        held = self._tokens.get_of_epoch(token.tenant, mark.epoch)
         if held is None or held.version <= token.version:
             self._tokens.put(token.tenant, token, mark)
+
+    def replace(self, token: IssuedToken, mark: Mark) -> None:
+        """Whatever version was held before: the row is known to have gone back."""
+        self._tokens.put(token.tenant, token, mark)
 
     def forget(self, tenant: str) -> None:
         """The tenant has no token that may be served."""

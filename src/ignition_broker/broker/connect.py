@@ -20,6 +20,8 @@ from ignition_broker.broker.errors import UnknownTenant
 from ignition_broker.broker.links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
+from ignition_broker.broker.remembered_answers import RememberedAnswer
+from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.second_visits import second_visit
 from ignition_broker.cipher import Cipher
@@ -64,6 +66,7 @@ class Connector:
         policy: RefreshPolicy,
         clock: Clock,
         revocations: Revocations,
+        repair: Repair,
         *,
         requested_scope: str,
         expected_issuer: str | None,
@@ -75,6 +78,7 @@ class Connector:
         self._policy = policy
         self._clock = clock
         self._revocations = revocations
+        self._repair = repair
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
         self._standing = standing
@@ -187,6 +191,9 @@ class Connector:
         )
         schedule = self._policy.schedule(sealed.lifetime_seconds, sealed.refresh_lifetime_seconds)
 
+        # Also of a try whose commit was not answered: the next one then finds it committed.
+        rows: list[grants.Stored] = []
+
         async def store() -> datetime | Objection:
             """When the access token ends, or why nothing was stored."""
             async with self._database.begin() as connection:
@@ -202,6 +209,7 @@ class Connector:
                 stored = await grants.store_connected(
                     connection, dance.tenant, sealed, schedule, event, age_seconds=age
                 )
+                rows.append(stored)
                 await callbacks.note_connected(
                     connection,
                     dance.state_hash,
@@ -219,6 +227,9 @@ class Connector:
         if not isinstance(outcome, datetime):
             await self._give_up(dance, answer.refresh_token or answer.access_token)
             raise await self._failed(dance, outcome.title, outcome.detail)
+        if rows:
+            answered = RememberedAnswer(rows[-1], sealed, schedule, renewed.requested_at)
+            self._repair.stored(dance.tenant, answered)
         if reason is None:
             log.info("tenant_connected", tenant=dance.tenant, renewable=sealed.has_refresh_token)
         else:

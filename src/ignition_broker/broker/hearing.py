@@ -85,6 +85,11 @@ class HeardValues(Generic[Key, Value]):
         held = self._held.get(key)
         return None if held is None else held[1]
 
+    def get_of_epoch(self, key: Key, epoch: int) -> Value | None:
+        """What was read or stored in that epoch of the change feed."""
+        held = self._held.get(key)
+        return None if held is None or held[0] != epoch else held[1]
+
     def mark(self) -> Mark:
         """To be taken before a row is read, and handed to `put` with what was read."""
         return Mark(self._hearing.epoch, self._drops)

@@ -26,6 +26,8 @@ from ignition_broker.broker.provider import (
     Rotated,
     Throttled,
 )
+from ignition_broker.broker.remembered_answers import RememberedAnswer
+from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.revocations import Revocations
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
@@ -97,12 +99,14 @@ class Outcomes:
         revocations: Revocations,
         clock: Clock,
         policy: RefreshPolicy,
+        repair: Repair,
     ) -> None:
         self._database = database
         self._cipher = cipher
         self._revocations = revocations
         self._clock = clock
         self._policy = policy
+        self._repair = repair
 
     async def record(self, lease: Lease, outcome: Outcome, actor: Actor) -> Settled:
         """Stores what came of using the lease's refresh token; what the callers are to get."""
@@ -155,9 +159,15 @@ class Outcomes:
 
         async def store(connection: Connection) -> grants.Stored | None:
             age = self._clock.monotonic() - renewed.requested_at
-            return await grants.store_refreshed(
-                connection, lease, sealed, schedule, event, age_seconds=age, error=error
-            ) or await grants.find_stored(connection, lease, sealed)
+            return (
+                await grants.store_refreshed(
+                    connection, lease, sealed, schedule, event, age_seconds=age, error=error
+                )
+                or await grants.find_stored(connection, lease, sealed)
+                or await self._repair.store_above(
+                    connection, lease, sealed, schedule, event, age_seconds=age
+                )
+            )
 
         stored: grants.Stored | None = await self._until_done(store)
         if stored is None:
@@ -166,6 +176,8 @@ class Outcomes:
             await self._until_done(lambda c: audit.append(c, overtaken))
             await self._revoke_if_unwanted(lease, renewed.answer.refresh_token, actor)
             return Overtaken()
+        answered = RememberedAnswer(stored, sealed, schedule, renewed.requested_at)
+        self._repair.stored(lease.tenant, answered)
         log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)
         if error is not None:
             return ProviderFault(f"{error}.", tenant=lease.tenant)
@@ -235,6 +247,9 @@ class Outcomes:
         if lease.was_uncertain:
             reason += "; the answer to an earlier refresh had been lost"
         event = _event("refused", lease, actor, reason=reason)
+        if await self._repair.outlives_refusal(lease):
+            log.warning("refusal_overtaken", tenant=lease.tenant, version=lease.version)
+            return Overtaken()
         if await self._until_done(lambda c: grants.record_refusal(c, lease, reason, event)):
             log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
         return Overtaken()

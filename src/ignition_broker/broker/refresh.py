@@ -29,6 +29,7 @@ from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
 from ignition_broker.broker.provider import Provider
+from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.want import (
     Want,
     is_early,
@@ -70,6 +71,7 @@ class Refresher:
         notices: Notices,
         clock: Clock,
         outcomes: Outcomes,
+        repair: Repair,
         *,
         owner: str,
     ) -> None:
@@ -81,6 +83,7 @@ class Refresher:
         self._notices = notices
         self._clock = clock
         self._outcomes = outcomes
+        self._repair = repair
         self._owner = owner
         self._leases = itertools.count(1)
         self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
@@ -150,6 +153,11 @@ class Refresher:
             await self._notices.wait(tenant, POLL_SECONDS)
         raise ProviderUnavailable("Another replica's refresh did not end.", tenant=tenant)
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether nothing is to be renewed ahead of its time: the database may have gone back."""
+        return self._repair.is_settling
+
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
         """The connected grant as it is stored; raises where there is none.
 
@@ -160,10 +168,12 @@ class Refresher:
 
     async def _read(self, tenant: str) -> tuple[Grant, IssuedToken]:
         mark = self._cache.mark()
-        asked_at = self._clock.monotonic()
         try:
-            grant = await self._database.once(
-                lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
+            grant = await self._repair.read(
+                tenant,
+                lambda asked_at: self._database.once(
+                    lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
+                ),
             )
         except StorageError as error:
             raise Unavailable("The database can't be used just now.", tenant=tenant) from error
@@ -171,7 +181,7 @@ class Refresher:
             # A change was heard of meanwhile, and nobody knows which of the two came first.
             return await self._read(tenant)
         if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
-            self._cache.put(grant.issued, mark)
+            (self._cache.replace if grant.went_back else self._cache.put)(grant.issued, mark)
             return grant, grant.issued
         self._cache.forget(tenant)
         if grant is None:
@@ -238,6 +248,12 @@ class Refresher:
 
     async def use(self, lease: Lease, actor: Actor = SYSTEM) -> IssuedToken:
         """Asks Ignition with a lease that was claimed, and stores what it says."""
+        if self._repair.is_behind(lease):
+            self._breaker.release()
+            await self._outcomes.given_back(lease)
+            await self._repair.check(lease.tenant)
+            text = "The database went back, and what is newer may yet be stored again."
+            raise ProviderUnavailable(text, tenant=lease.tenant)
         if self._clock.monotonic() > lease.use_before:
             self._breaker.release()
             await self._outcomes.given_back(lease)

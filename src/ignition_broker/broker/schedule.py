@@ -98,7 +98,7 @@ class Schedule:
         more may be due."""
         if len(self._under_way) >= CONCURRENCY:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-        if self._breaker.pause() is not None:
+        if self._refresher.is_settling or self._breaker.pause() is not None:
             return False
         limit = 1 if self._breaker.is_open else CONCURRENCY - len(self._under_way)
         asked_at = self._clock.monotonic()

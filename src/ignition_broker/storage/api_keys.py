@@ -8,7 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import text
 
-from ignition_broker.model import ApiKey, Caller, Scope
+from ignition_broker.model import ApiKey, AuditEvent, Caller, Scope
+from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import Connection, Row
 from ignition_broker.storage.key_predecessors import FORGET
 
@@ -52,7 +53,28 @@ LIST = text("""
 REVOKE = text("""
     WITH revoked AS (
         UPDATE api_keys SET revoked_at = now() WHERE name = :name AND revoked_at IS NULL
-        RETURNING name
+        RETURNING name, created_at
+    )
+    SELECT name, pg_notify('api_keys', name),
+        pg_notify('revoked_api_keys', name || ' ' || CAST(extract(epoch FROM created_at) * 1000000
+            AS bigint))
+    FROM revoked
+""")
+
+# A key's name may be given again, so it is known by when it was made. Those of its name that are
+# older were revoked before.
+REVOKE_AGAIN = text("""
+    WITH forgotten AS (
+        SELECT name FROM api_keys
+        WHERE name = :name AND revoked_at IS NULL
+          AND CAST(extract(epoch FROM created_at) * 1000000 AS bigint) <= :created_at
+        FOR UPDATE SKIP LOCKED
+    ), revoked AS (
+        UPDATE api_keys SET revoked_at = now() FROM forgotten
+        WHERE api_keys.name = forgotten.name RETURNING api_keys.name
+    ), audited AS (
+        INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+        SELECT :tenant, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM revoked
     )
     SELECT name, pg_notify('api_keys', name) FROM revoked
 """)
@@ -148,6 +170,15 @@ async def list_all(connection: Connection) -> list[ApiKey]:
 async def revoke(connection: Connection, name: str) -> bool:
     """Whether there was a live key of that name; every replica is told."""
     return (await connection.execute(REVOKE, {"name": name})).one_or_none() is not None
+
+
+async def revoke_again(
+    connection: Connection, name: str, event: AuditEvent, *, created_at: int
+) -> bool:
+    """Of a revocation that the database has forgotten; whether it had. ``created_at``: when the
+    revoked key was made, in microseconds since 1970."""
+    given = {"name": name, "created_at": created_at, **audit_parameters(event)}
+    return (await connection.execute(REVOKE_AGAIN, given)).one_or_none() is not None
 
 
 async def lock(connection: Connection, name: str) -> LockedKey | None:

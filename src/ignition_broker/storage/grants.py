@@ -15,7 +15,15 @@ import structlog
 from sqlalchemy import TextClause, text
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced, Unreadable
-from ignition_broker.model import AuditEvent, Grant, GrantStatus, IssuedToken, Lease, SealedLease
+from ignition_broker.model import (
+    LONG_AGO,
+    AuditEvent,
+    Grant,
+    GrantStatus,
+    IssuedToken,
+    Lease,
+    SealedLease,
+)
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import append, audit_parameters, move_event
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection, Row
@@ -42,6 +50,7 @@ _COLUMNS = f"""
     extract(epoch FROM now() - refreshed_at)::float8 AS refreshed_seconds_ago,
     extract(epoch FROM expires_at - issued_at)::float8 AS lifetime_seconds,
     extract(epoch FROM expires_at - now())::float8 AS seconds_left,
+    extract(epoch FROM now() - issued_at)::float8 AS issued_seconds_ago,
     coalesce(lease_until > now(), false) AS lease_is_held,
     refresh_started_at IS NOT NULL AND coalesce(lease_until <= now(), true) AS is_uncertain,
     greatest(0, extract(epoch FROM next_refresh_at - now()))::float8 AS retry_in_seconds
@@ -62,7 +71,9 @@ _LEASE_IS_FREE = f"""
 _CLAIMED = """
     RETURNING grants.tenant_id, grants.version, grants.lease_owner, grants.refresh_token,
         grants.scope, grants.failures, before.refresh_started_at IS NOT NULL AS was_uncertain,
-        extract(epoch FROM grants.expires_at - now())::float8 AS seconds_left
+        extract(epoch FROM grants.expires_at - now())::float8 AS seconds_left,
+        grants.connected_at, extract(epoch FROM now() - grants.issued_at)::float8
+            AS issued_seconds_ago
 """
 
 # Whoever had this lease was killed, or stopped for longer than it: nobody knows what Ignition did.
@@ -136,10 +147,12 @@ _REFRESH_TOKEN_EXPIRES_AT = """
     END
 """
 
-_AGE = """
+AGE = """
     issued_at = now() - make_interval(secs => :age),
     expires_at = now() + make_interval(secs => :left)
 """
+
+RETURNED = "grants.tenant_id, grants.version, expires_at, connected_at, issued_at"
 
 # Early renewals that follow one another closely add up; any other begins the count anew.
 _EARLY_RENEWALS = """
@@ -156,15 +169,15 @@ STORE_REFRESHED = text(f"""
             early_renewals = {_EARLY_RENEWALS},
             refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
             key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
-            {_AGE}, refreshed_at = now(),
+            {AGE}, refreshed_at = now(),
             version = version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
             refresh_token_expires_at = {_REFRESH_TOKEN_EXPIRES_AT},
             next_refresh_at = {_WHEN_DUE}
         WHERE tenant_id = :tenant AND version = :version AND {LOCK_BRIEFLY}
-        RETURNING tenant_id, version, status, expires_at
+        RETURNING {RETURNED}, status
     ), audited AS ({_AUDIT})
-    SELECT version, expires_at, {_NOTIFY} FROM changed
+    SELECT version, expires_at, connected_at, issued_at, {_NOTIFY} FROM changed
 """)  # noqa: S608
 
 STORE_CONNECTED = text(f"""
@@ -188,13 +201,13 @@ STORE_CONNECTED = text(f"""
             version = grants.version + 1, lease_owner = NULL, lease_until = NULL,
             refresh_started_at = NULL, next_refresh_at = excluded.next_refresh_at,
             failures = 0, last_error = NULL, early_renewals = 0
-        RETURNING tenant_id, version, status, expires_at
+        RETURNING {RETURNED}, status
     ), audited AS ({_AUDIT})
-    SELECT version, expires_at, {_NOTIFY} FROM changed
+    SELECT version, expires_at, connected_at, issued_at, {_NOTIFY} FROM changed
 """)  # noqa: S608
 
 FIND_STORED = text("""
-    SELECT version, expires_at FROM grants
+    SELECT version, expires_at, connected_at, issued_at FROM grants
     WHERE tenant_id = :tenant AND version = :version AND access_token = :access_token
 """)
 
@@ -331,8 +344,17 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
+    """What a statement left in the row. ``connected_at`` and ``issued_at``, when the tokens were
+    asked for, are on the database's clock."""
+
     version: int
     expires_at: datetime
+    connected_at: datetime
+    issued_at: datetime
+
+    @classmethod
+    def of(cls, row: Row) -> Stored:
+        return cls(row.version, row.expires_at, row.connected_at, row.issued_at)
 
 
 async def read(
@@ -401,6 +423,8 @@ def opened(cipher: Cipher, lease: SealedLease) -> Lease:
         was_uncertain=lease.was_uncertain,
         failures=lease.failures,
         access_dies_at=lease.access_dies_at,
+        connected_at=lease.connected_at,
+        issued_since=lease.issued_since,
     )
 
 
@@ -442,11 +466,11 @@ async def store_refreshed(
         "keepalive": schedule.keepalive_seconds,
         "rotated": sealed.is_rotated,
         "renew_refresh_token_in": _left(schedule.before_lapse_seconds, age_seconds),
-        **_sealed_parameters(lease.tenant, sealed, schedule, age_seconds),
+        **sealed_parameters(lease.tenant, sealed, schedule, age_seconds),
         **audit_parameters(event),
     }
     row = (await connection.execute(STORE_REFRESHED, parameters)).one_or_none()
-    return None if row is None else Stored(row.version, row.expires_at)
+    return None if row is None else Stored.of(row)
 
 
 async def store_connected(
@@ -458,19 +482,13 @@ async def store_connected(
     *,
     age_seconds: float,
 ) -> Stored:
-    due_after = schedule.renew_after_seconds
-    if schedule.before_lapse_seconds is not None:
-        due_after = min(due_after, schedule.before_lapse_seconds)
     parameters = {
-        **_sealed_parameters(tenant, sealed, schedule, age_seconds),
+        **sealed_parameters(tenant, sealed, schedule, age_seconds),
         **audit_parameters(event),
-        "empty_refresh_token": (
-            None if sealed.has_refresh_token else ciphertext_end(sealed.refresh_token)
-        ),
-        "renew_in": _left(due_after, age_seconds) if sealed.has_refresh_token else None,
+        **first_due(sealed, schedule, age_seconds),
     }
     row = (await connection.execute(STORE_CONNECTED, parameters)).one()
-    return Stored(row.version, row.expires_at)
+    return Stored.of(row)
 
 
 async def find_stored(connection: Connection, lease: Lease, sealed: SealedTokens) -> Stored | None:
@@ -481,7 +499,7 @@ async def find_stored(connection: Connection, lease: Lease, sealed: SealedTokens
         "access_token": sealed.access_token,
     }
     row = (await connection.execute(FIND_STORED, parameters)).one_or_none()
-    return None if row is None else Stored(row.version, row.expires_at)
+    return None if row is None else Stored.of(row)
 
 
 async def record_refusal(
@@ -596,7 +614,7 @@ async def _recorded(
     return (await connection.execute(statement, parameters)).one_or_none() is not None
 
 
-def _sealed_parameters(
+def sealed_parameters(
     tenant: str, sealed: SealedTokens, schedule: Schedule, age_seconds: float
 ) -> dict[str, object]:
     return {
@@ -611,6 +629,18 @@ def _sealed_parameters(
         "left": sealed.lifetime_seconds - age_seconds,
         "renew_in": _left(schedule.renew_after_seconds, age_seconds),
         "refresh_left": _left(sealed.refresh_lifetime_seconds, age_seconds),
+    }
+
+
+def first_due(sealed: SealedTokens, schedule: Schedule, age_seconds: float) -> dict[str, object]:
+    """For tokens whose next renewal does not depend on what the row was before."""
+    due_after = schedule.renew_after_seconds
+    if schedule.before_lapse_seconds is not None:
+        due_after = min(due_after, schedule.before_lapse_seconds)
+    has_one = sealed.has_refresh_token
+    return {
+        "empty_refresh_token": None if has_one else ciphertext_end(sealed.refresh_token),
+        "renew_in": _left(due_after, age_seconds) if has_one else None,
     }
 
 
@@ -656,6 +686,9 @@ def _grant(cipher: Cipher, row: Row, tenant: str, asked_at: float) -> Grant:
         retry_in_seconds=row.retry_in_seconds or 0.0,
         failures=row.failures,
         last_error=row.last_error,
+        issued_since=LONG_AGO
+        if row.issued_seconds_ago is None
+        else asked_at - row.issued_seconds_ago,
         early_renewals=row.early_renewals,
         refreshed_seconds_ago=row.refreshed_seconds_ago,
         is_renewable=row.is_renewable,
@@ -673,4 +706,6 @@ def _sealed_lease(row: Row, asked_at: float, use_before: float) -> SealedLease:
         was_uncertain=row.was_uncertain,
         failures=row.failures,
         access_dies_at=asked_at + row.seconds_left,
+        connected_at=row.connected_at,
+        issued_since=asked_at - row.issued_seconds_ago,
     )

@@ -19,6 +19,8 @@ from ignition_broker.storage.errors import StorageError, translated
 
 GRANTS_CHANNEL = "grants"
 API_KEYS_CHANNEL = "api_keys"
+REVOKED_KEYS_CHANNEL = "revoked_api_keys"
+"""Beside `API_KEYS_CHANNEL`, which the release before reads as a bare name."""
 APPLICATION_NAME = "ignition-broker listen"
 HEARTBEAT_SECONDS = 0.3
 HEARTBEAT_TIMEOUT_SECONDS = 2.0
@@ -41,7 +43,7 @@ async def count_listeners(connection: Connection) -> int:
 
 
 class Listener:
-    """Hears both channels and says when it is deaf.
+    """Hears the channels and says when it is deaf.
 
     It counts as hearing once a notification of its own, sent by another connection while this one
     was idle, has come back: Postgres delivers them in the order of their commits. A round trip on
@@ -107,6 +109,7 @@ class Listener:
 
         await connection.add_listener(GRANTS_CHANNEL, heard)
         await connection.add_listener(API_KEYS_CHANNEL, heard)
+        await connection.add_listener(REVOKED_KEYS_CHANNEL, heard)
         await connection.add_listener(echo.channel, echo.heard)
         if ended.is_set():
             return

@@ -1,0 +1,141 @@
+"""What this process knows that a database which went back does not: versions, and sealed answers.
+
+Both are bounded. Answers are kept as they went into the row, encrypted; nothing here can be read
+without the keys.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from ignition_broker.clock import Clock
+from ignition_broker.model import GrantStatus
+from ignition_broker.storage.grants import Schedule, SealedTokens, Stored
+
+MOST_VERSIONS = 100_000
+MOST_ANSWERS = 50_000
+MOST_BYTES = 64 * 1024 * 1024
+MOST_REVOCATIONS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVersion:
+    """``seen_at``: when it was there, on the monotonic clock."""
+
+    version: int
+    status: GrantStatus
+    seen_at: float
+
+    def is_ahead_of(self, version: int, issued_since: float) -> bool:
+        """Whether a row is older than this, so that the database went back.
+
+        A lower version alone does not say so: after it went back, tokens are renewed and tenants
+        connected under versions that were there before. Those are younger than what was seen.
+        """
+        return version < self.version and issued_since < self.seen_at
+
+
+class KnownVersions:
+    """The newest version of each tenant's grant that this process has seen or heard of."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, KnownVersion] = OrderedDict()
+
+    def of(self, tenant: str) -> KnownVersion | None:
+        return self._known.get(tenant)
+
+    def note(self, tenant: str, version: int, status: GrantStatus, *, seen_at: float) -> None:
+        """What is there now, whatever was before."""
+        self._known[tenant] = KnownVersion(version, status, seen_at)
+        self._known.move_to_end(tenant)
+        if len(self._known) > MOST_VERSIONS:
+            self._known.popitem(last=False)
+
+    def disconnected_since(self, moment: float) -> Iterator[str]:
+        """Tenants whose disconnect this process has seen since ``moment``."""
+        for tenant in reversed(self._known):
+            known = self._known[tenant]
+            if known.seen_at < moment:
+                return
+            if known.status is GrantStatus.DISCONNECTED:
+                yield tenant
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedAnswer:
+    """Ignition's answer as this process stored it. ``requested_at``: on the monotonic clock."""
+
+    stored: Stored
+    sealed: SealedTokens = field(repr=False)
+    schedule: Schedule
+    requested_at: float
+
+    @property
+    def size(self) -> int:
+        return len(self.sealed.access_token) + len(self.sealed.refresh_token)
+
+
+class RememberedAnswers:
+    """The newest of each tenant, for ``seconds``; 0: none is kept."""
+
+    def __init__(self, clock: Clock, *, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._answers: OrderedDict[str, tuple[float, RememberedAnswer]] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def remember(self, tenant: str, answer: RememberedAnswer) -> None:
+        self.forget(tenant)
+        if self._seconds:
+            self._answers[tenant] = (self._clock.monotonic() + self._seconds, answer)
+            self._bytes += answer.size
+            self._drop_oldest()
+
+    def of(self, tenant: str) -> RememberedAnswer | None:
+        self._drop_oldest()
+        found = self._answers.get(tenant)
+        return None if found is None else found[1]
+
+    def forget(self, tenant: str) -> None:
+        found = self._answers.pop(tenant, None)
+        if found is not None:
+            self._bytes -= found[1].size
+
+    def tenants(self) -> Sequence[str]:
+        """Those of which an answer is kept."""
+        self._drop_oldest()
+        return list(self._answers)
+
+    def _drop_oldest(self) -> None:
+        now = self._clock.monotonic()
+        while self._answers:
+            tenant, (until, _answer) = next(iter(self._answers.items()))
+            is_too_much = len(self._answers) > MOST_ANSWERS or self._bytes > MOST_BYTES
+            if until > now and not is_too_much:
+                return
+            self.forget(tenant)
+
+
+class RememberedRevocations:
+    """API keys whose revocation was heard of within ``seconds``, by name; and when each was made,
+    in microseconds since 1970."""
+
+    def __init__(self, clock: Clock, *, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._revoked: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def remember(self, name: str, created_at: int) -> None:
+        self._revoked[name] = (self._clock.monotonic() + self._seconds, created_at)
+        self._revoked.move_to_end(name)
+        if len(self._revoked) > MOST_REVOCATIONS:
+            self._revoked.popitem(last=False)
+
+    def all(self) -> Sequence[tuple[str, int]]:
+        now = self._clock.monotonic()
+        return [(name, made) for name, (until, made) in self._revoked.items() if until > now]

@@ -1,0 +1,240 @@
+"""Rows of a database that went back: found, marked, and given what a process still holds.
+
+A failover to a standby that lost the last seconds, or a restored dump, leaves rows that are older
+than what this process has seen. What it stored itself it can store again, as long as nothing newer
+has been stored since. Statements over rows of many tenants only read; each write is one row, and
+with ``SKIP LOCKED`` waits for nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+
+from ignition_broker.model import AuditEvent, Grant, GrantStatus
+from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
+from ignition_broker.storage.grants import (
+    AGE,
+    RETURNED,
+    Schedule,
+    SealedTokens,
+    Stored,
+    first_due,
+    sealed_parameters,
+)
+
+STATES = text("""
+    SELECT tenant_id, version, status,
+        extract(epoch FROM now() - issued_at)::float8 AS issued_seconds_ago
+    FROM grants WHERE tenant_id = ANY(:tenants)
+""")
+
+_AUDIT = """
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+    SELECT tenant_id, :actor, :action, :outcome, :request_id,
+        CAST(:detail AS jsonb) || jsonb_build_object('found_version', found)
+    FROM changed
+"""
+
+_NOTIFY = "pg_notify('grants', concat_ws(' ', tenant_id, version, status))"
+
+_COLUMNS = """
+    tenant_id, status, access_token, refresh_token, token_type, scope, key_fingerprint,
+    fingerprinted, empty_refresh_token, refresh_token_expires_at, issued_at, expires_at,
+    connected_at, refreshed_at, used_at, version, last_error, next_refresh_at
+"""
+
+# An older connection gives way to a newer one, but not where it was ended after that: a disconnect
+# counts from then on, whatever a replica remembers. `tenants` has a row for whoever may be stored
+# at all, so nothing is put into a database that was emptied on purpose.
+_RESTORE = """
+    WITH behind AS (
+        SELECT tenant_id, version AS found FROM grants
+        WHERE tenant_id = :tenant AND version < :version AND {briefly}
+          AND (CAST(:issued_at AS timestamptz) IS NULL OR issued_at IS NULL
+               OR issued_at < :issued_at)
+          AND (connected_at = :connected_at AND status <> 'disconnected'
+               OR connected_at < :connected_at AND NOT EXISTS (
+                   SELECT FROM audit_events WHERE audit_events.tenant_id = :tenant
+                     AND (action = 'disconnect' OR outcome = 'disconnected_again')
+                     AND at > :connected_at))
+        FOR UPDATE {lock}
+    ), updated AS (
+        UPDATE grants SET status = 'connected', access_token = :access_token,
+            refresh_token = :refresh_token, token_type = :token_type, scope = :scope,
+            key_fingerprint = :key_fingerprint, fingerprinted = :fingerprinted,
+            empty_refresh_token = :empty_refresh_token,
+            refresh_token_expires_at = coalesce(
+                now() + make_interval(secs => :refresh_left),
+                CASE WHEN NOT :rotated THEN refresh_token_expires_at END),
+            {age}, connected_at = :connected_at,
+            refreshed_at = now() - make_interval(secs => :age), early_renewals = 0,
+            version = :version, lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = NULL, failures = 0,
+            last_error = 'the database went back to version ' || behind.found
+                || '; version ' || CAST(:version AS bigint) || ' was stored again',
+            next_refresh_at = now() + make_interval(secs => :renew_in)
+        FROM behind WHERE grants.tenant_id = behind.tenant_id
+        RETURNING {returned}, grants.status, behind.found
+    ), inserted AS (
+        INSERT INTO grants ({columns})
+        SELECT id, 'connected', :access_token, :refresh_token, :token_type, :scope,
+            :key_fingerprint, :fingerprinted, :empty_refresh_token,
+            now() + make_interval(secs => :refresh_left), now() - make_interval(secs => :age),
+            now() + make_interval(secs => :left), :connected_at,
+            now() - make_interval(secs => :age), now(), :version,
+            'the database went back to before this tenant was connected; version '
+                || CAST(:version AS bigint) || ' was stored again',
+            now() + make_interval(secs => :renew_in)
+        FROM tenants WHERE id = :tenant
+          AND NOT EXISTS (SELECT FROM grants WHERE tenant_id = :tenant)
+        ON CONFLICT DO NOTHING
+        RETURNING {returned}, grants.status, CAST(0 AS bigint) AS found
+    ), changed AS (
+        SELECT * FROM updated UNION ALL SELECT * FROM inserted
+    ), audited AS ({audit})
+    SELECT version, expires_at, connected_at, issued_at, found, {notify} FROM changed
+"""
+
+_PARTS = {
+    "age": AGE,
+    "returned": RETURNED,
+    "columns": _COLUMNS,
+    "audit": _AUDIT,
+    "notify": _NOTIFY,
+}
+
+# What Ignition has just answered is tried until it is stored; what is remembered is offered again.
+RESTORE = text(_RESTORE.format(briefly=LOCK_BRIEFLY, lock="", **_PARTS))
+OFFER = text(_RESTORE.format(briefly="true", lock="SKIP LOCKED", **_PARTS))
+
+# As after a lost answer: the refresh token may be spent, so it waits for the access token's end.
+# Of several replicas that know better, the first one marks the row.
+MARK_BEHIND = text(f"""
+    WITH behind AS (
+        SELECT tenant_id FROM grants
+        WHERE tenant_id = :tenant AND version = :version AND status = 'connected'
+          AND (lease_until IS NULL OR lease_until < now())
+          AND (refresh_started_at IS NULL OR last_error IS NULL
+               OR last_error NOT LIKE 'the database went back:%')
+        FOR UPDATE SKIP LOCKED
+    ), changed AS (
+        UPDATE grants SET lease_owner = NULL, lease_until = NULL,
+            refresh_started_at = coalesce(refresh_started_at, now()), last_error = :error,
+            next_refresh_at = greatest(expires_at, now() + make_interval(secs => :wait))
+        FROM behind WHERE grants.tenant_id = behind.tenant_id
+        RETURNING grants.tenant_id, version, status, version AS found
+    ), audited AS ({_AUDIT})
+    SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608  # constants of this package alone
+
+HOLD = text("""
+    SELECT tenant_id FROM grants
+    WHERE tenant_id = :tenant AND version = :version AND status <> 'disconnected'
+    FOR UPDATE SKIP LOCKED
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RowState:
+    """Which version a grant's row holds; ``issued_since``: when its tokens were asked for, on this
+    process's monotonic clock."""
+
+    version: int
+    status: GrantStatus
+    issued_since: float
+
+    @classmethod
+    def of(cls, grant: Grant) -> RowState:
+        return cls(grant.version, grant.status, grant.issued_since)
+
+
+NO_ROW = RowState(0, GrantStatus.DISCONNECTED, float("-inf"))
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """``found_version``: what the row held until then; 0: there was none."""
+
+    stored: Stored
+    found_version: int
+
+
+async def states(
+    connection: Connection, tenants: Sequence[str], *, asked_at: float
+) -> Mapping[str, RowState]:
+    """Of those tenants that have a row. ``asked_at``: now, on the monotonic clock."""
+    return {
+        row.tenant_id: RowState(
+            row.version,
+            GrantStatus(row.status),
+            float("-inf") if row.issued_seconds_ago is None else asked_at - row.issued_seconds_ago,
+        )
+        for row in await connection.execute(STATES, {"tenants": list(tenants)})
+    }
+
+
+async def restore(
+    connection: Connection,
+    tenant: str,
+    sealed: SealedTokens,
+    schedule: Schedule,
+    event: AuditEvent,
+    *,
+    version: int,
+    connected_at: datetime | None,
+    age_seconds: float,
+    issued_at: datetime | None,
+) -> Restored | None:
+    """Stores tokens as ``version`` over a row that is behind; None where none is.
+
+    ``issued_at``: the row is left alone if its own tokens are younger. None is for what Ignition
+    has just answered, which is younger than any: that waits for a locked row, everything else
+    leaves it for the next time.
+    """
+    parameters = {
+        "version": version,
+        "connected_at": connected_at,
+        "issued_at": issued_at,
+        "rotated": sealed.is_rotated,
+        **sealed_parameters(tenant, sealed, schedule, age_seconds),
+        **first_due(sealed, schedule, age_seconds),
+        **audit_parameters(event),
+    }
+    statement = RESTORE if issued_at is None else OFFER
+    row = (await connection.execute(statement, parameters)).one_or_none()
+    return None if row is None else Restored(Stored.of(row), row.found)
+
+
+async def mark_behind(
+    connection: Connection,
+    tenant: str,
+    event: AuditEvent,
+    *,
+    version: int,
+    error: str,
+    wait_seconds: float,
+) -> bool:
+    """The row holds ``version``, and a newer one is known of. Whether it was marked: not where
+    it has changed or is marked, or somebody has its lease or a lock on it.
+
+    ``error`` begins with ``the database went back:``.
+    """
+    parameters = {
+        "version": version,
+        "error": error,
+        "wait": wait_seconds,
+        **audit_parameters(event),
+    }
+    return (await connection.execute(MARK_BEHIND, parameters)).one_or_none() is not None
+
+
+async def hold(connection: Connection, tenant: str, *, version: int) -> bool:
+    """Keeps a row that still holds ``version``, and is not disconnected, until the transaction
+    ends; whether it could without waiting."""
+    given = {"tenant": tenant, "version": version}
+    return (await connection.execute(HOLD, given)).one_or_none() is not None
