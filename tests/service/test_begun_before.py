@@ -209,6 +209,53 @@ def test_of_two_sign_ins_at_once_one_connects(stage):
     assert stage.grant("contested") == "connected|1"
 
 
+def waiting_call(stage: Stage, tenant: str, key: str, method: str, path: str, **more):
+    """The answer to a call that waits for Ignition when its key is revoked."""
+    stage.broker.connect(tenant)
+    stage.sql(f"UPDATE grants SET expires_at = now() WHERE tenant_id = '{tenant}'")
+    stage.fake.fail("token", 1, delay_seconds=1.2)
+    asked = stage.fake.counters()["token_requests"]
+    with stage.broker.client(key) as caller, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(caller.request, method, path, **more)
+        wait_until(lambda: stage.fake.counters()["token_requests"] > asked, what="the renewal")
+        stage.end("revoked")
+        assert not answer.done()
+        return answer.result()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/token/waiting"),
+        ("POST", "/token/waiting/refresh"),
+        ("GET", "/forward-auth/waiting"),
+    ],
+)
+def test_a_key_that_is_revoked_while_its_call_waits_is_given_no_token(stage, key, method, path):
+    answer = waiting_call(stage, "waiting", key, method, path)
+    assert answer.status_code == 401, answer.text
+    assert "access_token" not in answer.text
+    assert "broker-token-sha256" not in answer.headers
+    wait_until(lambda: "connected" in stage.grant("waiting"), what="the renewal's end")
+    assert status_of(stage.broker, "waiting") == "connected", "what was renewed is stored"
+
+
+def test_a_renewal_whose_body_comes_after_the_key_s_end_is_not_done(stage, key):
+    stage.broker.connect("slow-body")
+    before = stage.fake.counters()["token_requests"]
+    body = b'{"rejected_token_sha256": "' + b"0" * 64 + b'"}'
+
+    def slowly():
+        yield body[:5]
+        stage.end("revoked")
+        yield body[5:]
+
+    with stage.broker.client(key) as caller:
+        answer = caller.post("/token/slow-body/refresh", content=slowly())
+    assert answer.status_code == 401, answer.text
+    assert stage.fake.counters()["token_requests"] == before
+
+
 def test_links_are_listed_and_revoked(stage, key):
     used, revoked, open_one = (stage.link("listed", key) for _ in range(3))
     with stage.broker.client() as admin:

@@ -19,7 +19,7 @@ from ignition_broker.broker.errors import (
     Unauthenticated,
     Unavailable,
 )
-from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing
+from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing, Mark
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope
@@ -40,6 +40,7 @@ USE_NOTED_EVERY_SECONDS = 60.0
 REFUSED_FOR_SECONDS = 60.0
 JWT_REFUSED_FOR_SECONDS = 3.0
 NO_ISSUERS = "This broker trusts no issuer of JWTs; an operator sets BROKER_JWT_ISSUERS."
+ENDED_KEY = "This API key has expired, or was replaced by its successor."
 UNKNOWN_KEY = "This API key is unknown or was revoked."
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -77,6 +78,20 @@ class Access:
     def forget(self, name: str) -> None:
         """The key of that name was revoked."""
         self._callers.drop_where(lambda caller: caller.name == name)
+
+    def mark(self) -> Mark:
+        """To be taken when a caller was told who it is, ahead of a wait; for `confirm`."""
+        return self._callers.mark()
+
+    async def confirm(self, caller: Caller, mark: Mark) -> None:
+        """After a wait: raises `Unauthenticated` where the key was revoked or ended meanwhile.
+
+        Asks the database only where a change of some key was heard of since ``mark``.
+        """
+        if caller.is_expired(self._clock.monotonic()):
+            raise Unauthenticated(ENDED_KEY, key=caller.name)
+        if caller.key_hash and self._callers.was_dropped(caller.key_hash, mark):
+            await self.authenticate_hash(caller.key_hash)
 
     def held(self, key: bytes) -> Caller | None:
         """The caller, if memory can tell without asking the database."""
@@ -125,9 +140,7 @@ class Access:
         if caller is None or not is_same_secret(caller.key_hash, hashed):
             raise Unauthenticated(UNKNOWN_KEY)
         if caller.is_expired(self._clock.monotonic()):
-            raise Unauthenticated(
-                "This API key has expired, or was replaced by its successor.", key=caller.name
-            )
+            raise Unauthenticated(ENDED_KEY, key=caller.name)
         self._used.add(caller.name)
         return caller
 

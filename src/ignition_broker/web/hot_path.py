@@ -129,29 +129,42 @@ class HotPath:
                     raise InvalidRequest(_BAD_MIN_TTL)
                 min_ttl = int(given)
                 ending_seconds = None
-        return self._issuer.held(tenant, min_ttl) or await self._issuer.issue(
+        held = self._issuer.held(tenant, min_ttl)
+        if held is not None:
+            return held
+        mark = self._access.mark()
+        token = await self._issuer.issue(
             _checked(tenant),
             min_ttl_seconds=min_ttl,
             ending_seconds=ending_seconds,
             actor=Actor(caller.name, request_id),
         )
+        # It may have waited for long; a key that was revoked meanwhile gets no token.
+        await self._access.confirm(caller, mark)
+        return token
 
     async def _refreshed(
         self, receive: Receive, tenant: str, caller: Caller, request_id: str
     ) -> IssuedToken:
         _checked(tenant)
+        mark = self._access.mark()
         body = await whole_body(receive)
         if body is None:
             # Else a condition that was on its way would be taken for none.
             raise InvalidRequest("The body broke off.")
         # Without a body: whatever the current token is. Only an admin may cause that.
         rejected = _rejected_sha256(body)
+        # The body may have been slow: a key that was revoked meanwhile causes no renewal.
+        await self._access.confirm(caller, mark)
         actor = Actor(caller.name, request_id)
         if rejected is None:
             check(caller, KeyScope.ADMIN, tenant)
-            return await self._issuer.renew_anyway(tenant, actor)
-        check(caller, KeyScope.TOKEN, tenant)
-        return await self._issuer.renew(tenant, rejected_sha256=rejected, actor=actor)
+            token = await self._issuer.renew_anyway(tenant, actor)
+        else:
+            check(caller, KeyScope.TOKEN, tenant)
+            token = await self._issuer.renew(tenant, rejected_sha256=rejected, actor=actor)
+        await self._access.confirm(caller, mark)
+        return token
 
     async def _issued_for_proxy(
         self, scope: Scope, tenant: str, caller: Caller, request_id: str
@@ -163,15 +176,18 @@ class HotPath:
             held = self._issuer.held(tenant, min_ttl)
             if held is not None:
                 return held
-        actor = Actor(caller.name, request_id)
+        actor, mark = Actor(caller.name, request_id), self._access.mark()
         rejected = _query(scope).get("rejected_token_sha256")
         if rejected is not None:
-            return await self._issuer.renew(
+            token = await self._issuer.renew(
                 _checked(tenant), rejected_sha256=_checked_sha256(rejected), actor=actor
             )
-        return await self._issuer.issue(
-            _checked(tenant), min_ttl_seconds=min_ttl, at_worst_seconds=0, actor=actor
-        )
+        else:
+            token = await self._issuer.issue(
+                _checked(tenant), min_ttl_seconds=min_ttl, at_worst_seconds=0, actor=actor
+            )
+        await self._access.confirm(caller, mark)
+        return token
 
 
 class TokenBodies:
