@@ -206,6 +206,9 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
     )
     is_answered = asyncio.Event()
 
+    async def confirmed():
+        pass
+
     async def receive():
         await is_answered.wait()
         return {"type": "http.disconnect"}
@@ -216,7 +219,7 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
 
     api.headers, api.body, api.delay_seconds = OK, b"ok", LOOKED_AT_EVERY_SECONDS * 3
     scope = {"method": "GET", "headers": [], "query_string": b"", "state": {}}
-    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id", "caller")
+    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id", "caller", confirmed)
     try:
         await forwarder.forward(scope, receive, send, call)
         assert call.status == 200

@@ -30,6 +30,26 @@ def service(broker):
         yield client
 
 
+def test_a_call_that_waits_in_line_when_its_key_is_revoked_is_not_sent(broker, upstream, service):
+    async def slow(exchange) -> None:
+        await exchange.read_body()
+        await asyncio.sleep(1.0)
+        await exchange.send(OK)
+
+    upstream.plays(slow)
+    key = broker.make_key("queued", ["proxy"], ["beta"])
+    with ThreadPoolExecutor(AT_ONCE + 1) as pool, broker.client(key) as queued:
+        ahead = [pool.submit(service.get, "/proxy/beta/ahead") for _ in range(AT_ONCE)]
+        time.sleep(0.3)
+        waiting = pool.submit(queued.get, "/proxy/beta/behind")
+        time.sleep(0.2)
+        with broker.client() as admin:
+            assert admin.delete("/admin/api-keys/queued").status_code == 204
+        assert [call.result().status_code for call in ahead] == [200] * AT_ONCE
+        assert problem(waiting.result()) == (401, "unauthenticated", "unauthenticated")
+    assert not any(b"/behind" in exchange.target for exchange in upstream.exchanges)
+
+
 def problem(answer) -> tuple[int, str, str | None]:
     code = answer.json()["type"].removeprefix("urn:ignition-broker:")
     return answer.status_code, code, answer.headers.get("broker-error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,13 +59,18 @@ class Tokens(Protocol):
 
 @dataclass(slots=True)
 class ForwardedCall:
-    """What was read off the request, and once the answer has begun, its ``status``."""
+    """What was read off the request, and once the answer has begun, its ``status``.
+
+    ``confirm`` raises where the caller's key has ended since; asked ahead of each send, which may
+    be long after the call came.
+    """
 
     tenant: str
     raw_path: bytes
     prefix: bytes
     request_id: str
     caller: str
+    confirm: Callable[[], Awaitable[None]]
     status: int = 0
 
 
@@ -199,6 +205,7 @@ class Forwarder:
     async def _sent(
         self, request: _Request, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
+        await call.confirm()
         headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import structlog
@@ -81,7 +82,10 @@ class ProxyRoute:
         check(caller, KeyScope.PROXY, tenant)
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
-        return ForwardedCall(tenant, slash + rest, PREFIX + tenant_bytes, request_id, caller.name)
+        confirm = partial(self._access.confirm, caller, self._access.mark())
+        return ForwardedCall(
+            tenant, slash + rest, PREFIX + tenant_bytes, request_id, caller.name, confirm
+        )
 
 
 def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:
