@@ -1,4 +1,4 @@
-"""Callers who leave ahead of their answer, and what is broken off then."""
+"""Callers who leave ahead of their answer or are too slow, and what is broken off then."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 from types import TracebackType
 
 from ignition_broker.outbound.errors import ExchangeError
+from ignition_broker.proxy.pace import LEAST_BYTES_PER_SECOND, CallerTooSlow
 from ignition_broker.proxy.replay import RequestBody
 
 # Most calls are over by then, and cost neither a task nor a timer.
 LOOKED_AT_EVERY_SECONDS = 0.1
+TOO_SLOW = f"The caller sent or took less than {LEAST_BYTES_PER_SECOND} bytes a second."
 
 
 class Departures:
@@ -44,12 +46,13 @@ class Departures:
 
 
 class Departure:
-    __slots__ = ("_all", "_body", "_is_seen", "_task", "_watcher")
+    __slots__ = ("_all", "_body", "_is_cut", "_is_seen", "_task", "_watcher")
 
     def __init__(self, all_: Departures, body: RequestBody) -> None:
         self._all = all_
         self._body = body
         self._is_seen = False
+        self._is_cut = False
         self._task: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -66,7 +69,13 @@ class Departure:
         self._all.leave(self)
         if self._watcher is not None:
             self._watcher.cancel()
-        if error is None or not self._body.is_caller_gone:
+        if error is None:
+            return False
+        if self._is_cut and isinstance(error, asyncio.CancelledError):
+            assert self._task is not None  # noqa: S101  # a coroutine runs in a task
+            self._task.uncancel()
+            raise CallerTooSlow(TOO_SLOW) from None
+        if not self._body.is_caller_gone:
             return False
         if isinstance(error, asyncio.CancelledError):
             assert self._task is not None  # noqa: S101  # a coroutine runs in a task
@@ -76,6 +85,9 @@ class Departure:
         return isinstance(error, ExchangeError)
 
     def watch_if_it_lasts(self) -> None:
+        if self._body.pace.is_too_slow and not self._is_cut and self._task is not None:
+            self._is_cut = True
+            self._task.cancel()
         if self._watcher is None and self._is_seen:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
         self._is_seen = True

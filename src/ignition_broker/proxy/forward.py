@@ -8,7 +8,7 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
-from ignition_broker.broker.errors import InvalidRequest, NotRenewable
+from ignition_broker.broker.errors import NotRenewable
 from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
@@ -16,6 +16,7 @@ from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.keeping import BODILESS_STATUSES
 from ignition_broker.proxy.departures import Departures
+from ignition_broker.proxy.framing import framing
 from ignition_broker.proxy.headers import (
     ApiLinks,
     blames_token,
@@ -24,6 +25,7 @@ from ignition_broker.proxy.headers import (
 )
 from ignition_broker.proxy.http_order import OFFERED_PROTOCOLS
 from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
+from ignition_broker.proxy.pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, Pace
 from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
 from ignition_broker.proxy.replay import RequestBody
@@ -130,15 +132,16 @@ class Forwarder:
         if scope["state"].get(HAS_EMPTY_QUERY):
             target += b"?"
         headers: Headers = scope["headers"]
-        length, has_body = _framing(headers)
-        body = RequestBody(receive, self._replay_limit, length)
+        length, has_body = framing(headers)
+        pace = Pace(self._clock.monotonic, BODY_GRACE_SECONDS)
+        body = RequestBody(receive, self._replay_limit, length, pace)
         if not has_body:
             body.has_none()
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
         request = _Request(method, target, headers, body, has_body)
         with self._departures.break_off(body):
-            if not self._turns.take_at_once(call.tenant):
-                await self._turns.take(call.tenant)
+            if not self._turns.take_at_once(call.tenant, call.caller):
+                await self._turns.take(call.tenant, call.caller)
             try:
                 token = self._tokens.held(call.tenant, min_ttl) or await self._tokens.issue(
                     call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
@@ -153,7 +156,7 @@ class Forwarder:
                     self._pauses.token_was_accepted(call.tenant, token.version)
                 await self._pass_back(request, answer, send, call)
             finally:
-                self._turns.give_back(call.tenant)
+                self._turns.give_back(call.tenant, call.caller)
 
     async def _mended(
         self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
@@ -240,29 +243,18 @@ class Forwarder:
             # uvicorn would wait for what a length announces.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         call.status = answer.status
+        pace = Pace(self._clock.monotonic, ANSWER_GRACE_SECONDS)
+        request.body.answers_at(pace)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             while has_body and not answer.is_whole:
                 piece = await answer.read()
+                pace.waits_anew()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                pace.moved(len(piece))
             rest = await answer.read() if has_body else b""
             request.body.is_answered = True
+            pace.waits_anew()
             await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()
-
-
-def _framing(headers: Headers) -> tuple[int, bool]:
-    """The declared length, 0 where none is, and whether there is a body (RFC 9112 section 6).
-
-    Raises `InvalidRequest` for a transfer coding that could not be passed on.
-    """
-    length, is_chunked = 0, False
-    for name, value in headers:
-        if name == b"content-length":
-            length = int(value) if value.isdigit() else 0
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or is_chunked:
-                raise InvalidRequest("Transfer-Encoding: must be 'chunked', once.")
-            is_chunked = True
-    return (0, True) if is_chunked else (length, length > 0)

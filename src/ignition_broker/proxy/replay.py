@@ -8,13 +8,18 @@ from collections.abc import AsyncIterator
 from starlette.types import Receive
 
 from ignition_broker.outbound.errors import BodyBrokeOff
+from ignition_broker.proxy.pace import Pace
 
 
 class RequestBody:
-    """Read once from ``receive``; replayable while all of it so far fits ``limit_bytes``."""
+    """Read once from ``receive``; replayable while all of it so far fits ``limit_bytes``.
 
-    def __init__(self, receive: Receive, limit_bytes: int, declared_bytes: int = 0) -> None:
+    ``pace`` is that of whom the call waits for: of the caller's sending, until `answers_at`.
+    """
+
+    def __init__(self, receive: Receive, limit_bytes: int, declared_bytes: int, pace: Pace) -> None:
         self._receive = receive
+        self._coming = self.pace = pace
         self._limit = limit_bytes
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -42,18 +47,24 @@ class RequestBody:
         for chunk in list(self._kept):
             yield chunk
         while not self._is_read_whole:
+            self._coming.waits()
             message = await self._receive()
+            chunk = message.get("body", b"")
+            self._coming.moved(len(chunk))
             if message["type"] == "http.disconnect":
                 self.is_caller_gone = True
                 self._end()
                 raise BodyBrokeOff
-            chunk = message.get("body", b"")
             self._keep(chunk)
             if not message.get("more_body", False):
                 self._is_read_whole = True
                 self._end()
             if chunk:
                 yield chunk
+
+    def answers_at(self, pace: Pace) -> None:
+        """The answer has begun: what counts is how its caller takes it."""
+        self.pace = pace
 
     async def caller_gone(self) -> bool:
         """Returns when the caller goes away, or has its answer: whether it went without. Waits for

@@ -21,6 +21,7 @@ from ignition_broker.outbound.errors import (
     TimedOut,
     Unreachable,
 )
+from ignition_broker.proxy.pace import CallerTooSlow
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
 from ignition_broker.web.head import has_head
@@ -43,6 +44,7 @@ PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
     FormForged: ("invalid-request", 400, "The form is stale"),
     BodyTooLarge: ("body-too-large", 413, "The body is too large"),
     BodyTooSlow: ("request-timeout", 408, "The body came too slowly"),
+    CallerTooSlow: ("request-timeout", 408, "The body came too slowly"),
     errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
     errors.TooManyAttempts: ("too-many-attempts", 429, "Too many failed attempts"),
     errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),

@@ -110,7 +110,7 @@ async def forward_auth(
 
 def _proxied() -> Responses:
     """Of one status there may be both: the broker's own answer, and the upstream's."""
-    own = problems(*TENANT_CODES, "upstream-unreachable", "upstream-timeout")
+    own = problems(*TENANT_CODES, "request-timeout", "upstream-unreachable", "upstream-timeout")
     own[400] = problem_answer(400, "invalid-request")
     answers: Responses = {
         "default": {"description": "The upstream's answer, as it came", "content": {"*/*": {}}}
