@@ -9,14 +9,24 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ignition_broker.oauth.answers import plain_code
+from ignition_broker.setting_values import (
+    AsMeant,
+    as_meant,
+    check_one_word,
+    trimmed,
+    unquoted,
+    unreadable,
+)
 
 _REDIRECT = re.compile(r"(?i:https?)://[^/?#\\\s]+/callback")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
+# RFC 3986 section 2: none of these stands in a URL; nor do blanks.
+_NO_URL = re.compile(r'["<>\\^`{|}]')
 
 EXAMPLES = {
     "IGNITION_CLIENT_ID": "IGNITION_CLIENT_ID=my-client",
@@ -61,7 +71,12 @@ class DatabaseSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        env_file=".env",
+        # With or without the mark that some editors write at the beginning.
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     database_url: SecretStr = Field(min_length=1)
@@ -76,12 +91,23 @@ class DatabaseSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
+        sources = map(AsMeant, (env_settings, dotenv_settings, file_secret_settings))
+        return init_settings, *sources
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_as_meant(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str) and info.field_name is not None:
+            return as_meant(info.field_name, value)
+        return value
 
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        scheme, separator, rest = value.get_secret_value().partition("://")
+        text = value.get_secret_value()
+        if text.endswith(("'", '"')):
+            raise ValueError("must not end with a quote")
+        scheme, separator, rest = text.partition("://")
         if not separator or scheme not in {"postgresql+asyncpg", "postgresql", "postgres"}:
             raise ValueError("must begin with postgresql+asyncpg:// or postgresql://")
         try:
@@ -128,10 +154,9 @@ class RotationSettings(DatabaseSettings):
     def _are_fernet_keys(cls, value: SecretStr) -> SecretStr:
         keys = fernet_keys(value)
         for key in keys:
-            try:
-                Fernet(key)
-            except ValueError:
-                raise ValueError("must be Fernet keys, comma separated") from None
+            # The library passes over characters that are none of the alphabet.
+            if not _FERNET_KEY.fullmatch(key):
+                raise ValueError("must be Fernet keys, comma separated")
         if not keys:
             raise ValueError("must hold at least one Fernet key")
         return value
@@ -298,11 +323,14 @@ def fernet_keys(value: SecretStr) -> list[str]:
 
 def load_settings(kind: type[AnySettings]) -> AnySettings:
     """Raises `SettingsError`."""
-    folder = os.environ.get("BROKER_SECRETS_DIR")
+    folder = unquoted(trimmed(os.environ.get("BROKER_SECRETS_DIR", "")))
     if folder and not Path(folder).is_dir():
         raise SettingsError(
             ["BROKER_SECRETS_DIR: no such folder; example: BROKER_SECRETS_DIR=/run/secrets"]
         )
+    lines = unreadable(kind.model_fields, Path(folder) if folder else None)
+    if lines:
+        raise SettingsError(lines)
     try:
         return kind(_secrets_dir=folder or None)  # type: ignore[call-arg]
     except ValidationError as error:
@@ -324,6 +352,9 @@ def _default(name: str) -> object:
 
 
 def _safe_url(value: str) -> str:
+    check_one_word(value)
+    if _NO_URL.search(value):
+        raise ValueError("must not hold a character that no URL has, such as a quote")
     try:
         parts = urlsplit(value)
         _port = parts.port

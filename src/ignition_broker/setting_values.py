@@ -1,0 +1,141 @@
+"""Settings as they come from files, shells and clipboards, made what was meant.
+
+Where only one thing can be meant, the value is mended: `echo secret | base64` leaves a newline at
+the end, an editor a byte order mark at the beginning, `docker run --env-file` the quotes around.
+Where two can, the setting is refused by its name. Neither ever reaches Ignition or Postgres.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
+_QUOTES = ("'", '"')
+_SEPARATORS = re.compile(r"[,\s]+")
+# Whoever made them up may have meant the quotes around them.
+_MAY_HOLD_QUOTES = frozenset(
+    {
+        "ignition_client_id",
+        "ignition_client_secret",
+        "broker_admin_key",
+        "broker_oidc_client_id",
+        "broker_oidc_client_secret",
+        "broker_oidc_admin_groups",
+        "broker_oidc_groups_claim",
+    }
+)
+_BETWEEN_COMMAS = frozenset({"broker_encryption_keys", "broker_trusted_proxies"})
+_BETWEEN_BLANKS = frozenset({"ignition_scopes", "ignition_refusal_codes", "broker_oidc_scopes"})
+_OF_MANY_LINES = frozenset({"broker_jwt_issuers"})
+_ONE_WORD = frozenset(
+    {
+        "database_url",
+        "broker_admin_key",
+        "broker_host",
+        "broker_operations_host",
+        "ignition_issuer",
+        "broker_oidc_issuer",
+    }
+)
+
+
+class AsMeant(PydanticBaseSettingsSource):
+    """What ``source`` has, trimmed; a value of blanks alone is no value."""
+
+    def __init__(self, source: PydanticBaseSettingsSource) -> None:
+        super().__init__(source.settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
+
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: trimmed(value) if isinstance(value, str) else value
+            for name, value in self._source().items()
+        }
+        return {name: value for name, value in values.items() if value != ""}
+
+
+def as_meant(name: str, text: str) -> str:
+    """``text`` of the setting ``name``, in lower case. Raises `ValueError` where two things can be
+    meant, and for what can't stand in it."""
+    if name not in _MAY_HOLD_QUOTES:
+        text = unquoted(text)
+    elif _is_quoted(text):
+        raise ValueError("is in quotes; leave them out")
+    if name in _BETWEEN_COMMAS:
+        return ",".join(part for part in _SEPARATORS.split(text) if part)
+    if name in _BETWEEN_BLANKS:
+        return " ".join(text.split())
+    if name in _ONE_WORD:
+        check_one_word(text)
+    elif name not in _OF_MANY_LINES:
+        _check_visible(text)
+    return text
+
+
+def trimmed(text: str) -> str:
+    """Without blanks, line breaks and invisible characters at either end."""
+    visible = [place for place, character in enumerate(text) if not _is_invisible(character)]
+    return text[visible[0] : visible[-1] + 1] if visible else ""
+
+
+def unquoted(text: str) -> str:
+    """Without one pair of quotes around it."""
+    return trimmed(text[1:-1]) if _is_quoted(text) else text
+
+
+def check_one_word(text: str) -> None:
+    """Raises `ValueError`, also for blanks."""
+    _check_visible(text)
+    if " " in text:
+        raise ValueError("must not hold a blank")
+
+
+def unreadable(names: Iterable[str], folder: Path | None) -> list[str]:
+    """A line for each file of a setting, or `.env`, that can't be read as text. ``names`` are in
+    lower case."""
+    files = {".env": Path(".env")}
+    if folder is not None:
+        try:
+            found = {path.name.lower(): path for path in folder.iterdir()}
+        except OSError as error:
+            return [f"BROKER_SECRETS_DIR: can't be read ({error.strerror}); example: chmod 500"]
+        files |= {name.upper(): found[name] for name in names if name in found}
+    lines = []
+    for name, path in files.items():
+        try:
+            if path.is_file():
+                path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            lines.append(f"{name}: its file must be UTF-8 text; example: iconv -t utf-8")
+        except OSError as error:
+            lines.append(f"{name}: its file can't be read ({error.strerror}); example: chmod 400")
+    return lines
+
+
+def _is_quoted(text: str) -> bool:
+    return (
+        len(text) > 1 and text[0] in _QUOTES and text[-1] == text[0] and text[0] not in text[1:-1]
+    )
+
+
+def _check_visible(text: str) -> None:
+    """Raises `ValueError` for a line break, or what nobody sees, amid ``text``. A plain blank may
+    be part of a secret (RFC 6749 appendix A.2)."""
+    if any(unicodedata.category(character) == "Cs" for character in text):
+        # What Python makes of bytes in the environment that are no UTF-8.
+        raise ValueError("must be UTF-8 text")
+    if any(_is_invisible(character) and character != " " for character in text):
+        raise ValueError("must not hold a line break, a tab or an invisible character")
+
+
+def _is_invisible(character: str) -> bool:
+    return character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}
