@@ -198,15 +198,15 @@ class TokenBodies:
         self._rendered: dict[str, tuple[IssuedToken, int, bytes]] = {}
 
     def of(self, token: IssuedToken) -> bytes:
-        seconds = int(token.dies_at - self._monotonic())
-        expires_at = token.expires_at
+        left = int(token.dies_at - self._monotonic())
+        rendered = self._rendered.get(token.tenant)
+        if rendered is not None and rendered[0] is token and rendered[1] == left:
+            return rendered[2]
+        seconds, expires_at = left, token.expires_at
         if not token.has_known_end:
             # Callers come again after a while, and so hear of a reconnect.
-            expires_at -= timedelta(seconds=seconds - ASSUMED_LIFETIME_SECONDS)
             seconds = ASSUMED_LIFETIME_SECONDS
-        rendered = self._rendered.get(token.tenant)
-        if rendered is not None and rendered[0] is token and rendered[1] == seconds:
-            return rendered[2]
+            expires_at -= timedelta(seconds=left - seconds)
         fields = {
             "tenant": token.tenant,
             "access_token": token.access_token.reveal(),
@@ -218,7 +218,7 @@ class TokenBodies:
         body = json.dumps(fields).encode()
         if len(self._rendered) >= MOST_RENDERED:
             self._rendered.clear()
-        self._rendered[token.tenant] = (token, seconds, body)
+        self._rendered[token.tenant] = (token, left, body)
         return body
 
 
