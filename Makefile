@@ -82,6 +82,9 @@ lock: $(READY) ## Pin the dependencies anew
 chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 	$(PYTHON) -m tests.chaos.run $(if $(SEED),--seed $(SEED))
 
+rolling: $(READY) ## A rolling restart of four replicas behind a balancer, twice, under load: 2 minutes
+	$(PYTHON) -m tests.rolling.run
+
 figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
 	$(PYTHON) -m tests.chaos.figures
 
@@ -100,4 +103,4 @@ bench: $(BENCH_READY) nginx ## Measure all of it beside its references: 9 minute
 bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
 	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
 
-.PHONY: help install sbom dev test bench bench-long chromium nginx pgbouncer engines chaos figures lint types check secrets image-check lock
+.PHONY: help install sbom dev test rolling bench bench-long chromium nginx pgbouncer engines chaos figures lint types check secrets image-check lock

@@ -54,6 +54,7 @@ class Stand:
             "DATABASE_URL": self.database_url,
             "BROKER_ENCRYPTION_KEYS": self.encryption_key,
             "BROKER_LOG_FORMAT": "json",
+            "BROKER_DRAIN_SECONDS": "0",
             "BROKER_PORT": str(port),
             "BROKER_PROXY_TENANT_CONCURRENCY": "2000",
             **settings,

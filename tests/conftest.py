@@ -296,6 +296,9 @@ def idle_broker(
         "BROKER_LOG_LEVEL": "DEBUG",
         "BROKER_LOG_FORMAT": "json",
         "BROKER_PROVIDER_TIMEOUT": "2",
+        # Nothing balances the load, so that a stop need not wait to be seen.
+        "BROKER_DRAIN_SECONDS": "0",
+        "BROKER_GRACE_SECONDS": "7",
         **more_settings,
     }
     broker = Broker(settings, callback_port, admin_key, tmp_path_factory.mktemp("serve"))

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -65,11 +65,13 @@ from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
 from ignition_broker.web.spelling import PlainPaths
+from ignition_broker.web.stopping import STATE_KEY, Stopping
 
 if TYPE_CHECKING:
     from ignition_broker.broker.workload_identity import WorkloadIdentities
 
 SHUTDOWN_STORE_SECONDS = 5.0
+"""At least so long may a refresh in flight take to be stored, behind the grace if need be."""
 
 
 def application() -> ASGIApp:
@@ -276,9 +278,10 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
 
     upstream = _upstream(settings)
+    stopping = Stopping(clock, grace_seconds=settings.broker_grace_seconds)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         # What is there by now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
@@ -289,13 +292,15 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         ending = asyncio.create_task(endings.run())
         revoking = asyncio.create_task(parts.revocations.run())
         try:
-            yield
+            # From then on nothing is begun that nobody waits for; what is under way goes on.
+            stopping.when_begun(renewing.cancel)
+            yield {STATE_KEY: stopping}
         finally:
             await _cancelled(ending)
             await _cancelled(revoking)
             await _cancelled(renewing)
             await parts.refresher.flights.land_all(
-                settings.broker_provider_timeout + SHUTDOWN_STORE_SECONDS
+                max(stopping.seconds_left(), SHUTDOWN_STORE_SECONDS)
             )
             await _cancelled(listening)
             await _cancelled(repairing)
@@ -339,6 +344,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             is_https=settings.is_https,
         ),
         single_sign_on=single_sign_on(settings, parts, clock),
+        stopping=stopping,
         public_origin=settings.public_origin,
         own_origin=OwnOrigin(settings.public_origin, settings.trusted_networks),
         schema_version=newest_version(),

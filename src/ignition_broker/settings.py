@@ -209,6 +209,8 @@ class Settings(RotationSettings):
     broker_audit_strict: bool = False
     broker_audit_retention: float = Field(0, ge=0, le=36_500)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
+    broker_drain_seconds: float = Field(5, ge=0, le=3600)
+    broker_grace_seconds: float = Field(30, ge=0, le=3600)
 
     @field_validator("broker_operations_port")
     @classmethod

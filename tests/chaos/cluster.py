@@ -57,8 +57,13 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(
-    replicas: int, *, lifetime_seconds: int, provider_timeout_seconds: float
+    replicas: int,
+    *,
+    lifetime_seconds: int,
+    provider_timeout_seconds: float,
+    settings: dict[str, str] | None = None,
 ) -> Iterator[Cluster]:
+    """``settings``: further ones of the replicas, or others."""
     with tempfile.TemporaryDirectory(prefix="ib-cluster-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         os.chmod(folder, 0o755)
@@ -69,6 +74,8 @@ def cluster(
         url = postgres.url("broker")
         schema.migrate(url)
         brokers = _brokers(folder, fake_url, url, ports, provider_timeout_seconds)
+        for broker in brokers:
+            broker.settings.update(settings or {})
         stack.callback(_kill, brokers)
         for broker in brokers:
             broker.start()
@@ -114,6 +121,7 @@ def _brokers(
         "BROKER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
         "BROKER_ADMIN_KEY": admin_key,
         "BROKER_LOG_FORMAT": "json",
+        "BROKER_DRAIN_SECONDS": "0",
         "BROKER_PROVIDER_TIMEOUT": str(timeout_seconds),
     }
     return [Broker({**shared, "BROKER_PORT": str(port)}, port, admin_key, folder) for port in ports]

@@ -23,6 +23,7 @@ from ignition_broker.app import create_app
 from ignition_broker.broker.access import create_key, revoke_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.links import create_link
+from ignition_broker.cli.stopping import StoppingServer, StopTimes
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
@@ -37,6 +38,7 @@ from ignition_broker.telemetry import configure_logging
 FOLDER = Path(".ignition-broker")
 TENANT = "demo"
 ACTOR = Actor("dev")
+GRACE_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
     typer.echo("\nstopped; the data stay in .ignition-broker/")
 
 
-class _Server(uvicorn.Server):
+class _Server(StoppingServer):
     """Two in one process: neither may take the signals."""
 
     def __init__(self, app: object, port: int) -> None:
@@ -133,8 +135,8 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=1,
-            )
+            ),
+            StopTimes(drain_seconds=0, grace_seconds=GRACE_SECONDS),
         )
 
     @contextlib.contextmanager
@@ -148,6 +150,8 @@ def _settings(
     values = {
         "ignition_client_id": options.client_id,
         "ignition_client_secret": options.client_secret,
+        "broker_drain_seconds": 0,
+        "broker_grace_seconds": GRACE_SECONDS,
         "redirect_uri": f"http://localhost:{port}/callback",
         "ignition_authorize_url": f"{provider}/oauth/authorize",
         "ignition_token_url": f"{provider}/oauth/token",

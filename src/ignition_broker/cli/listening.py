@@ -5,26 +5,26 @@ from __future__ import annotations
 import sys
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+
+from ignition_broker.cli.stopping import StoppingServer, StopTimes
+from ignition_broker.cli.workers import Workers
 
 STARTUP_FAILED = 3
 
 
-def listen(config: uvicorn.Config, second: tuple[str, int] | None) -> None:
+def listen(config: uvicorn.Config, times: StopTimes, second: tuple[str, int] | None) -> None:
     """Serves ``config``'s app on its own address and on ``second``, (host, port), until it is told
     to stop. With several workers every one accepts on both."""
-    server = uvicorn.Server(config)
     addresses = [config]
     if second is not None:
         host, port = second
         addresses.append(uvicorn.Config(config.app, host=host, port=port, log_config=None))
     if config.workers > 1:
-        Multiprocess(config, sockets=[each.bind_socket() for each in addresses]).run()
-        return
-    try:
+        has_started = Workers(config, times, [each.bind_socket() for each in addresses]).run()
+    else:
+        server = StoppingServer(config, times)
         # With one address alone uvicorn binds by itself: a name may stand for several.
         server.run([each.bind_socket() for each in addresses] if second is not None else None)
-    except KeyboardInterrupt:
-        return
-    if not server.started:
+        has_started = server.started
+    if not has_started:
         sys.exit(STARTUP_FAILED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 from typing import Annotated
 
 import typer
@@ -12,12 +11,11 @@ import uvicorn
 
 from ignition_broker.cli.key_check import check_keys
 from ignition_broker.cli.listening import listen
+from ignition_broker.cli.stopping import StopTimes
 from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
 from ignition_broker.telemetry import configure_logging
-
-GRACE_SECONDS = 5
 
 
 def serve(
@@ -31,8 +29,6 @@ def serve(
     # A core file would hold every token and key in clear.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     check_keys(settings)
-    # uvicorn raises a SIGTERM again once it has stopped in order; that is an end like any other.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     config = uvicorn.Config(
         "ignition_broker.app:application",
         factory=True,
@@ -48,9 +44,9 @@ def serve(
         access_log=False,
         server_header=False,
         date_header=True,
-        timeout_graceful_shutdown=int(settings.broker_provider_timeout) + GRACE_SECONDS,
     )
-    listen(config, settings.operations_address)
+    times = StopTimes(settings.broker_drain_seconds, settings.broker_grace_seconds)
+    listen(config, times, settings.operations_address)
 
 
 def migrate() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ignition_broker.proxy.client_limits import BoundedHttpProtocol
+from ignition_broker.proxy.draining import DrainingHttpProtocol
 
 PREFIX = b"/proxy/"
 # In the scope's state:
@@ -22,14 +22,16 @@ class Nowhere(list[tuple[bytes, bytes]]):
 NOWHERE = Nowhere()
 
 
-class ProxyHttpProtocol(BoundedHttpProtocol):
+class ProxyHttpProtocol(DrainingHttpProtocol):
     """uvicorn adds trailers to the headers (RFC 9110 section 6.5.1 forbids it) and a Date of its
     own to the API's, drops a '?' with nothing behind it, and writes a head and its body apart."""
 
     def on_headers_complete(self) -> None:
-        BoundedHttpProtocol.on_headers_complete(self)
+        DrainingHttpProtocol.on_headers_complete(self)
         if self.parser.should_upgrade():
             return  # Its head is read a second time, without the offer.
+        if self._is_draining:
+            self.cycle.keep_alive = False
         # The scope keeps the list it has.
         self.headers = NOWHERE
         self.scope["state"][BREAK_OFF] = self._break_off

@@ -33,7 +33,10 @@ async def healthz() -> dict[str, str]:
     responses=problems("unavailable"),
 )
 async def readyz(request: Request, services: BrokerServices) -> Response:
-    """Whether the database answers and has the schema that this code was written for."""
+    """Whether the database answers and has the schema that this code was written for, and this
+    process has not been told to stop."""
+    if services.stopping.has_begun:
+        return _not_ready(request, "this process has been told to stop")
     try:
         version = await services.database.schema_version()
     except StorageError as error:

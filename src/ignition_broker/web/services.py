@@ -17,6 +17,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.storage.engine import Database
 from ignition_broker.web.own_origin import OwnOrigin
 from ignition_broker.web.sessions import Sessions
+from ignition_broker.web.stopping import Stopping
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Services:
     revocations: Revocations
     sessions: Sessions
     single_sign_on: SingleSignOn | None
+    stopping: Stopping
     public_origin: str
     own_origin: OwnOrigin
     schema_version: str

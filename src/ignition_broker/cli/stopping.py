@@ -1,0 +1,167 @@
+"""How `serve` stops.
+
+1. At the first SIGTERM or SIGINT `/readyz` says 503 and answers say `Connection: close`, while new
+   connections are still served: what balances the load has the drain to see it.
+2. The listener closes. Whoever has a connection by then is answered.
+3. What still runs has the rest of the grace. What is left then is cut.
+
+Another signal ends the present phase.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from uvicorn.server import ServerState
+
+from ignition_broker.cli.accepting import accept_waiting, refuse_new_connections
+from ignition_broker.clock import SystemClock
+from ignition_broker.web.stopping import STATE_KEY
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 0.05
+# For handshakes that have begun when new ones are refused.
+SETTLE_SECONDS = 0.1
+# For calls that were cut to see it.
+NOTICE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimes:
+    """Both count from the first signal; the grace is never over ahead of the drain."""
+
+    drain_seconds: float
+    grace_seconds: float
+
+
+class _State(ServerState):
+    is_draining = False
+
+
+class StoppingServer(uvicorn.Server):
+    """Its connections are `DrainingHttpProtocol`. ``owns_listeners``: no other process accepts on
+    them, or all stop at once."""
+
+    owns_listeners = True
+
+    def __init__(self, config: uvicorn.Config, times: StopTimes) -> None:
+        super().__init__(config)
+        self.server_state = self._state = _State()
+        self._times = times
+        self._clock = SystemClock()
+        self._is_hurried = False
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises them again in the end; here a stop is an end like any other."""
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._is_hurried = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        began = self._clock.monotonic()
+        await self._drain(began + self._times.drain_seconds)
+        await self._stop_listening(sockets or [])
+        for connection in list(self._connections):
+            connection.end(closes_idle=self._times.drain_seconds == 0)
+        await self._finish(began + self._times.grace_seconds)
+        await self.lifespan.shutdown()
+
+    @property
+    def _connections(self) -> set[Any]:
+        return self.server_state.connections
+
+    async def _drain(self, until: float) -> None:
+        stopping = self.lifespan.state.get(STATE_KEY)
+        if stopping is not None:
+            stopping.begin()
+        self._state.is_draining = True
+        for connection in list(self._connections):
+            connection.drain()
+        log.info("drain_began", seconds=self._times.drain_seconds)
+        await self._wait(until)
+
+    async def _wait(self, until: float, *, for_calls: bool = False) -> None:
+        looks = 0
+        while (seconds := until - self._clock.monotonic()) > 0 and not self._is_hurried:
+            if for_calls and not self._connections and not self.server_state.tasks:
+                break
+            await self._clock.sleep(min(LOOK_SECONDS, seconds))
+            looks += 1
+            # Keeps the Date header current.
+            await self.on_tick(looks)
+        self._is_hurried = False
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        listeners = [
+            socket.socket(fileno=os.dup(listening.fileno()))
+            for server in self.servers
+            for listening in server.sockets
+        ]
+        if self.owns_listeners:
+            for listener in listeners:
+                refuse_new_connections(listener)
+            await self._clock.sleep(SETTLE_SECONDS)
+        for server in self.servers:
+            server.close()
+        for each in sockets:
+            each.close()
+        waiting = [each for listener in listeners for each in accept_waiting(listener)]
+        for listener in listeners:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        for each in waiting:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._protocol, each)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+    async def _finish(self, until: float) -> None:
+        await self._wait(until, for_calls=True)
+        if not self._connections and not self.server_state.tasks:
+            return
+        count = sum(connection.is_answering for connection in self._connections)
+        if count:
+            log.warning("calls_cut_off", count=count, grace_seconds=self._times.grace_seconds)
+        for connection in list(self._connections):
+            connection.cut()
+        tasks = set(self.server_state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=NOTICE_SECONDS)
+        # uvicorn logs a traceback for each task that is cancelled.
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await asyncio.gather(*self.server_state.tasks, return_exceptions=True)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)

@@ -1,0 +1,73 @@
+"""A caller's connection while the server stops."""
+
+from __future__ import annotations
+
+import select
+from asyncio import BaseTransport, TimerHandle
+from typing import Any
+
+from ignition_broker.proxy.client_limits import BoundedHttpProtocol
+
+FIRST_REQUEST_SECONDS = 5.0
+"""For the first request of a connection that was accepted before the listener closed."""
+
+
+class DrainingHttpProtocol(BoundedHttpProtocol):
+    """Every answer from `drain` on says ``Connection: close`` and ends its connection (RFC 9112
+    section 9.6), so that the caller opens its next one elsewhere."""
+
+    _is_draining = False
+    _first_request_timer: TimerHandle | None = None
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        # uvicorn's own server, which the tests run too, does not drain.
+        self._is_draining = getattr(self.server_state, "is_draining", False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._first_request_timer is not None:
+            self._first_request_timer.cancel()
+        super().connection_lost(exc)
+
+    def drain(self) -> None:
+        self._is_draining = True
+        # Until the first request there is none, whatever uvicorn's annotation says.
+        newest: Any = self.cycle
+        if newest is not None and not newest.response_started:
+            newest.keep_alive = False
+
+    def end(self, *, closes_idle: bool) -> None:
+        """The listener has closed: the connection ends with its present answer, or with the next if
+        a request may be on its way. An idle one is closed after its keep-alive time, or with
+        ``closes_idle`` at once unless a request lies there unread."""
+        self.drain()
+        newest: Any = self.cycle
+        if newest is None:
+            self._first_request_timer = self.loop.call_later(
+                FIRST_REQUEST_SECONDS, self._close_without_request
+            )
+        elif not newest.response_complete:
+            newest.keep_alive = newest.keep_alive and not closes_idle
+        elif closes_idle and not self._is_readable():
+            self.transport.close()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a cut would be felt: a request is being answered, or its answer taken."""
+        newest: Any = self.cycle
+        return newest is not None and (
+            not newest.response_complete or self.transport.get_write_buffer_size() > 0
+        )
+
+    def cut(self) -> None:
+        self.transport.abort()
+
+    def _close_without_request(self) -> None:
+        newest: Any = self.cycle
+        if newest is None:
+            self.transport.close()
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
