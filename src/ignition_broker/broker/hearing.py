@@ -32,6 +32,9 @@ class Hearing:
         self._monotonic = clock.monotonic
         self._trusted_until = 0.0
         self.epoch = 0
+        self.is_deaf = False
+        """Postgres answers, and changes are not heard of: unlike where it is away, somebody may be
+        changing what is held, so none of it is to be used."""
 
     def begins(self) -> None:
         """LISTEN began; what was held before may have changed unheard."""
@@ -40,6 +43,11 @@ class Hearing:
     def is_proved(self, asked_at: float) -> None:
         """A notification that was sent at ``asked_at``, on the monotonic clock, came back."""
         self._trusted_until = asked_at + TRUST_SECONDS
+        self.is_deaf = False
+
+    def is_disproved(self) -> None:
+        """A notification was sent and did not come back."""
+        self.is_deaf = True
 
     def ends(self) -> None:
         self.epoch += 1
@@ -82,7 +90,7 @@ class HeardValues(Generic[Key, Value]):
 
     def get_unheard(self, key: Key) -> Value | None:
         """What was current once, for when Postgres can't be asked."""
-        held = self._held.get(key)
+        held = None if self._hearing.is_deaf else self._held.get(key)
         return None if held is None else held[1]
 
     def get_of_epoch(self, key: Key, epoch: int) -> Value | None:

@@ -17,6 +17,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
 from ignition_broker.oauth.tokens import AuthorizationCode, ClientSecret, CodeVerifier
 from ignition_broker.outbound.tls import client_context
+from ignition_broker.system_errors import shortage_or_name
 
 with warnings.catch_warnings():
     # It would rather have the successor of httpx, and says so on stderr at every start.
@@ -230,7 +231,7 @@ def _is_safe(endpoint: str) -> bool:
 
 def _unreachable(error: Exception) -> IdentityProviderUnavailable:
     return IdentityProviderUnavailable(
-        f"The identity provider can't be reached ({type(error).__name__})."
+        f"The identity provider can't be reached ({shortage_or_name(error)})."
     )
 
 

@@ -17,6 +17,7 @@ from ignition_broker.broker.workload_issuers import TrustedIssuer, is_safe_url
 from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
 from ignition_broker.outbound.tls import client_context
+from ignition_broker.system_errors import shortage_or_name
 
 LIFETIME_SECONDS: Final = 300.0
 """For how long keys are believed without a look whether one was withdrawn."""
@@ -102,7 +103,7 @@ class IssuerKeys:
         ) as error:
             self._has_failed = True
             is_ours = isinstance(error, FetchFailed | NoKeySet)
-            reason = str(error) if is_ours else type(error).__name__
+            reason = str(error) if is_ours else shortage_or_name(error)
             log.warning("issuer_keys_failed", issuer=self._issuer.issuer, reason=reason)
         else:
             self._has_failed = False

@@ -11,6 +11,7 @@ from typing import Any
 from aiohappyeyeballs import start_connection
 
 from ignition_broker.outbound.tls import client_context
+from ignition_broker.system_errors import shortage_or_name
 
 # Before the next address is tried beside the first (RFC 8305 section 5).
 NEXT_ADDRESS_SECONDS = 0.25
@@ -61,4 +62,4 @@ def reason(error: OSError) -> str:
         case socket.gaierror():
             return "its name leads to no address"
         case _:
-            return type(error).__name__
+            return shortage_or_name(error)

@@ -33,6 +33,7 @@ from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.pool import Limits, Pool
 from ignition_broker.outbound.tls import client_context
 from ignition_broker.proxy.upstream import UpstreamAnswer
+from ignition_broker.system_errors import shortage_or_name
 
 KEEP_ALIVE_SECONDS = 4.0
 # For how long an API that chose HTTP/1.1 is not asked again.
@@ -201,5 +202,5 @@ def _translated(error: Exception, what: str) -> ExchangeError:
     is_connecting = isinstance(error, httpcore.ConnectError | httpcore.ConnectTimeout)
     if isinstance(error, httpcore.TimeoutException) and not is_connecting:
         return TimedOut("The API was silent for too long.")
-    detail = f"{what}: {type(error).__name__}."
+    detail = f"{what}: {shortage_or_name(error)}."
     return Unreachable(detail, was_sent=not is_connecting)

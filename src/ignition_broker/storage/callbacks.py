@@ -46,7 +46,12 @@ FIND = text(f"""
       AND c.taken_at > now() - make_interval(secs => :shown_for)
 """)  # noqa: S608
 
-CLEAR = text("DELETE FROM callbacks WHERE taken_at < now() - interval '1 day'")
+CLEAR = text("""
+    DELETE FROM callbacks WHERE state_hash IN (
+        SELECT state_hash FROM callbacks WHERE taken_at < now() - interval '1 day'
+        FOR UPDATE SKIP LOCKED
+    )
+""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import socket
 import ssl
 
 import asyncpg
+
+from ignition_broker.system_errors import os_error_text
 
 _CONDITIONS: dict[str, str] = {
     getattr(kind, "sqlstate"): kind.__name__  # noqa: B009  # mypy: unknown to the driver's stubs
@@ -81,11 +81,8 @@ def broken_connection(error: BaseException) -> str:
         return f"its host is not found ({type(error).__name__})"
     if isinstance(error, TimeoutError):
         return "timed out"
-    # A name with several addresses has an error for each, and asyncio puts their texts into one.
-    found = re.search(r"\[Errno (\d+)\]", str(error)) if isinstance(error, OSError) else None
-    number = int(found[1]) if found else 0
-    if number in errno.errorcode:
-        return f"{os.strerror(number).lower()} ({errno.errorcode[number]})"
+    if isinstance(error, OSError) and (text := os_error_text(error)) != type(error).__name__:
+        return text
     return f"the connection failed ({type(error).__name__})"
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from ignition_broker.clock import Clock
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.engine import Database
-from ignition_broker.storage.errors import StorageError, translated
+from ignition_broker.storage.errors import SessionsNotKept, StorageError, translated
 
 GRANTS_CHANNEL = "grants"
 API_KEYS_CHANNEL = "api_keys"
@@ -51,7 +51,8 @@ class Listener:
 
     ``on_notice(channel, payload)`` is called for each notification, ``on_alive`` when listening
     begins (what was missed before is unknown) and ``on_lost`` when it ends. ``on_proof(asked_at)``
-    says that all committed before that moment of the monotonic clock has been heard.
+    says that all committed before that moment of the monotonic clock has been heard, ``on_deaf``
+    that Postgres answers and changes are not heard.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Listener:
         on_notice: Callable[[str, str], None],
         on_alive: Callable[[], None],
         on_proof: Callable[[float], None],
+        on_deaf: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._database = database
@@ -69,6 +71,7 @@ class Listener:
         self._on_notice = on_notice
         self._on_alive = on_alive
         self._on_proof = on_proof
+        self._on_deaf = on_deaf
         self._on_lost = on_lost
 
     async def run(self) -> None:
@@ -79,6 +82,8 @@ class Listener:
                 connection = await self._database.own_connection(APPLICATION_NAME)
             except StorageError as error:
                 log.warning("listen_failed", reason=str(error))
+                if isinstance(error, SessionsNotKept):
+                    self._on_deaf()
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 continue
@@ -117,6 +122,7 @@ class Listener:
         while not ended.is_set():
             if not await self._prove(echo, ended):
                 log.error("listen_deaf", reason="its own notification did not come back")
+                self._on_deaf()
                 self._database.doubt_sessions()
                 return
             with contextlib.suppress(TimeoutError):
@@ -124,7 +130,8 @@ class Listener:
                     await ended.wait()
 
     async def _prove(self, echo: _Echo, ended: asyncio.Event) -> bool:
-        """False where a notification was sent and not heard."""
+        """False where a notification was sent and not heard, or can't be while sessions are mixed
+        up."""
         asked_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
@@ -132,7 +139,7 @@ class Listener:
         except (StorageError, TimeoutError) as error:
             # Nobody knows whether it hears; without a proof, memory is not believed for long.
             log.warning("listen_unproved", reason=str(error) or "timed out")
-            return True
+            return not isinstance(error, SessionsNotKept)
         is_back = await echo.is_back()
         if is_back and not ended.is_set():
             self._on_proof(asked_at)

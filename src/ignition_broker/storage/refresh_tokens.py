@@ -8,12 +8,12 @@ from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
 from ignition_broker.storage.audit import audit_parameters
-from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 from ignition_broker.storage.key_notes import ciphertext_end
 
 # As in `grants.STORE_REFRESHED`, the version alone decides. The access token is written anew too:
 # a rotation of keys knows by its ciphertext that a row has changed.
-STORE_REFRESH_TOKEN = text("""
+STORE_REFRESH_TOKEN = text(f"""
     WITH changed AS (
         UPDATE grants SET status = 'connected', refresh_token = :refresh_token,
             access_token = coalesce(CAST(:access_token AS bytea), access_token),
@@ -22,7 +22,7 @@ STORE_REFRESH_TOKEN = text("""
             refresh_started_at = NULL, failures = :failures, last_error = :last_error,
             refresh_token_expires_at = now() + make_interval(secs => :refresh_lifetime),
             next_refresh_at = now() + make_interval(secs => :retry_in)
-        WHERE tenant_id = :tenant AND version = :version
+        WHERE tenant_id = :tenant AND version = :version AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status
     ), audited AS (
         INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
@@ -30,7 +30,7 @@ STORE_REFRESH_TOKEN = text("""
         FROM changed
     )
     SELECT version, pg_notify('grants', concat_ws(' ', tenant_id, version, status)) FROM changed
-""")
+""")  # noqa: S608
 
 FIND_REFRESH_TOKEN = text("""
     SELECT version FROM grants

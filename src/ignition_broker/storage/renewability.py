@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from ignition_broker.model import Lease
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS
-from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 
 REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) - 7)"
 IS_RENEWABLE: Final = f"(empty_refresh_token IS DISTINCT FROM {REFRESH_TOKEN_END})"
@@ -37,6 +37,7 @@ NOTE_EMPTY = text(f"""
     UPDATE grants SET empty_refresh_token = {REFRESH_TOKEN_END}, lease_owner = NULL,
         lease_until = NULL, refresh_started_at = NULL, next_refresh_at = NULL
     WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner
+      AND {LOCK_BRIEFLY}
 """)  # noqa: S608  # constants of this module alone
 
 # Nothing here waits for a locked row: whoever holds it is looked at the next time.

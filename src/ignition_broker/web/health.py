@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
+import structlog
 from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
@@ -14,11 +16,16 @@ from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.errors import problem
 from ignition_broker.web.openapi import problems
 
+log = structlog.get_logger(__name__)
+
 router = APIRouter(tags=["health"])
 
 
 class Ready(BaseModel):
+    """``note``: what an operator should know all the same."""
+
     status: Literal["ready"]
+    note: str | None = None
 
 
 @router.get("/healthz")
@@ -43,20 +50,29 @@ async def readyz(request: Request, services: BrokerServices) -> Response:
         reason = _why(error)
     else:
         if version is not None and version >= services.schema_version:
-            return await _readable(request, services)
+            return await _readable(request, services, version)
         reason = f"the schema is {version}, not {services.schema_version}; run: migrate"
     return _not_ready(request, reason)
 
 
-async def _readable(request: Request, services: BrokerServices) -> Response:
+async def _readable(request: Request, services: BrokerServices, version: str) -> Response:
     """Looked at here too, since Postgres may have been away when `serve` began."""
     try:
         is_readable = await services.keys.are_enough()
     except StorageError as error:
         return _not_ready(request, _why(error))
-    if is_readable:
+    if not is_readable:
+        return _not_ready(request, "a stored grant needs a key that is missing; see: keys status")
+    if version == services.schema_version:
         return JSONResponse({"status": "ready"})
-    return _not_ready(request, "a stored grant needs a key that is missing; see: keys status")
+    return JSONResponse({"status": "ready", "note": _newer(version, services.schema_version)})
+
+
+@cache
+def _newer(found: str, known: str) -> str:
+    """Said in the log once."""
+    log.warning("schema_newer", found=found, known=known)
+    return f"the schema is {found}, newer than {known}, which this release was made for"
 
 
 def _why(error: StorageError) -> str:
