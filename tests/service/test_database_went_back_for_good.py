@@ -23,6 +23,7 @@ def test_where_nobody_holds_what_was_lost_it_is_said_and_a_live_token_is_served_
     with broker.client() as admin:
         past.keep()
         fresh = renewed(admin, "behind")
+        assert token(admin, "behind") == fresh, "it is in memory"
         admin.post("/admin/tenants/left/disconnect")
         past.come_back()
         asked = fake.counters()["token_requests"]
