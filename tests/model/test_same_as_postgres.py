@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
-from ignition_broker.storage import grants, tenants
+from ignition_broker.storage import grants, restoring, tenants
 from ignition_broker.storage.engine import Database
 from tests.conftest import sql, wait_until
 from tests.model.postgres import PlainCipher, SimulatedConnection
@@ -49,7 +50,7 @@ class Both:
         self._passed = 0.0
         self.tenant = tenant
         self.table = GrantRows(tenants={tenant})
-        self.leases: list[Lease] = []
+        self.leases: list[tuple[Lease, Lease]] = []
 
     async def do(self, work: Any) -> tuple[Any, Any]:
         now = await self._database.single(lambda c: c.scalar(NOW)) + self._passed
@@ -140,28 +141,46 @@ async def step(both: Both, chance: random.Random) -> None:
             )
         )
         assert essence(ours) == essence(theirs)
-        both.leases += [ours] if ours is not None else []
+        both.leases += [(ours, theirs)] if ours is not None else []
     elif kind == "due":
         found = await both.do(lambda c: grants.claim_due(c, limit=5, **holder, **times))
         ours, theirs = ([grants.opened(cipher, each) for each in side] for side in found)
         assert list(map(essence, ours)) == [essence(x) for x in theirs if x.tenant == tenant]
-        both.leases += ours
+        both.leases += zip(ours, [x for x in theirs if x.tenant == tenant], strict=True)
     elif kind == "note":
         await both.do(lambda c: grants.note_use(c, [tenant], lead_seconds=5.0))
     elif kind == "leave":
-        ours, theirs = await both.do(lambda c: grants.disconnect(c, cipher, tenant, event(tenant)))
+        ended = AuditEvent("disconnect", "done", "model", tenant)
+        ours, theirs = await both.do(lambda c: grants.disconnect(c, cipher, tenant, ended))
         assert ours == theirs
         ours, theirs = await both.do(lambda c: grants.is_disconnected(c, tenant))
         assert ours == theirs
     elif both.leases:
-        lease = chance.choice(both.leases)
-        back_off = chance.choice([0.0, 7.0])
+        lease, theirs_too = chance.choice(both.leases)
+
+        def connected_at(connection: Any) -> datetime | None:
+            """Each side's own: the model's clock runs ahead by the time that was let pass."""
+            is_ours = isinstance(connection, SimulatedConnection)
+            return (lease if is_ours else theirs_too).connected_at
+
+        back_off, above = chance.choice([0.0, 7.0]), chance.choice([1, 2, 6])
         use = chance.choice(
             [
                 lambda c: grants.store_refreshed(
                     c, lease, tokens, plan, event(tenant), age_seconds=now
                 ),
                 lambda c: grants.find_stored(c, lease, tokens),
+                lambda c: restoring.restore(
+                    c,
+                    tenant,
+                    tokens,
+                    plan,
+                    AuditEvent("database_went_back", "restored", "model", tenant),
+                    version=lease.version + above,
+                    connected_at=connected_at(c),
+                    age_seconds=now,
+                    issued_at=None,
+                ),
                 lambda c: grants.record_refusal(c, lease, "no", event(tenant)),
                 lambda c: grants.record_not_used(c, lease, "busy", back_off, event(tenant)),
                 lambda c: grants.record_answer_lost(c, lease, "lost", back_off, event(tenant)),
@@ -169,6 +188,9 @@ async def step(both: Both, chance: random.Random) -> None:
             ]
         )
         ours, theirs = await both.do(use)
+        if isinstance(ours, restoring.Restored):
+            assert ours.found_version == theirs.found_version
+            ours, theirs = ours.stored, theirs.stored
         if isinstance(ours, grants.Stored):
             ours, theirs = ours.version, theirs and theirs.version
         assert ours == theirs
@@ -198,3 +220,4 @@ async def test_the_models_statements_do_what_postgres_does(postgres, database_ur
     finally:
         await database.aclose()
     assert chosen["refresh answer_lost"] > SEQUENCES / 4, "leases ran out and were taken over"
+    assert chosen["database_went_back restored"] > SEQUENCES / 4, "rows were behind"
