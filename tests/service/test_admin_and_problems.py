@@ -179,7 +179,7 @@ def test_a_method_that_a_path_lacks_is_told_all_that_it_has(broker):
     with broker.client() as admin:
         answer = admin.put("/admin/api-keys")
     assert (answer.status_code, code(answer)) == (405, "method-not-allowed")
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_the_document_names_each_error_of_a_route_and_the_proxy(broker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from ignition_broker.outbound.exchange import Headers
@@ -63,7 +64,7 @@ def request_headers(
                 named = _named(named, pair[1])
             elif name == b"transfer-encoding":
                 is_chunked = True
-        elif not name.startswith(_NOT_SENT_PREFIXES) and (b"_" not in name or _may_go(name)):
+        elif (_goes if len(name) <= _LONGEST_REMEMBERED else _may_go)(name):
             headers.append(pair)
     if is_chunked:
         # One form of framing (RFC 9112 section 6.3).
@@ -147,14 +148,22 @@ def _challenge_errors(headers: Headers) -> set[bytes]:
 
 
 def _may_go(name: bytes) -> bool:
-    """Whether a name with '_' is not that of a header that is left out, or of the body's framing:
-    servers that speak CGI or WSGI read '_' and '-' as one."""
+    """Of a header that `_NOT_SENT` does not name as it is spelled.
+
+    Servers that speak CGI or WSGI read '_' and '-' as one, in the names of a body's framing too.
+    """
     read_as = name.replace(b"_", b"-")
+    is_another_framing = read_as == b"content-length" != name
     return (
         read_as not in _NOT_SENT
-        and read_as != b"content-length"
+        and not is_another_framing
         and not read_as.startswith(_NOT_SENT_PREFIXES)
     )
+
+
+# Callers send the same few names over and over; long ones are not kept.
+_goes = lru_cache(maxsize=1000)(_may_go)
+_LONGEST_REMEMBERED = 64
 
 
 def _named(before: frozenset[bytes], connection: bytes) -> frozenset[bytes]:

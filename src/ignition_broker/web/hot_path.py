@@ -225,24 +225,21 @@ class TokenBodies:
 def _routed(scope: Scope) -> tuple[str | None, str]:
     """Which of the routes it is, and its tenant as it was sent.
 
-    By the raw path, as whatever stands in front reads it: by the decoded one `/%66orward-auth/acme`
-    would be a route here and none there. A path with an escape is left to `web.spelling`.
+    A path with an escape is none of them and left to `web.spelling`: whatever stands in front reads
+    `/%66orward-auth/acme` as it was sent, so it must not be a route here either.
     """
-    if scope["type"] != "http":
+    if scope["type"] != "http" or b"%" in scope["raw_path"]:
         return None, ""
-    path: bytes = scope["raw_path"]
-    if path.startswith(b"/token/"):
-        tenant, slash, rest = path[7:].partition(b"/")
-        route = None
+    path: str = scope["path"]
+    if path.startswith("/token/"):
+        tenant, slash, rest = path[7:].partition("/")
         if not slash and scope["method"] == "GET":
-            route = TOKEN_ROUTE
-        elif rest == b"refresh" and scope["method"] == "POST":
-            route = REFRESH_ROUTE
-    elif path.startswith(b"/forward-auth/") and scope["method"] == "GET" and b"/" not in path[14:]:
-        route, tenant = FORWARD_AUTH_ROUTE, path[14:]
-    else:
-        return None, ""
-    return (None, "") if route is None or b"%" in tenant else (route, tenant.decode("latin-1"))
+            return TOKEN_ROUTE, tenant
+        if scope["method"] == "POST" and rest == "refresh":
+            return REFRESH_ROUTE, tenant
+    elif path.startswith("/forward-auth/") and scope["method"] == "GET" and "/" not in path[14:]:
+        return FORWARD_AUTH_ROUTE, path[14:]
+    return None, ""
 
 
 def _query(scope: Scope) -> dict[str, str]:
