@@ -39,7 +39,7 @@ def test_a_call_that_waits_in_line_when_its_key_is_revoked_is_not_sent(broker, u
     upstream.plays(slow)
     key = broker.make_key("queued", ["proxy"], ["beta"])
     with ThreadPoolExecutor(AT_ONCE + 1) as pool, broker.client(key) as queued:
-        ahead = [pool.submit(service.get, "/proxy/beta/ahead") for _ in range(AT_ONCE)]
+        ahead = [pool.submit(queued.get, "/proxy/beta/ahead") for _ in range(AT_ONCE)]
         time.sleep(0.3)
         waiting = pool.submit(queued.get, "/proxy/beta/behind")
         time.sleep(0.2)

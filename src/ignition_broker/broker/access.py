@@ -19,7 +19,7 @@ from ignition_broker.broker.errors import (
     Unauthenticated,
     Unavailable,
 )
-from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing, Mark
+from ignition_broker.broker.hearing import PATIENCE_SECONDS, HeardValues, Hearing
 from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope
@@ -79,18 +79,18 @@ class Access:
         """The key of that name was revoked."""
         self._callers.drop_where(lambda caller: caller.name == name)
 
-    def mark(self) -> Mark:
-        """To be taken when a caller was told who it is, ahead of a wait; for `confirm`."""
-        return self._callers.mark()
+    def changes(self) -> int:
+        """How many changes of keys were heard of; to be read ahead of a wait, for `confirm`."""
+        return self._callers.drops
 
-    async def confirm(self, caller: Caller, mark: Mark) -> None:
+    async def confirm(self, caller: Caller, changes: int) -> None:
         """After a wait: raises `Unauthenticated` where the key was revoked or ended meanwhile.
 
-        Asks the database only where a change of some key was heard of since ``mark``.
+        Asks the database only where a change of some key was heard of since ``changes`` was read.
         """
         if caller.is_expired(self._clock.monotonic()):
             raise Unauthenticated(ENDED_KEY, key=caller.name)
-        if caller.key_hash and self._callers.was_dropped(caller.key_hash, mark):
+        if caller.key_hash and self._callers.drops != changes:
             await self.authenticate_hash(caller.key_hash)
 
     def held(self, key: bytes) -> Caller | None:

@@ -80,6 +80,11 @@ class HeardValues(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def drops(self) -> int:
+        """How many there have been; the same number means that nothing was dropped since."""
+        return self._drops
+
     def get(self, key: Key) -> Value | None:
         """What is known to be current."""
         held = self._held.get(key)

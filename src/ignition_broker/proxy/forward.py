@@ -63,8 +63,8 @@ class Tokens(Protocol):
 class ForwardedCall:
     """What was read off the request, and once the answer has begun, its ``status``.
 
-    ``confirm`` raises where the caller's key has ended since; asked ahead of each send, which may
-    be long after the call came.
+    ``confirm`` raises where the caller's key has ended since; asked ahead of a send that comes
+    after a wait.
     """
 
     tenant: str
@@ -140,12 +140,18 @@ class Forwarder:
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
         request = _Request(method, target, headers, body, has_body)
         with self._departures.break_off(body):
-            if not self._turns.take_at_once(call.tenant, call.caller):
+            has_waited = not self._turns.take_at_once(call.tenant, call.caller)
+            if has_waited:
                 await self._turns.take(call.tenant, call.caller)
             try:
-                token = self._tokens.held(call.tenant, min_ttl) or await self._tokens.issue(
-                    call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
-                )
+                token = self._tokens.held(call.tenant, min_ttl)
+                if token is None:
+                    has_waited = True
+                    token = await self._tokens.issue(
+                        call.tenant, min_ttl_seconds=min_ttl, at_worst_seconds=0
+                    )
+                if has_waited:
+                    await call.confirm()
                 stored = self._journal.note(call.caller, call.tenant, ACTION, call.request_id)
                 if stored is not None:
                     await stored
@@ -174,6 +180,7 @@ class Forwarder:
             await answer.aclose()
             retries -= 1
             await self._clock.sleep(seconds)
+            await call.confirm()
             answer = await self._sent(request, token, call)
 
     async def _with_a_token_that_works(
@@ -198,6 +205,7 @@ class Forwarder:
             request.added.append((b"broker-error", b"not-replayed"))
             return answer, renewed
         await answer.aclose()
+        await call.confirm()
         answer = await self._sent(request, renewed, call)
         if blames_token(answer.status, answer.headers):
             self._pauses.new_token_was_refused(call.tenant, renewed.version)
@@ -208,7 +216,6 @@ class Forwarder:
     async def _sent(
         self, request: _Request, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
-        await call.confirm()
         headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None

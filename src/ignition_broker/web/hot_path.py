@@ -132,7 +132,7 @@ class HotPath:
         held = self._issuer.held(tenant, min_ttl)
         if held is not None:
             return held
-        mark = self._access.mark()
+        changes = self._access.changes()
         token = await self._issuer.issue(
             _checked(tenant),
             min_ttl_seconds=min_ttl,
@@ -140,14 +140,14 @@ class HotPath:
             actor=Actor(caller.name, request_id),
         )
         # It may have waited for long; a key that was revoked meanwhile gets no token.
-        await self._access.confirm(caller, mark)
+        await self._access.confirm(caller, changes)
         return token
 
     async def _refreshed(
         self, receive: Receive, tenant: str, caller: Caller, request_id: str
     ) -> IssuedToken:
         _checked(tenant)
-        mark = self._access.mark()
+        changes = self._access.changes()
         body = await whole_body(receive)
         if body is None:
             # Else a condition that was on its way would be taken for none.
@@ -155,7 +155,7 @@ class HotPath:
         # Without a body: whatever the current token is. Only an admin may cause that.
         rejected = _rejected_sha256(body)
         # The body may have been slow: a key that was revoked meanwhile causes no renewal.
-        await self._access.confirm(caller, mark)
+        await self._access.confirm(caller, changes)
         actor = Actor(caller.name, request_id)
         if rejected is None:
             check(caller, KeyScope.ADMIN, tenant)
@@ -163,7 +163,7 @@ class HotPath:
         else:
             check(caller, KeyScope.TOKEN, tenant)
             token = await self._issuer.renew(tenant, rejected_sha256=rejected, actor=actor)
-        await self._access.confirm(caller, mark)
+        await self._access.confirm(caller, changes)
         return token
 
     async def _issued_for_proxy(
@@ -176,7 +176,7 @@ class HotPath:
             held = self._issuer.held(tenant, min_ttl)
             if held is not None:
                 return held
-        actor, mark = Actor(caller.name, request_id), self._access.mark()
+        actor, changes = Actor(caller.name, request_id), self._access.changes()
         rejected = _query(scope).get("rejected_token_sha256")
         if rejected is not None:
             token = await self._issuer.renew(
@@ -186,7 +186,7 @@ class HotPath:
             token = await self._issuer.issue(
                 _checked(tenant), min_ttl_seconds=min_ttl, at_worst_seconds=0, actor=actor
             )
-        await self._access.confirm(caller, mark)
+        await self._access.confirm(caller, changes)
         return token
 
 

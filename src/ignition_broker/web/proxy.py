@@ -82,7 +82,7 @@ class ProxyRoute:
         check(caller, KeyScope.PROXY, tenant)
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
-        confirm = partial(self._access.confirm, caller, self._access.mark())
+        confirm = partial(self._access.confirm, caller, self._access.changes())
         return ForwardedCall(
             tenant, slash + rest, PREFIX + tenant_bytes, request_id, caller.name, confirm
         )
