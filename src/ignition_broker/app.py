@@ -140,6 +140,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         clock,
         breaker,
         timeout_seconds=settings.broker_provider_timeout,
+        patience_seconds=settings.provider_patience,
         observe=observe,
     )
     hearing = Hearing(clock)
@@ -223,6 +224,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     admin_key = settings.broker_admin_key
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.remembered_answers.set_function(lambda: len(parts.repair))
+    metrics.late_token_requests.set_function(lambda: parts.endpoints.late_requests)
     metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
     journal = Journal(
         parts.database,
@@ -300,8 +302,10 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             await _cancelled(ending)
             await _cancelled(revoking)
             await _cancelled(renewing)
-            await parts.refresher.flights.land_all(
-                max(stopping.seconds_left(), SHUTDOWN_STORE_SECONDS)
+            grace_seconds = max(stopping.seconds_left(), SHUTDOWN_STORE_SECONDS)
+            await asyncio.gather(
+                parts.refresher.end(grace_seconds),
+                parts.connector.exchanges.land_all(grace_seconds),
             )
             await _cancelled(listening)
             await _cancelled(repairing)

@@ -209,8 +209,21 @@ class Settings(RotationSettings):
     broker_audit_strict: bool = False
     broker_audit_retention: float = Field(0, ge=0, le=36_500)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
+    broker_provider_patience: float = Field(120, gt=0, le=3600)
     broker_drain_seconds: float = Field(5, ge=0, le=3600)
     broker_grace_seconds: float = Field(30, ge=0, le=3600)
+
+    @field_validator("broker_provider_patience")
+    @classmethod
+    def _outlasts_callers(cls, value: float, others: ValidationInfo) -> float:
+        if value < others.data.get("broker_provider_timeout", 0):
+            raise ValueError("must be at least BROKER_PROVIDER_TIMEOUT, for which callers wait")
+        return value
+
+    @property
+    def provider_patience(self) -> float:
+        """Never less than callers wait."""
+        return max(self.broker_provider_patience, self.broker_provider_timeout)
 
     @field_validator("broker_operations_port")
     @classmethod

@@ -146,6 +146,11 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.late_token_requests = Gauge(
+            "broker_late_token_requests",
+            "Requests to Ignition that go on although callers wait for them no longer.",
+            registry=self.registry,
+        )
         self.cached_tokens = Gauge(
             "broker_cached_tokens", "Access tokens held in memory.", registry=self.registry
         )

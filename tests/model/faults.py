@@ -143,6 +143,38 @@ def lose(scenario: Scenario, is_carried_out: bool) -> None:
         scenario.world.fail(operation, Unreachable("reset"))
 
 
+def answer_late(scenario: Scenario, seconds: float) -> None:
+    """Ignition has done it at once, and its answer takes its time."""
+    delay(scenario, ("use", True), seconds)
+
+
+def drip(scenario: Scenario, pieces: int, seconds: float) -> None:
+    """The answer comes in pieces, each so long behind the other."""
+    operation = reach(scenario, ("use", True))
+    if operation is not None:
+        scenario.world.tell(f"the answer to {operation} drips")
+        operation.pauses = [seconds] * pieces
+
+
+def stop_past_all_deadlines(scenario: Scenario) -> None:
+    """The answer comes while the process is stopped; when it goes on, all its timers are due."""
+    operation = reach(scenario, ("use", True))
+    if operation is not None:
+        delay(scenario, ("use", True), 6.0)
+        scenario.world.advance(4.0)
+        if operation in scenario.world.pending:
+            stop(scenario, ("use", True), 14.0)
+            scenario.world.advance(14.0)
+
+
+def gateway_answers(scenario: Scenario, status: int) -> None:
+    """Ignition has done it, and what stands before it gives an answer of its own."""
+    operation = reach(scenario, ("use", True))
+    if operation is not None:
+        operation.is_lost = True
+        operation.answer = answer(status, "<html>")
+
+
 def garble(scenario: Scenario) -> None:
     """Ignition has done it, and its answer says something else."""
     operation = reach(scenario, ("use", True))

@@ -3,6 +3,7 @@ and all its tokens."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable
@@ -12,14 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from ignition_broker.broker.endpoints import Answer
 from ignition_broker.oauth.requests import OAuthRequest
-from ignition_broker.outbound.errors import Unreachable
-from tests.model.world import IGNITION, Operation, World
+from ignition_broker.outbound.errors import RequestWithdrawn, Unreachable
+from tests.model.world import A_MOMENT, CONNECTING, IGNITION, Operation, World
 
 if TYPE_CHECKING:
     from tests.model.promises import Promises
     from tests.model.replicas import Replica
 
 LIFETIME_SECONDS = 40.0
+PATIENCE_SECONDS = 12.0
 REVOKE_PATH = "/revoke"
 
 
@@ -53,9 +55,12 @@ class Ignition:
     def seconds_left(self, access_token: str) -> float:
         return self.access_ends_at[access_token] - self._world.now
 
-    def carry_out(self, operation: Operation, request: OAuthRequest) -> Answer:
+    def be_reached(self) -> None:
         if self.is_away:
             raise Unreachable("refused", was_sent=False)
+
+    def carry_out(self, operation: Operation, request: OAuthRequest) -> Answer:
+        self.be_reached()
         form = parse_qs(request.body.decode())
         if urlsplit(request.url).path == REVOKE_PATH:
             self._families[form["token"][0]].is_dead = True
@@ -103,7 +108,15 @@ class Wire:
         self._ignition = ignition
         self._promises = promises
 
-    async def post(self, request: OAuthRequest) -> Answer:
+    async def post(
+        self, request: OAuthRequest, *, may_send: Callable[[], bool] | None = None
+    ) -> Answer:
+        connecting = self._world.begin(
+            self._replica, CONNECTING, "connect", self._ignition.be_reached
+        )
+        await connecting.future
+        if may_send is not None and not may_send():
+            raise RequestWithdrawn("too late")
         form = parse_qs(request.body.decode())
         refresh_token = form.get("refresh_token", [""])[0]
         operation = self._world.begin(
@@ -113,11 +126,13 @@ class Wire:
             lambda: self._ignition.carry_out(operation, request),
         )
         if refresh_token:
+            operation.keep_until = connecting.issued_at + PATIENCE_SECONDS - A_MOMENT
             self._promises.refresh_token_sent(operation, refresh_token)
         try:
             response: Answer = await operation.future
         except BaseException as error:
-            # Also where the deadline struck at the moment at which the answer came.
+            if refresh_token and isinstance(error, asyncio.CancelledError):
+                self._promises.request_given_up(operation)
             operation.is_lost = not (isinstance(error, Unreachable) and not error.was_sent)
             raise
         if refresh_token and response.status == 200 and not operation.is_lost:

@@ -11,48 +11,59 @@ from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any
 
-MOST_CALLBACKS_AT_ONCE = 20_000
+MOST_TURNS_AT_ONCE = 20_000
 
 
 class SimulatedLoop(asyncio.AbstractEventLoop):
     """Just what tasks, futures, `asyncio.timeout` and `asyncio.sleep` ask of a loop.
 
-    A replica that is stopped is one whose loop is not run; one that is killed is never run again.
+    A turn begins with the timers that are due and ends with what has arrived, as libuv's does: a
+    process that was stopped sees its deadlines ahead of what lies in its sockets. A replica that is
+    stopped is one whose loop is not run; one that is killed is never run again.
     """
 
     def __init__(self, time: Callable[[], float]) -> None:
         self._time = time
         self._ready: deque[asyncio.Handle] = deque()
+        self._arrived: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._order = itertools.count()
         self.tasks: list[asyncio.Task[Any]] = []
 
     def run_ready(self) -> None:
         """Until nothing is left to do at this moment."""
-        if not self._ready and not self._take_due_timers():
-            return
         asyncio._set_running_loop(self)
         try:
-            for _ in range(MOST_CALLBACKS_AT_ONCE):
-                # As in asyncio: what has arrived comes ahead of the timers that are due.
-                if not self._ready and not self._take_due_timers():
+            for _ in range(MOST_TURNS_AT_ONCE):
+                self._take_due_timers()
+                if not self._ready and not self._arrived:
                     return
-                handle = self._ready.popleft()
-                if not handle.cancelled():
-                    handle._run()
+                for _ in range(len(self._ready)):
+                    handle = self._ready.popleft()
+                    if not handle.cancelled():
+                        handle._run()
+                for _ in range(len(self._arrived)):
+                    self._arrived.popleft()()
         finally:
             asyncio._set_running_loop(None)
         raise RuntimeError("a replica spins without end")
+
+    def arrive(self, take: Callable[[], None]) -> None:
+        """Something lies in a socket; ``take`` is called when the loop looks at it."""
+        self._arrived.append(take)
+
+    @property
+    def has_seen_all(self) -> bool:
+        return not self._arrived
 
     def next_timer(self) -> float | None:
         while self._timers and self._timers[0][2].cancelled():
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
 
-    def _take_due_timers(self) -> bool:
+    def _take_due_timers(self) -> None:
         while (due := self.next_timer()) is not None and due <= self._time():
             self._ready.append(heapq.heappop(self._timers)[2])
-        return bool(self._ready)
 
     def cancel_all(self) -> None:
         """At the end of an example, so that nothing is left for the garbage collector to close."""

@@ -10,17 +10,20 @@ from typing import Any
 import pytest
 from sqlalchemy import TextClause
 
+from ignition_broker import deadlines
 from ignition_broker.broker import refresh
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
 from ignition_broker.broker.flights import Flight, Flights
 from ignition_broker.broker.hearing import HeardValues, Hearing
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.leases import LeaseKeeper, LeaseOwners
 from ignition_broker.broker.outcomes import Outcomes, issued_token
-from ignition_broker.broker.provider import AnswerLost, Renewed
-from ignition_broker.broker.refresh import Refresher
+from ignition_broker.broker.provider import AnswerLost, Provider, Renewed
+from ignition_broker.broker.token_requests import TokenRequests
 from ignition_broker.broker.want import Want
 from ignition_broker.model import Actor, IssuedToken, Lease
+from ignition_broker.oauth import answers
 from ignition_broker.storage import grants, restoring
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import Stored
@@ -83,12 +86,43 @@ def no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grants, "STORE_HEAD_START_SECONDS", 0.0)
 
 
-def no_lease_margin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Refresher, "use_before", lambda _self, _asked_at: float("inf"))
+def a_lease_is_not_looked_at_before_the_request_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LeaseKeeper, "may_send", lambda _self: True)
+
+
+def leases_are_not_extended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(self: LeaseKeeper) -> None:
+        pass
+
+    monkeypatch.setattr(LeaseKeeper, "run", never)
+
+
+def an_own_request_is_forgotten_with_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TokenRequests, "is_out", lambda *_given: False)
+
+
+def late_answers_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request ends when its callers go."""
+    begin = Provider.__init__
+
+    def impatient(self: Provider, *given: Any, timeout_seconds: float, **_more: Any) -> None:
+        begin(self, *given, timeout_seconds=timeout_seconds, patience_seconds=timeout_seconds)
+
+    monkeypatch.setattr(Provider, "__init__", impatient)
+
+
+def deadlines_come_before_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "TURNS", 0)
+    monkeypatch.setattr(deadlines, "LATE_SECONDS", float("inf"))
+
+
+def a_server_error_is_taken_for_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    every = frozenset({429, *range(500, 600)})
+    monkeypatch.setattr(answers, "NOT_CARRIED_OUT", every)
 
 
 def one_name_for_all_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Refresher, "lease_owner", lambda self: self._owner)
+    monkeypatch.setattr(LeaseOwners, "new", lambda self: self._replica)
 
 
 def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,12 +135,6 @@ def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setitem(STATEMENTS, grants.CLAIM, claim)
-
-
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorter than a request may take."""
-    monkeypatch.setattr(refresh, "LEASE_FACTOR", 0.8)
-    monkeypatch.setattr(Refresher, "use_before", lambda self, at: at + self.lease_seconds)
 
 
 def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +237,11 @@ def _change(
 
 CAUGHT_BY: dict[Mutation, set[str]] = {
     store_without_version_check: {NOT_UNDONE},
-    no_lease_margin: {USED_ONCE},
-    short_lease: {USED_ONCE},
+    a_lease_is_not_looked_at_before_the_request_goes_out: {USED_ONCE},
+    leases_are_not_extended: {USED_ONCE},
+    late_answers_are_dropped: {KEPT},
+    deadlines_come_before_what_has_arrived: {KEPT},
+    a_server_error_is_taken_for_not_carried_out: {SPARED},
     serve_before_store: {STORED_FIRST},
     claim_of_a_held_lease: {USED_ONCE},
     no_pause_after_a_lost_answer: {SPARED},

@@ -141,4 +141,5 @@ def _wait_for_flights(scenario: Scenario) -> None:
 
 
 def _has_flights(replica: Replica) -> bool:
-    return bool(replica.refresher.flights._in_the_air)
+    refresher = replica.refresher
+    return bool(refresher.flights._in_the_air or refresher.requests.tenants())

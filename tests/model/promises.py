@@ -13,6 +13,7 @@ from sqlalchemy import TextClause
 
 from ignition_broker.broker.endpoints import Answer as TokenAnswer
 from ignition_broker.broker.errors import BrokerError
+from ignition_broker.broker.leases import SEND_MARGIN_SECONDS
 from ignition_broker.broker.want import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
@@ -20,7 +21,7 @@ from ignition_broker.storage import grants
 from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS
 from tests.model.ignition import LIFETIME_SECONDS, Ignition
 from tests.model.postgres import BEGAN_AT, Server
-from tests.model.replicas import TENANT, TIMEOUT_SECONDS, Replica
+from tests.model.replicas import TENANT, Replica
 from tests.model.rows import GrantRow
 from tests.model.world import Operation, World
 
@@ -36,8 +37,8 @@ NOT_REFUSED = "nobody is refused what is there to be had"
 NEVER_HANGS = "every caller gets a token or a typed error in time"
 MENDS = "when the faults are over a living grant serves everybody"
 
-HINDRANCE_SECONDS = TIMEOUT_SECONDS
-"""What is left of a lease, at worst, from the request's deadline to its end."""
+HINDRANCE_SECONDS = SEND_MARGIN_SECONDS - 1.0
+"""Whoever is kept from its work for less can extend its lease in time."""
 GRACE_SECONDS = 1.0
 NOTICED_SECONDS = 1.0
 
@@ -121,6 +122,9 @@ class Promises:
 
     def refresh_token_sent(self, operation: Operation, refresh_token: str) -> None:
         sent = self._sent.setdefault(refresh_token, [])
+        for use in sent:
+            if use.replica is operation.replica and not use.future.done():
+                self._world.breaks(USED_ONCE, f"{refresh_token} goes out while {use} is out")
         uses = self._uses.get(refresh_token, [])
         lost = [use for use in sent if use.is_lost or (use in uses and not use.replica.is_alive)]
         sent.append(operation)
@@ -151,6 +155,15 @@ class Promises:
             or not replica.is_alive
             or replica.hindered_seconds(since=use.issued_at) >= HINDRANCE_SECONDS
         )
+
+    def request_given_up(self, operation: Operation) -> None:
+        """By a living process, which ends no request before its time, and takes what has come."""
+        if self._world.is_over or not operation.replica.is_alive:
+            return
+        if operation.has_arrived:
+            self._world.breaks(KEPT, f"{operation} was given up with its answer in the socket")
+        if self._world.now < operation.keep_until:
+            self._world.breaks(KEPT, f"{operation} was given up before its time")
 
     def answer_arrived(self, replica: Replica, refresh_token: str, response: TokenAnswer) -> None:
         version = self._versions[refresh_token]

@@ -27,6 +27,7 @@ from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.storage.engine import Database
+from tests.model.ignition import PATIENCE_SECONDS
 from tests.model.loop import SimulatedClock, SimulatedLoop
 from tests.model.world import Notice, World
 
@@ -105,6 +106,7 @@ class Replica:
             self.clock,
             self.breaker,
             timeout_seconds=TIMEOUT_SECONDS,
+            patience_seconds=PATIENCE_SECONDS,
         )
         policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
         self.revocations = Revocations(self.database, cipher, self.provider, self.clock)
@@ -173,7 +175,7 @@ class Replica:
             self.notices.ring(tenant)
 
         if self.is_alive and self.listens:
-            self.loop.call_soon(heard)
+            self.loop.arrive(heard)
             self.run()
 
     def hears_until(self, moment: float) -> None:
@@ -190,14 +192,14 @@ class Replica:
     def goes_deaf(self) -> None:
         """It is closed; a stopped process sees that when it goes on."""
         self.loses_notices()
-        self.loop.call_soon(self.hearing.ends)
+        self.loop.arrive(self.hearing.ends)
         self.run()
 
     def listens_again(self) -> None:
         if not self.listens:
             self.listens = True
-            self.loop.call_soon(self.hearing.ends)
-            self.loop.call_soon(self.hearing.begins)
+            self.loop.arrive(self.hearing.ends)
+            self.loop.arrive(self.hearing.begins)
             self.run()
 
     def is_in_trouble(self, *, since: float) -> bool:

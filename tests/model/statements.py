@@ -64,6 +64,7 @@ def claim_due(table: GrantRows, given: Given, now: float) -> Found:
         and row.next_refresh_at < now
         and row.status == "connected"
         and table.lease_is_free(row, now)
+        and row.tenant_id not in given["besides"]
         and (row.refresh_started_at is None or _at(row.expires_at) < now)
     ]
     due.sort(key=lambda row: _at(row.next_refresh_at))
@@ -83,6 +84,14 @@ def _claimed(table: GrantRows, row: GrantRow, given: Given, now: float) -> Simpl
         "connected_at": _moment(_at(row.connected_at)),
     }
     return SimpleNamespace(**{**vars(row), **more})
+
+
+def extend(table: GrantRows, given: Given, now: float) -> Found:
+    row = table.leased(given)
+    if row is None:
+        return []
+    row.lease_until = now + given["lease"]
+    return [SimpleNamespace(version=row.version)]
 
 
 def store_refreshed(table: GrantRows, given: Given, now: float) -> Found:
@@ -284,6 +293,7 @@ STATEMENTS: dict[TextClause, Callable[[GrantRows, Given, float], Found]] = {
     grants.READ: read,
     grants.CLAIM: claim,
     grants.CLAIM_DUE: claim_due,
+    grants.EXTEND: extend,
     grants.STORE_REFRESHED: store_refreshed,
     grants.STORE_CONNECTED: store_connected,
     grants.FIND_STORED: find_stored,

@@ -32,7 +32,9 @@ CLAIM = [("claim", False), ("claim", True)]
 USE = [("use", False), ("use", True)]
 STORE = [("store", False), ("store", True)]
 RECORD = [("record", False), ("record", True), ("give_back", False)]
-ANYWHERE = [*CLAIM, *USE, *STORE, *RECORD]
+EXTEND = [("extend", False), ("extend", True)]
+CONNECT = [("connect", False), ("connect", True)]
+ANYWHERE = [*CLAIM, *CONNECT, *USE, *EXTEND, *STORE, *RECORD]
 ANSWER_IN_HAND = [("use", True), ("store", False)]
 
 ORDINARY = [
@@ -53,7 +55,7 @@ FAULTS: dict[str, list[Step]] = {
     ],
     "stops": [
         *steps_of(faults.stop, ANYWHERE, [1.5, 3.5]),
-        *steps_of(faults.stop, [("claim", True), *ANSWER_IN_HAND], [7.0]) * 4,
+        *steps_of(faults.stop, [("claim", True), *CONNECT, *ANSWER_IN_HAND], [7.0]) * 4,
     ],
     "cut": [
         *steps_of(faults.cut_off, [*USE, *STORE, *RECORD], [1.0, 8.0]),
@@ -70,11 +72,24 @@ FAULTS: dict[str, list[Step]] = {
         *steps_of(moves.reconnect, [None]) * 2,
         *steps_of(moves.ask, [0, 1], [0.0]) * 4,
     ],
-    "drops": steps_of(faults.drop, [("read", False), *CLAIM, *STORE, *RECORD]),
+    "drops": steps_of(faults.drop, [("read", False), *CLAIM, *EXTEND, *STORE, *RECORD]),
     "delays": [
         *steps_of(faults.delay, ANYWHERE, [1.2, 4.5, 7.0]),
         *steps_of(faults.delay, [("claim", True)], [4.5, 4.8]) * 5,
         *steps_of(faults.delay, USE, [1.2]) * 3,
+    ],
+    "late answers": [
+        *steps_of(faults.answer_late, [2.5, 7.0, 10.5, 14.0]) * 2,
+        *steps_of(faults.drip, [3, 12], [0.8]) * 2,
+        *steps_of(moves.ask, [0, 1], [moves.NEARLY_A_LIFETIME_SECONDS]) * 4,
+    ],
+    "long stops": [
+        *steps_of(faults.stop_past_all_deadlines) * 2,
+        *steps_of(moves.ask, [0, 1], [moves.NEARLY_A_LIFETIME_SECONDS]) * 2,
+    ],
+    "gateways": [
+        *steps_of(faults.gateway_answers, [500, 502, 504]) * 2,
+        *steps_of(faults.ignition_answers, [500]),
     ],
     "lost answers": [*steps_of(faults.lose, [False, True]) * 2, *steps_of(faults.garble)],
     "refusals": [

@@ -80,7 +80,21 @@ JOINED_ONE_WHO_ASKED_FOR_MORE = plan(
     step(faults.cut_off, ("use", True), 8.0),
     step(moves.advance, 7.0),
 )
+LEASE_RAN_OUT_UNDER_AN_OWN_REQUEST = plan(
+    step(moves.ask, 0, MUCH),
+    step(faults.answer_late, 9.5),
+    step(faults.stop, ("use", True), 7.0),
+    step(moves.advance, 7.0),
+    step(faults.delay, ("extend", False), 4.5),
+    step(moves.ask, 0, MUCH),
+    step(moves.advance, 3.0),
+)
 FOUND = {
+    "what this process has out is not sent again though its lease ran out": (
+        LEASE_RAN_OUT_UNDER_AN_OWN_REQUEST,
+        mutations.an_own_request_is_forgotten_with_its_lease,
+        USED_ONCE,
+    ),
     "a statement that arrives late does not end a later lease": (
         LATE_STATEMENT,
         mutations.one_name_for_all_leases,

@@ -143,7 +143,10 @@ async def step(both: Both, chance: random.Random) -> None:
         assert essence(ours) == essence(theirs)
         both.leases += [(ours, theirs)] if ours is not None else []
     elif kind == "due":
-        found = await both.do(lambda c: grants.claim_due(c, limit=5, **holder, **times))
+        besides = chance.choice([[], [], [], [tenant], ["another"]])
+        found = await both.do(
+            lambda c: grants.claim_due(c, limit=5, besides=besides, **holder, **times)
+        )
         ours, theirs = ([grants.opened(cipher, each) for each in side] for side in found)
         assert list(map(essence, ours)) == [essence(x) for x in theirs if x.tenant == tenant]
         both.leases += zip(ours, [x for x in theirs if x.tenant == tenant], strict=True)
@@ -185,6 +188,8 @@ async def step(both: Both, chance: random.Random) -> None:
                 lambda c: grants.record_not_used(c, lease, "busy", back_off, event(tenant)),
                 lambda c: grants.record_answer_lost(c, lease, "lost", back_off, event(tenant)),
                 lambda c: grants.give_back(c, lease),
+                lambda c: grants.extend(c, lease, lease_seconds=LEASE_SECONDS),
+                lambda c: grants.extend(c, lease, lease_seconds=3 * LEASE_SECONDS),
             ]
         )
         ours, theirs = await both.do(use)

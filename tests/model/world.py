@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ignition_broker.outbound.errors import ExchangeError
@@ -16,10 +16,10 @@ from ignition_broker.outbound.errors import ExchangeError
 if TYPE_CHECKING:
     from tests.model.replicas import Replica
 
-POSTGRES, IGNITION = "postgres", "ignition"
-PATIENCE_SECONDS = {POSTGRES: 0.1, IGNITION: 0.9}
+POSTGRES, IGNITION, CONNECTING = "postgres", "ignition", "connecting"
+PATIENCE_SECONDS = {POSTGRES: 0.1, IGNITION: 0.9, CONNECTING: 0.05}
 """How long a message is on its way at most, unless a fault holds it up."""
-ANSWER_SECONDS = {POSTGRES: 0.1, IGNITION: 0.4}
+ANSWER_SECONDS = {POSTGRES: 0.1, IGNITION: 0.4, CONNECTING: 0.05}
 NOTICE_SECONDS = 0.05
 A_MOMENT = 0.001
 MOST_EVENTS = 20_000
@@ -36,7 +36,9 @@ class Broken(AssertionError):
 @dataclass(eq=False)
 class Operation:
     """What a replica asks of Postgres or of Ignition: carried out at some time, answered at
-    another. ``is_lost``: Ignition's answer did not come to be used."""
+    another. ``is_lost``: Ignition's answer did not come to be used. ``keep_until``: before that
+    moment the process must not give it up. ``pauses``: between the pieces of an answer that drips.
+    """
 
     replica: Replica
     target: str
@@ -48,6 +50,9 @@ class Operation:
     answer: object = None
     is_carried_out: bool = False
     is_lost: bool = False
+    has_arrived: bool = False
+    keep_until: float = 0.0
+    pauses: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.replica.owner}'s {self.name}"
@@ -113,6 +118,10 @@ class World:
             item.replica.hear(item)
         elif not item.is_carried_out:
             self.carry_out(item)
+        elif item.pauses:
+            item.due_at = self.now + item.pauses.pop()
+            item.replica.loop.arrive(lambda: None)
+            item.replica.run()
         else:
             self.pending.remove(item)
             self._answer(item)
@@ -139,10 +148,17 @@ class World:
     def _answer(self, operation: Operation) -> None:
         if not operation.replica.is_alive or operation.future.done():
             return
-        if isinstance(operation.answer, Exception):
-            operation.future.set_exception(operation.answer)
-        else:
-            operation.future.set_result(operation.answer)
+        operation.has_arrived = not isinstance(operation.answer, Exception)
+
+        def taken() -> None:
+            if operation.future.done():
+                return
+            if isinstance(operation.answer, Exception):
+                operation.future.set_exception(operation.answer)
+            else:
+                operation.future.set_result(operation.answer)
+
+        operation.replica.loop.arrive(taken)
         operation.replica.run()
 
     def at(self, moment: float, happen: Callable[[], None]) -> None:
@@ -189,7 +205,7 @@ class World:
             if isinstance(item, Notice):
                 unheard.setdefault(item.replica, item.committed_at)
         for replica in self.replicas:
-            if replica.is_running and replica.listens:
+            if replica.is_running and replica.listens and replica.loop.has_seen_all:
                 replica.hears_until(unheard.get(replica, self.now))
 
     def breaks(self, promise: str, how: str) -> NoReturn:

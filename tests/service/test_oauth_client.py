@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import threading
 import time
 import zlib
 
@@ -20,7 +21,7 @@ from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.errors import (
     ExchangeError,
     NoConnectionFree,
-    TimedOut,
+    RequestWithdrawn,
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Exchange
@@ -198,14 +199,62 @@ async def test_of_an_answer_that_breaks_off_what_came_is_kept(endpoints, upstrea
     assert received.broke_off.was_sent
 
 
-async def test_silence_is_a_time_out(upstream):
-    async def hang(exchange) -> None:
-        await exchange.wait_gone()
+@pytest.mark.parametrize("cut_at", [0, 17, -9], ids=["head", "amid the head", "amid the body"])
+async def test_an_answer_is_waited_for_however_slow_it_is(upstream, cut_at):
+    """Neither the silence before it nor the one amid it ends the request: its sender does that."""
+    raw = answer(TOKEN)
 
-    upstream.plays(hang)
+    async def slow(exchange) -> None:
+        await exchange.read_body()
+        await exchange.send(raw[:cut_at])
+        await asyncio.sleep(1.0)
+        for byte in raw[cut_at:]:
+            await exchange.send(bytes([byte]))
+            await asyncio.sleep(0.005)
+
+    upstream.plays(slow)
     client = HttpEndpoints(timeout_seconds=0.3)
-    with pytest.raises(TimedOut, match=r"Ignition sent no response headers within 0\.3 s"):
+    assert (await client.post(at(upstream))).body == TOKEN
+    await client.aclose()
+
+
+async def test_what_must_not_be_sent_any_more_when_there_is_a_connection_is_not(
+    endpoints, upstream
+):
+    upstream.answers(answer(TOKEN))
+    with pytest.raises(RequestWithdrawn):
+        await endpoints.post(at(upstream), may_send=lambda: False)
+    assert upstream.exchanges == []
+    assert (await endpoints.post(at(upstream), may_send=lambda: True)).body == TOKEN
+
+
+async def test_late_answers_keep_nobody_from_asking(upstream, monkeypatch):
+    """They make room, up to a bound, and are read when they come."""
+    monkeypatch.setattr(endpoints_module, "CONNECTIONS", 1)
+    monkeypatch.setattr(endpoints_module, "LATE_CONNECTIONS", 2)
+    client = HttpEndpoints(timeout_seconds=0.3)
+    may_answer = threading.Event()
+
+    async def slow(exchange) -> None:
+        await exchange.read_body()
+        await asyncio.to_thread(may_answer.wait, 10)
+        await exchange.send(answer(TOKEN))
+
+    upstream.plays(slow)
+    late = []
+    for count in (1, 2):
+        late.append(asyncio.create_task(client.post(at(upstream))))
+        await asyncio.sleep(0.4)
+        assert client.late_requests == count
+    late.append(asyncio.create_task(client.post(at(upstream))))
+    await asyncio.sleep(0.4)
+    assert client.late_requests == 2
+    with pytest.raises(NoConnectionFree):
         await client.post(at(upstream))
+    may_answer.set()
+    assert [each.body for each in await asyncio.gather(*late)] == [TOKEN] * 3
+    assert client.late_requests == 0
+    await asyncio.gather(*(client.post(at(upstream)) for _ in range(3)))
     await client.aclose()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -14,9 +15,11 @@ from ignition_broker.broker.dances import (
     ConnectFailed,
     Dance,
     Objection,
+    StillConnecting,
     objection_to,
 )
 from ignition_broker.broker.errors import UnknownTenant
+from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
@@ -26,6 +29,7 @@ from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.second_visits import second_visit
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
+from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, AuditEvent, GrantStatus, is_known_end
 from ignition_broker.oauth.callback import (
     EXPECT_NO_ISSUER,
@@ -34,7 +38,13 @@ from ignition_broker.oauth.callback import (
     state_of,
 )
 from ignition_broker.oauth.pkce import new_code_verifier
-from ignition_broker.oauth.tokens import AccessToken, RefreshToken, TokenAnswer
+from ignition_broker.oauth.tokens import (
+    AccessToken,
+    AuthorizationCode,
+    CodeVerifier,
+    RefreshToken,
+    TokenAnswer,
+)
 from ignition_broker.storage import (
     audit,
     authorizations,
@@ -82,6 +92,7 @@ class Connector:
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
         self._standing = standing
+        self.exchanges: Flights[Connected] = Flights()
 
     async def begin(self, tenant: str, *, browser: str, actor: Actor, maker: Maker) -> str:
         """The provider's URL for this tenant and this browser; makes the tenant if it is new.
@@ -125,8 +136,9 @@ class Connector:
     ) -> Connected:
         """Exchanges the code and stores the grant; raises `ConnectFailed`, nothing stored.
 
-        A callback that was here before is answered by what came of it, and no code is sent again;
-        raises `StillConnecting` while nobody knows.
+        Raises `StillConnecting` after the provider's timeout: the exchange goes on, and what comes
+        of it is stored. A callback that was here before is answered by what came of it, and no code
+        is sent again.
         """
         state = state_of(query)
         if not state or not browser:
@@ -141,7 +153,13 @@ class Connector:
             )
             judgement = await callbacks.judge(connection, state_hash, self._standing)
         if authorization is None:
-            return await second_visit(self._database, self._clock, state_hash, browser_hash)
+            return await second_visit(
+                self._database,
+                self._clock,
+                state_hash,
+                browser_hash,
+                patience_seconds=self._provider.patience_seconds,
+            )
         dance = Dance(state_hash, authorization.tenant, Actor(authorization.actor, request_id))
         if not authorization.is_live:
             raise await self._failed(
@@ -156,7 +174,18 @@ class Connector:
                 verdict.description or "No reason was given.",
                 verdict.error,
             )
-        outcome = await self._provider.exchange_code(verdict, authorization.code_verifier)
+        work = self._exchange(dance, verdict, authorization.code_verifier)
+        exchange = self.exchanges.start(dance.tenant, work).task
+        if not await is_done_within(exchange, self._provider.timeout_seconds):
+            log.warning("exchange_late", tenant=dance.tenant)
+            exchange.add_done_callback(_report_fault)
+            raise StillConnecting(dance.tenant)
+        return exchange.result()
+
+    async def _exchange(
+        self, dance: Dance, code: AuthorizationCode, verifier: CodeVerifier
+    ) -> Connected:
+        outcome = await self._provider.exchange_code(code, verifier)
         reason = None
         if isinstance(outcome, Rotated):
             reason = outcome.answer.reason
@@ -219,11 +248,7 @@ class Connector:
                 )
                 return stored.expires_at
 
-        try:
-            outcome = await store()
-        except StorageUnavailable:
-            # Once more on a new connection; if the first was committed after all, it says so.
-            outcome = await store()
+        outcome = await self._until_stored(store)
         if not isinstance(outcome, datetime):
             await self._give_up(dance, answer.refresh_token or answer.access_token)
             raise await self._failed(dance, outcome.title, outcome.detail)
@@ -242,6 +267,20 @@ class Connector:
             is_renewable=sealed.has_refresh_token,
             has_known_end=is_known_end(sealed.lifetime_seconds),
         )
+
+    async def _until_stored(
+        self, store: Callable[[], Awaitable[datetime | Objection]]
+    ) -> datetime | Objection:
+        """A code is good once, so that nobody can fetch these tokens again. Where a store was
+        committed and nobody heard of it, the next one says so."""
+        pause = 0.02
+        while True:
+            try:
+                return await store()
+            except StorageUnavailable as error:
+                log.warning("connect_store_failed", reason=str(error))
+                await self._clock.sleep(pause)
+                pause = min(pause * 2, 0.5)
 
     async def _give_up(self, dance: Dance, token: RefreshToken | AccessToken) -> None:
         """Revokes at Ignition what was exchanged and may not be stored.
@@ -333,6 +372,13 @@ def _without_access_token(rotated: Rotated) -> Renewed:
     answer = rotated.answer
     ended = TokenAnswer(AccessToken(""), "Bearer", 0, answer.refresh_token, None, answer.flaws)
     return Renewed(ended, rotated.requested_at)
+
+
+def _report_fault(exchange: asyncio.Task[Connected]) -> None:
+    """Nobody waits any more to see what nobody thought of; how a dance failed is in the trail."""
+    error = None if exchange.cancelled() else exchange.exception()
+    if error is not None and not isinstance(error, ConnectFailed):
+        log.error("exchange_failed", exc_info=error)
 
 
 def _explain(outcome: object) -> str:

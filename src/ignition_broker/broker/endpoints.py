@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -10,12 +11,15 @@ from urllib.parse import quote, urlsplit
 from ignition_broker import __version__
 from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.content_coding import decoded
-from ignition_broker.outbound.errors import ExchangeError
+from ignition_broker.outbound.errors import ExchangeError, NoConnectionFree
 from ignition_broker.outbound.exchange import Exchange, Headers
+from ignition_broker.outbound.places import NoPlaceFree, Places
 from ignition_broker.outbound.pool import Limits, Pool
 
 LARGEST_ANSWER_BYTES = 1 << 20
 CONNECTIONS = 100
+LATE_CONNECTIONS = 400
+"""Beside those, for requests that go on without an answer when nobody waits any more."""
 # What RFC 3986 lets stand in a path and a query; a '%' begins what is encoded already.
 _AS_IT_IS = "%/:@!$&'()*+,;=~"
 
@@ -37,29 +41,57 @@ class Answer:
 
 
 class Endpoints(Protocol):
-    async def post(self, request: OAuthRequest) -> Answer:
-        """Raises `outbound.errors.ExchangeError` where not even a status came; follows no
-        redirect, and sends nothing twice."""
+    async def post(
+        self, request: OAuthRequest, *, may_send: Callable[[], bool] | None = None
+    ) -> Answer:
+        """``may_send`` is asked right before the request goes out.
+
+        Raises `outbound.errors.ExchangeError` where not even a status came; follows no redirect,
+        and sends nothing twice.
+        """
         ...
 
 
 class HttpEndpoints:
-    """``timeout_seconds``: what one request may take; whoever asks keeps to it. At most
-    two thirds of it pass until there is a connection, so that it is known what was not sent."""
+    """``timeout_seconds``: after so long a request counts as late, and makes room for others; at
+    most two thirds of it pass until there is a connection, so that it is known what was not sent.
+    The answer is waited for without an end: whoever asks cancels."""
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._limits = Limits(
             connect_timeout_seconds=timeout_seconds / 3,
-            timeout_seconds=timeout_seconds,
-            idle_timeout_seconds=timeout_seconds,
-            connections=CONNECTIONS,
+            timeout_seconds=math.inf,
+            idle_timeout_seconds=math.inf,
+            connections=CONNECTIONS + LATE_CONNECTIONS,
             idle_per_tenant=0,
         )
+        self._places = Places(
+            prompt=CONNECTIONS, late=LATE_CONNECTIONS, prompt_seconds=timeout_seconds
+        )
         self._pools: dict[str, Pool] = {}
-        self._places: dict[str, tuple[Pool, bytes]] = {}
+        self._targets: dict[str, tuple[Pool, bytes]] = {}
 
-    async def post(self, request: OAuthRequest) -> Answer:
-        pool, target = self._places.get(request.url) or self._place(request.url)
+    @property
+    def late_requests(self) -> int:
+        """How many go on although nobody waits for them any more."""
+        return self._places.late_taken
+
+    async def post(
+        self, request: OAuthRequest, *, may_send: Callable[[], bool] | None = None
+    ) -> Answer:
+        wait_seconds = self._limits.connect_timeout_seconds
+        try:
+            async with self._places.place(wait_seconds=wait_seconds):
+                return await self._post(request, may_send)
+        except NoPlaceFree:
+            text = (
+                f"All {CONNECTIONS} connections to Ignition have been in use "
+                f"for {wait_seconds:g} s."
+            )
+            raise NoConnectionFree(text) from None
+
+    async def _post(self, request: OAuthRequest, may_send: Callable[[], bool] | None) -> Answer:
+        pool, target = self._targets.get(request.url) or self._target(request.url)
         headers: Headers = [
             (b"User-Agent", f"ignition-broker/{__version__}".encode("ascii")),
             (b"Accept-Encoding", b"identity"),
@@ -69,7 +101,7 @@ class HttpEndpoints:
             headers.append((name.encode("ascii"), value.encode("ascii")))
         # On a connection of its own: what another tenant's answer left behind would be taken for
         # this one's token.
-        exchange = await pool.send(None, "POST", target, headers, request.body)
+        exchange = await pool.send(None, "POST", target, headers, request.body, may_send=may_send)
         try:
             body, flaw, broke_off = await _received(exchange)
         finally:
@@ -86,7 +118,7 @@ class HttpEndpoints:
         for pool in self._pools.values():
             await pool.aclose()
 
-    def _place(self, url: str) -> tuple[Pool, bytes]:
+    def _target(self, url: str) -> tuple[Pool, bytes]:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._pools:
@@ -94,8 +126,8 @@ class HttpEndpoints:
         target = quote(parts.path or "/", safe=_AS_IT_IS)
         if parts.query:
             target += "?" + quote(parts.query, safe=_AS_IT_IS + "?")
-        self._places[url] = self._pools[origin], target.encode("ascii")
-        return self._places[url]
+        self._targets[url] = self._pools[origin], target.encode("ascii")
+        return self._targets[url]
 
 
 async def _received(exchange: Exchange) -> tuple[bytes, str | None, ExchangeError | None]:

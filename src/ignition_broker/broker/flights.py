@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ignition_broker.deadlines import is_done_within
+
 Result = TypeVar("Result")
 
 
@@ -63,4 +65,5 @@ class Flights(Generic[Result]):
     async def land_all(self, seconds: float) -> None:
         """Lets what is under way end, for at most ``seconds``."""
         if self._in_the_air:
-            await asyncio.wait(self._in_the_air, timeout=seconds)
+            landing = asyncio.gather(*self._in_the_air, return_exceptions=True)
+            await is_done_within(landing, seconds)

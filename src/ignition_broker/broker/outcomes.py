@@ -25,6 +25,7 @@ from ignition_broker.broker.provider import (
     Renewed,
     Rotated,
     Throttled,
+    Withdrawn,
 )
 from ignition_broker.broker.remembered_answers import RememberedAnswer
 from ignition_broker.broker.repair import Repair
@@ -131,6 +132,9 @@ class Outcomes:
             case NotSent():
                 wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
                 return _unavailable(lease, outcome.reason, wait)
+            case Withdrawn():
+                await self.given_back(lease)
+                return _unavailable(lease, "The lease came too late", 0.0)
             case Throttled():
                 text = f"Ignition's token endpoint answers status {outcome.status}"
                 asked = outcome.retry_after_seconds

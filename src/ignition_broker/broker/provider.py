@@ -14,6 +14,7 @@ from typing import assert_never
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.endpoints import Answer, Endpoints
 from ignition_broker.clock import Clock
+from ignition_broker.deadlines import is_done_within
 from ignition_broker.oauth.answers import (
     NotOAuth,
     OAuthError,
@@ -45,7 +46,12 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
-from ignition_broker.outbound.errors import ExchangeError, NoConnectionFree, Unreachable
+from ignition_broker.outbound.errors import (
+    ExchangeError,
+    NoConnectionFree,
+    RequestWithdrawn,
+    Unreachable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +106,11 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """It came to be sent too late, and was not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
     """429 or 503: the provider answered that it did not carry it out."""
 
@@ -129,6 +140,7 @@ Outcome = (
     | Misconfigured
     | Rejected
     | NotSent
+    | Withdrawn
     | Throttled
     | AnswerLost
     | NoToken
@@ -156,7 +168,9 @@ class Registration:
 
 
 class Provider:
-    """``timeout_seconds`` bounds the whole of one request, connecting included."""
+    """``timeout_seconds``: how long callers wait for one request, connecting included.
+    ``patience_seconds``: how long the request itself goes on, since its answer may hold the only
+    good refresh token."""
 
     def __init__(
         self,
@@ -166,6 +180,7 @@ class Provider:
         breaker: CircuitBreaker,
         *,
         timeout_seconds: float,
+        patience_seconds: float,
         observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
     ) -> None:
         self._endpoints = endpoints
@@ -173,6 +188,7 @@ class Provider:
         self._clock = clock
         self._observe = observe
         self.timeout_seconds = timeout_seconds
+        self.patience_seconds = patience_seconds
         self._breaker = breaker
 
     def authorization_url(self, *, state: str, verifier: CodeVerifier) -> str:
@@ -196,9 +212,12 @@ class Provider:
             authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("authorization_code", request, code, verifier)
+        return await self._ask("authorization_code", request, None, code, verifier)
 
-    async def refresh(self, refresh_token: RefreshToken) -> Outcome:
+    async def refresh(
+        self, refresh_token: RefreshToken, *, may_send: Callable[[], bool]
+    ) -> Outcome:
+        """``may_send`` is asked right before the request goes out; if not, it is `Withdrawn`."""
         registration = self._registration
         request = refresh_request(
             registration.token_url,
@@ -206,7 +225,7 @@ class Provider:
             authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("refresh_token", request, refresh_token)
+        return await self._ask("refresh_token", request, may_send, refresh_token)
 
     @property
     def can_revoke(self) -> bool:
@@ -222,35 +241,65 @@ class Provider:
             token=token,
             authenticate=registration.authenticate,
         )
+        revoking = asyncio.create_task(self._endpoints.post(request))
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                answer = await self._endpoints.post(request)
+            if not await is_done_within(revoking, self.timeout_seconds):
+                return RevocationUnanswered("no answer came in time")
+            answer = revoking.result()
         except ExchangeError as error:
             return RevocationUnanswered(error.detail.rstrip("."))
-        except TimeoutError:
-            return RevocationUnanswered("no answer came in time")
+        finally:
+            revoking.cancel()
         return judge_revocation_answer(answer.status, answer.headers, now=self._clock.now())
 
-    async def _ask(self, kind: str, request: OAuthRequest, *sent: Secret) -> Outcome:
+    async def _ask(
+        self,
+        kind: str,
+        request: OAuthRequest,
+        may_send: Callable[[], bool] | None,
+        *sent: Secret,
+    ) -> Outcome:
+        """One that goes on past the timeout counts as failed then, and once; that it is answered
+        after all counts as a success."""
         started = self._clock.monotonic()
-        outcome = await self._send(request, (self._registration.client_secret, *sent))
+        whose = _fingerprint(sent[0])
+        secrets = (self._registration.client_secret, *sent)
+        sending = asyncio.create_task(self._send(request, may_send, secrets))
+        try:
+            is_late = not await is_done_within(sending, self.timeout_seconds)
+            if is_late:
+                self._breaker.failed(whose)
+            more_seconds = self.patience_seconds - self.timeout_seconds
+            if is_late and not await is_done_within(sending, more_seconds):
+                patience = f"{self.patience_seconds:g} s"
+                outcome: Outcome = AnswerLost(f"Ignition gave no answer within {patience}")
+            else:
+                outcome = sending.result()
+        finally:
+            sending.cancel()
         match outcome:
+            case Withdrawn():
+                self._breaker.release()
+            case NotSent() | Throttled() | AnswerLost() if is_late:
+                pass
             case Throttled(retry_after_seconds=asked):
-                self._breaker.failed(_fingerprint(sent[0]), asked_seconds=asked)
+                self._breaker.failed(whose, asked_seconds=asked)
             case NotSent() | AnswerLost():
-                self._breaker.failed(_fingerprint(sent[0]))
+                self._breaker.failed(whose)
             case _:
                 self._breaker.succeeded()
         self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
         return outcome
 
-    async def _send(self, request: OAuthRequest, secrets: Sequence[Secret]) -> Outcome:
+    async def _send(
+        self,
+        request: OAuthRequest,
+        may_send: Callable[[], bool] | None,
+        secrets: Sequence[Secret],
+    ) -> Outcome:
         requested_at = self._clock.monotonic()
         try:
-            async with asyncio.timeout(self.timeout_seconds):
-                answer = await self._endpoints.post(request)
-        except TimeoutError:
-            return AnswerLost(f"Ignition gave no answer within {self.timeout_seconds:g} s")
+            answer = await self._endpoints.post(request, may_send=may_send)
         except ExchangeError as error:
             return _unanswered(error)
         verdict = judge_token_answer(
@@ -314,9 +363,11 @@ def _server_error(status: int) -> AnswerLost:
     return AnswerLost(f"Ignition's token endpoint answers status {status}")
 
 
-def _unanswered(error: ExchangeError) -> NotSent | AnswerLost:
+def _unanswered(error: ExchangeError) -> NotSent | Withdrawn | AnswerLost:
     reason = error.detail.rstrip(".")
     match error:
+        case RequestWithdrawn():
+            return Withdrawn()
         case NoConnectionFree() | Unreachable(was_sent=False):
             return NotSent(reason)
         case _:

@@ -7,7 +7,6 @@ that is not committed.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import assert_never
 
 import structlog
@@ -26,10 +25,12 @@ from ignition_broker.broker.errors import (
     UnknownTenant,
 )
 from ignition_broker.broker.flights import Flights
+from ignition_broker.broker.leases import LEASE_SECONDS, LeaseOwners, use_before
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
 from ignition_broker.broker.provider import Provider
 from ignition_broker.broker.repair import Repair
+from ignition_broker.broker.token_requests import TokenRequests
 from ignition_broker.broker.want import (
     Want,
     is_early,
@@ -38,6 +39,7 @@ from ignition_broker.broker.want import (
 )
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
+from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease, SealedLease
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
@@ -45,17 +47,19 @@ from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
 from ignition_broker.storage.renewability import HAS_ENDED
 
-log = structlog.get_logger(__name__)
-
-LEASE_FACTOR = 3
-"""The lease outlives the provider's timeout so many times."""
-PATIENCE_SECONDS = 10.0
-"""How much longer than one request to Ignition may take a caller waits."""
+STORE_SECONDS = 5.0
+"""How much longer than for Ignition a caller waits, for the answer to be stored."""
 POLL_SECONDS = 0.25
 LOCKED_ROW_SECONDS = STORE_HEAD_START_SECONDS + 1
 """How long a caller waits for a grant that is free and can't be claimed. After Postgres has started
 that is so for `STORE_HEAD_START_SECONDS`; longer, and somebody else has the row locked."""
 SYSTEM = Actor("broker")
+
+log = structlog.get_logger(__name__)
+
+
+class NotYetAnswered(ProviderUnavailable):
+    """The request goes on, and its answer will be stored: to ask again later may bring it."""
 
 
 class Refresher:
@@ -77,25 +81,26 @@ class Refresher:
     ) -> None:
         self._database = database
         self._cipher = cipher
-        self._provider = provider
+        self._timeout_seconds = provider.timeout_seconds
         self._breaker = breaker
         self._cache = cache
         self._notices = notices
         self._clock = clock
         self._outcomes = outcomes
         self._repair = repair
-        self._owner = owner
-        self._leases = itertools.count(1)
-        self.lease_seconds = LEASE_FACTOR * provider.timeout_seconds
+        self.owners = LeaseOwners(owner)
+        self.requests = TokenRequests(database, provider, outcomes, cache, clock)
         self.flights: Flights[IssuedToken] = Flights()
         self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
 
     async def renew(self, tenant: str, want: Want, actor: Actor = SYSTEM) -> IssuedToken:
         """A token that meets ``want``, renewed if the stored one does not.
 
-        A caller that goes away leaves the refresh running. Raises the errors of `broker.errors`.
+        A caller waits for Ignition for the provider's timeout, and for Postgres a little longer;
+        one that goes away leaves the refresh running. Raises the errors of `broker.errors`.
         """
-        deadline = self._clock.monotonic() + self._provider.timeout_seconds + PATIENCE_SECONDS
+        asked_at = self._clock.monotonic()
+        give_up_at = asked_at + self._timeout_seconds + STORE_SECONDS
         while True:
             flight = self.flights.current(tenant)
             is_mine = flight is None
@@ -104,24 +109,26 @@ class Refresher:
                 flight = self.flights.start(
                     tenant, work, insists=want.insists, min_ttl_seconds=want.min_ttl_seconds
                 )
+            if not await is_done_within(flight.task, give_up_at - self._clock.monotonic()):
+                text = "The refresh that is under way takes longer than callers wait."
+                raise NotYetAnswered(text, tenant=tenant)
             try:
-                async with asyncio.timeout(max(0.1, deadline - self._clock.monotonic())):
-                    token = await asyncio.shield(flight.task)
-            except TimeoutError:
-                text = "The refresh that is under way takes too long."
-                raise ProviderUnavailable(text, tenant=tenant) from None
-            except BrokerError:
+                token = flight.task.result()
+            except BrokerError as error:
                 # What was refused to a caller who asked for something else does not bind this one.
                 is_for_more = flight.min_ttl_seconds > want.min_ttl_seconds
                 is_for_less = want.insists and not flight.insists
-                if is_mine or not (is_for_more or is_for_less):
+                # Whoever began the flight has waited for longer than who joined it.
+                waited = self._clock.monotonic() - asked_at
+                has_time = isinstance(error, NotYetAnswered) and waited < self._timeout_seconds
+                if is_mine or not (is_for_more or is_for_less or has_time):
                     raise
                 continue
             if want.is_met_by(token, self._clock.monotonic()):
                 return token
 
     async def _renew(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
-        give_up_at = self._clock.monotonic() + self.lease_seconds + self._provider.timeout_seconds
+        give_up_at = self._clock.monotonic() + self._timeout_seconds
         locked: tuple[int, float] | None = None
         while self._clock.monotonic() < give_up_at:
             grant, issued = await self._read(tenant)
@@ -129,7 +136,8 @@ class Refresher:
                 return issued
             if not grant.is_renewable:
                 raise await self._not_renewable(issued)
-            if not grant.lease_is_held:
+            is_taken = grant.lease_is_held or self.requests.is_out(tenant, grant.version)
+            if not is_taken:
                 self._check_may_ask(grant, issued, want)
                 lease = await self._claim(
                     grant, is_early=is_early(issued, want, self._clock.monotonic())
@@ -146,12 +154,14 @@ class Refresher:
                 if locked is None or locked[0] != grant.version:
                     locked = (grant.version, now)
                 elif now - locked[1] > LOCKED_ROW_SECONDS:
-                    text = "The grant's row is locked in Postgres by somebody else."
-                    raise Unavailable(text, tenant=tenant)
+                    break
             else:
                 locked = None
             await self._notices.wait(tenant, POLL_SECONDS)
-        raise ProviderUnavailable("Another replica's refresh did not end.", tenant=tenant)
+        if locked is not None:
+            text = "The grant's row is locked in Postgres by somebody else."
+            raise Unavailable(text, tenant=tenant)
+        raise NotYetAnswered("The refresh that is under way did not end in time.", tenant=tenant)
 
     @property
     def is_settling(self) -> bool:
@@ -224,10 +234,10 @@ class Refresher:
                     self._cipher,
                     tenant=grant.tenant,
                     version=grant.version,
-                    owner=self.lease_owner(),
-                    lease_seconds=self.lease_seconds,
+                    owner=self.owners.new(),
+                    lease_seconds=LEASE_SECONDS,
                     asked_at=asked_at,
-                    use_before=self.use_before(asked_at),
+                    use_before=use_before(asked_at),
                     is_early=is_early,
                 )
             )
@@ -237,39 +247,34 @@ class Refresher:
                 "The database can't be used just now.", tenant=grant.tenant
             ) from error
 
-    def lease_owner(self) -> str:
-        """Another for each lease, so that what is written late of one does not end the next."""
-        return f"{self._owner}/{next(self._leases)}"
-
-    def use_before(self, asked_at: float) -> float:
-        """For a lease asked for then: counted from before the claim, so that the request's own
-        deadline ends inside the lease whatever the claim took."""
-        return asked_at + self.lease_seconds - 2 * self._provider.timeout_seconds
-
     async def use(self, lease: Lease, actor: Actor = SYSTEM) -> IssuedToken:
-        """Asks Ignition with a lease that was claimed, and stores what it says."""
+        """Asks Ignition with a lease that was claimed, and stores what it says.
+
+        It stops waiting after the provider's timeout. The request goes on, and what comes of it is
+        stored.
+        """
         if self._repair.is_behind(lease):
             self._breaker.release()
             await self._outcomes.given_back(lease)
             await self._repair.check(lease.tenant)
             text = "The database went back, and what is newer may yet be stored again."
             raise ProviderUnavailable(text, tenant=lease.tenant)
-        if self._clock.monotonic() > lease.use_before:
-            self._breaker.release()
-            await self._outcomes.given_back(lease)
-            raise ProviderUnavailable("The lease came too late.", tenant=lease.tenant)
         if not lease.refresh_token.reveal():
             self._breaker.release()
             await self._outcomes.found_unrenewable(lease)
             _grant, issued = await self._read(lease.tenant)
             return issued
-        outcome = await self._provider.refresh(lease.refresh_token)
-        # Ahead of the store: a disconnect may be heard of before the store's answer comes.
-        mark = self._cache.mark()
-        settled = await self._outcomes.record(lease, outcome, actor)
+        request = self.requests.begin(lease, actor)
+        if not await is_done_within(request.answered, self._timeout_seconds):
+            log.warning("refresh_late", tenant=lease.tenant, version=lease.version)
+            text = f"Ignition has not answered for {self._timeout_seconds:g} s."
+            return await self._newer(lease, NotYetAnswered(text, tenant=lease.tenant))
+        if not await is_done_within(request.settled, STORE_SECONDS):
+            text = "Ignition's answer can't be stored just now."
+            raise Unavailable(text, tenant=lease.tenant)
+        settled = request.settled.result()
         match settled:
             case IssuedToken():
-                self._cache.put(settled, mark)
                 return settled
             case Overtaken():
                 _grant, issued = await self._read(lease.tenant)
@@ -295,6 +300,12 @@ class Refresher:
             raise ProviderUnavailable("This replica stops.", tenant=lease.tenant)
 
         self.flights.start(lease.tenant, returned())
+
+    async def end(self, seconds: float) -> None:
+        """Lets what is under way end, for at most ``seconds``: at a shutdown."""
+        end_at = self._clock.monotonic() + seconds
+        await self.flights.land_all(seconds)
+        await self.requests.end_all(end_at - self._clock.monotonic())
 
     async def _newer(self, lease: Lease, failure: BrokerError) -> IssuedToken:
         """What somebody else has stored meanwhile; raises ``failure`` where nobody has."""

@@ -10,6 +10,7 @@ from ignition_broker.broker.access import Access
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
+from ignition_broker.broker.leases import LEASE_SECONDS, SEND_MARGIN_SECONDS, use_before
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.trail import prune
 from ignition_broker.cipher import Cipher, CipherError
@@ -100,16 +101,17 @@ class Schedule:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         if self._refresher.is_settling or self._breaker.pause() is not None:
             return False
-        limit = 1 if self._breaker.is_open else CONCURRENCY - len(self._under_way)
+        limit = 1 if self._breaker.is_open else self._most_to_claim()
         asked_at = self._clock.monotonic()
         waiting = await self._database.single(
             lambda c: grants.claim_due(
                 c,
-                owner=self._refresher.lease_owner(),
-                lease_seconds=self._refresher.lease_seconds,
+                owner=self._refresher.owners.new(),
+                lease_seconds=LEASE_SECONDS,
                 asked_at=asked_at,
-                use_before=self._refresher.use_before(asked_at),
+                use_before=use_before(asked_at),
                 limit=limit,
+                besides=self._refresher.requests.tenants(),
             )
         )
         if not waiting:
@@ -126,6 +128,11 @@ class Schedule:
             for lease in waiting:
                 self._refresher.give_back(lease)
         return has_more
+
+    def _most_to_claim(self) -> int:
+        """No more than have their turn before their lease would have to be extended."""
+        in_time = self._rate / self._replicas * (LEASE_SECONDS - SEND_MARGIN_SECONDS) / 2
+        return max(1, min(CONCURRENCY - len(self._under_way), int(in_time)))
 
     def _seconds_to_next_turn(self) -> float:
         """Counted from turn to turn, since a busy process wakes up late from every sleep. What

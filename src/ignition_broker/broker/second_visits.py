@@ -13,15 +13,22 @@ SHOWN_AGAIN_SECONDS: Final = 3600
 """For how long a success is shown again: as long as the browser's mark lives."""
 WAIT_SECONDS: Final = 5.0
 """How long a second visit waits for the first, which sent the code."""
-LONGEST_EXCHANGE_SECONDS: Final = 150.0
-"""After which the first visit is taken to have died on the way."""
+STORE_SECONDS: Final = 30.0
+"""So long after the provider's patience, the first visit is taken to have died on the way."""
 _LOOK_EVERY_SECONDS: Final = 0.1
 
 
 async def second_visit(
-    database: Database, clock: Clock, state_hash: bytes, browser_hash: bytes
+    database: Database,
+    clock: Clock,
+    state_hash: bytes,
+    browser_hash: bytes,
+    *,
+    patience_seconds: float,
 ) -> Connected:
     """The success of the first visit, once it is there; nothing is sent or stored.
+
+    ``patience_seconds``: how long the first visit's exchange may take.
 
     Raises `ConnectFailed`, or `StillConnecting` while nobody knows.
     """
@@ -55,7 +62,7 @@ async def second_visit(
                 "It connected the tenant, which was disconnected or connected anew since.",
                 past.tenant,
             )
-        if past.age_seconds > LONGEST_EXCHANGE_SECONDS:
+        if past.age_seconds > patience_seconds + STORE_SECONDS:
             raise ConnectFailed(
                 "This sign-in was already used", "What came of it is not known.", past.tenant
             )

@@ -2,6 +2,7 @@
 
 ExchangeError
 ├── NoConnectionFree   all that may be held are in use
+├── RequestWithdrawn   when it was about to be sent, it was not to be sent any more
 ├── Unreachable        no connection, or it broke before the answer was whole
 └── TimedOut           no response headers in time, or silence amid the answer
 """
@@ -16,6 +17,10 @@ class ExchangeError(Exception):
 
 
 class NoConnectionFree(ExchangeError):
+    """Nothing was sent."""
+
+
+class RequestWithdrawn(ExchangeError):
     """Nothing was sent."""
 
 

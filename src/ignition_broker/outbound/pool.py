@@ -10,13 +10,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ignition_broker.outbound.connection import Connection
 from ignition_broker.outbound.dialing import Dialer, reason
-from ignition_broker.outbound.errors import NoConnectionFree, TimedOut, Unreachable
+from ignition_broker.outbound.errors import (
+    NoConnectionFree,
+    RequestWithdrawn,
+    TimedOut,
+    Unreachable,
+)
 from ignition_broker.outbound.exchange import Exchange, Headers
 from ignition_broker.outbound.idle import IdleConnections
 
@@ -73,9 +78,12 @@ class Pool:
         target: bytes,
         headers: Headers,
         body: AsyncIterator[bytes] | bytes | None,
+        *,
+        may_send: Callable[[], bool] | None = None,
     ) -> Exchange:
         """Until the answer's headers have come. A body that is there whole leaves with the head.
         ``tenant``: whose later requests may use the connection again; None: no request may.
+        ``may_send`` is asked once there is a connection, right before the request goes out.
 
         Raises `ExchangeError`.
         """
@@ -91,6 +99,9 @@ class Pool:
         else:
             parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if is_chunked else b"\r\n")
         connection = self._kept(tenant) or await self._when_one_is_free(tenant)
+        if may_send is not None and not may_send():
+            connection.abort()
+            raise RequestWithdrawn("The request was not to be sent any more.")
         exchange = connection.request(
             tenant,
             method,

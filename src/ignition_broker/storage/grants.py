@@ -104,7 +104,7 @@ CLAIM_DUE = text(f"""
     WITH before AS (
         SELECT {_BEFORE_CLAIM} FROM grants
         WHERE next_refresh_at < now() AND status = 'connected' AND {IS_RENEWABLE}
-          AND {_LEASE_IS_FREE}
+          AND {_LEASE_IS_FREE} AND tenant_id <> ALL(:besides)
           AND (refresh_started_at IS NULL OR expires_at < now())
         ORDER BY next_refresh_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -221,6 +221,13 @@ RECORD_REFUSAL = text(f"""
         RETURNING tenant_id, version, status
     ), audited AS ({_AUDIT})
     SELECT version, {_NOTIFY} FROM changed
+""")  # noqa: S608
+
+# Also after it ran out, as long as nobody has claimed it anew.
+EXTEND = text(f"""
+    UPDATE grants SET lease_until = now() + make_interval(secs => :lease)
+    WHERE tenant_id = :tenant AND version = :version AND lease_owner = :owner AND {LOCK_BRIEFLY}
+    RETURNING version
 """)  # noqa: S608
 
 # The refresh token was not used: what was known of it before this try is still all that is known.
@@ -400,14 +407,33 @@ async def claim_due(
     asked_at: float,
     use_before: float,
     limit: int,
+    besides: Sequence[str] = (),
 ) -> list[SealedLease]:
-    """Leases on at most ``limit`` grants whose renewal is due, the longest due first.
+    """Leases on at most ``limit`` grants whose renewal is due, the longest due first; none on
+    those of the tenants ``besides``.
 
     Each is to be `opened` in its turn: a good many at once would hold up whoever else is served.
     """
-    parameters = {"owner": owner, "lease": lease_seconds, "limit": limit}
+    parameters = {
+        "owner": owner,
+        "lease": lease_seconds,
+        "limit": limit,
+        "besides": list(besides),
+    }
     rows = await connection.execute(CLAIM_DUE, parameters)
     return [_sealed_lease(row, asked_at, use_before) for row in rows]
+
+
+async def extend(connection: Connection, lease: Lease, *, lease_seconds: float) -> bool:
+    """The lease lasts for ``lease_seconds`` from now. Whether it is still the holder's: not where
+    somebody else has it, or the version has moved on."""
+    parameters = {
+        "tenant": lease.tenant,
+        "version": lease.version,
+        "owner": lease.owner,
+        "lease": lease_seconds,
+    }
+    return (await connection.execute(EXTEND, parameters)).one_or_none() is not None
 
 
 def opened(cipher: Cipher, lease: SealedLease) -> Lease:

@@ -25,6 +25,7 @@ ONE_ROW = {
     "connect_links.REVOKE": "the tenant's links: none may be left out",
     "connect_links.SPEND": "the link's row",
     "grants.DISCONNECT": "the tenant's row",
+    "grants.EXTEND": "the tenant's row",
     "grants.GIVE_BACK": "the tenant's row",
     "grants.RECORD_ANSWER_LOST": "the tenant's row",
     "grants.RECORD_NOT_USED": "the tenant's row",
