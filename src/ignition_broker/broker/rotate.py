@@ -7,8 +7,10 @@ once more, since a replica whose first key is another writes with that one.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.model import Actor, AuditEvent
@@ -47,8 +49,19 @@ async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[Progress]:
         rotated = progress.rotated
 
 
-async def record(database: Database, cipher: Cipher, last: Progress | None, actor: Actor) -> None:
-    """In the audit trail, what a run came to: to which key, by its fingerprint, and how many."""
+async def record(
+    database: Database,
+    cipher: Cipher,
+    last: Progress | None,
+    actor: Actor,
+    *,
+    began_at: datetime,
+) -> None:
+    """In the audit trail, what a run came to: to which key, by its fingerprint, and how many.
+
+    Once, whatever breaks: the event's request id is made up, and known again by a second try.
+    ``began_at``: a moment before this.
+    """
     detail: dict[str, object] = {
         "key_fingerprint": cipher.fingerprint,
         "rotated": last.rotated if last else 0,
@@ -56,9 +69,9 @@ async def record(database: Database, cipher: Cipher, last: Progress | None, acto
         "left": last.left if last else 0,
     }
     outcome = "incomplete" if last and (last.unreadable or last.left) else "done"
-    event = AuditEvent("keys_rotate", outcome, actor.name, None, actor.request_id, detail)
-    async with database.begin() as connection:
-        await audit.append(connection, event)
+    request_id = actor.request_id or f"keys-rotate-{secrets.token_hex(8)}"
+    event = AuditEvent("keys_rotate", outcome, actor.name, None, request_id, detail)
+    await database.once(lambda c: audit.append_missing(c, [event], since=began_at))
 
 
 async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIterator[Progress]:

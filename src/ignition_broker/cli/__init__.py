@@ -13,6 +13,7 @@ from ignition_broker.cli import api_keys, audit, dev, keys, serve, tenants
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
 from ignition_broker.storage.errors import SessionsNotKept, StorageError
+from ignition_broker.telemetry import configure_logging
 
 app = typer.Typer(
     name="ignition-broker",
@@ -39,11 +40,14 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", is_eager=True, callback=_show_version, help="Show the version."
     ),
 ) -> None:
-    pass
+    if context.invoked_subcommand not in {"serve", "dev", "fake-ignition"}:
+        # A log line would stand among what is printed; what went wrong is said on stderr.
+        configure_logging("CRITICAL", "auto")
 
 
 def main() -> None:

@@ -15,10 +15,12 @@ from rich.table import Table
 
 from ignition_broker.broker import access, key_rotation
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.cli.database import open_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor, ApiKey
 from ignition_broker.settings import DatabaseSettings, load_settings
 from ignition_broker.storage.engine import Database
+from ignition_broker.storage.patience import PatientDatabase
 
 app = typer.Typer(help="API keys of internal services and admins.", no_args_is_help=True)
 
@@ -27,11 +29,11 @@ Result = TypeVar("Result")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
+def with_database(work: Callable[[PatientDatabase], Awaitable[Result]]) -> Result:
     settings = load_settings(DatabaseSettings)
 
     async def run() -> Result:
-        database = Database(settings.database_url.get_secret_value(), pool_size=1)
+        database = open_database(settings.database_url.get_secret_value(), pool_size=1)
         try:
             return await work(database)
         finally:

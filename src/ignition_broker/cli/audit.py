@@ -12,6 +12,7 @@ import typer
 
 from ignition_broker.broker import trail
 from ignition_broker.cli.api_keys import with_database
+from ignition_broker.cli.database import going_on_by
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import ChainLink, RecordedEvent
 from ignition_broker.storage.engine import Database
@@ -29,7 +30,9 @@ def verify(
 ) -> None:
     """Find events that were removed, changed or reordered; exit 1 if there are any."""
     kept = [] if heads is None else _kept_heads(heads)
-    verdict = with_database(lambda database: trail.verify(database, kept))
+    # One snapshot can't be read on after a restart, so it begins anew.
+    with going_on_by(lambda: "nothing was changed; run `audit verify` again"):
+        verdict = with_database(lambda db: db.patiently(lambda: trail.verify(db, kept)))
     if as_json:
         fields = {
             "events": verdict.events,
@@ -50,7 +53,9 @@ def verify(
 @app.command()
 def heads() -> None:
     """Print the newest event of each chain, to be kept where nobody can write to it later."""
-    for head in with_database(trail.heads):
+    with going_on_by(lambda: "run `audit heads` again"):
+        found = with_database(lambda db: db.patiently(lambda: trail.heads(db)))
+    for head in found:
         typer.echo(json.dumps({"chain": head.chain, "position": head.position, "hash": head.hash}))
 
 
@@ -62,11 +67,23 @@ def export(
     """Print the events of a time as JSON lines, oldest first; times without a zone are UTC."""
     first, end = _moment(since), None if until is None else _moment(until)
 
-    async def work(database: Database) -> None:
-        async for event in trail.export(database, since=first, until=end):
-            typer.echo(json.dumps(_fields(event)))
+    last: RecordedEvent | None = None
 
-    with_database(work)
+    async def work(database: Database) -> None:
+        nonlocal last
+        async for last in trail.export(database, since=first, until=end):
+            typer.echo(json.dumps(_fields(last)))
+
+    def how() -> str:
+        if last is None:
+            return "nothing was printed; run it again"
+        return (
+            f"all up to event {last.id} was printed; go on with --since {_in_utc(last.at)}, which "
+            "prints the events of that very moment again"
+        )
+
+    with going_on_by(how):
+        with_database(work)
 
 
 def _moment(text: str) -> datetime:
@@ -93,11 +110,15 @@ def _kept_heads(path: Path) -> Sequence[ChainLink]:
         raise typer.BadParameter(f"heads: {path} is not what `audit heads` writes") from None
 
 
+def _in_utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()
+
+
 def _fields(row: RecordedEvent) -> dict[str, object]:
     event, link = row.event, row.link
     return {
         "id": row.id,
-        "at": row.at.astimezone(UTC).isoformat(),
+        "at": _in_utc(row.at),
         "tenant": event.tenant,
         "actor": event.actor,
         "action": event.action,

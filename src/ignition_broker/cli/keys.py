@@ -16,9 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ignition_broker.broker.key_holdings import Holdings, holdings
+from ignition_broker.broker.rotate import Progress as RotationProgress
 from ignition_broker.broker.rotate import record
 from ignition_broker.broker.rotate import rotate as rotate_grants
 from ignition_broker.cipher import Cipher
+from ignition_broker.cli.database import going_on_by, open_database
+from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor
 from ignition_broker.settings import RotationSettings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
@@ -38,16 +41,18 @@ def generate() -> None:
 def rotate() -> None:
     """Re-encrypt every grant with the first key; may be stopped and run again."""
 
+    last: RotationProgress | None = None
+
     async def run(database: Database, cipher: Cipher) -> None:
+        nonlocal last
         began = time.monotonic()
-        last = None
         with _bar() as bar:
             task = bar.add_task("grants", total=None, speed=0.0)
             async for last in rotate_grants(database, cipher):
                 speed = last.rotated / (time.monotonic() - began)
                 bar.update(task, completed=last.seen, total=last.total, speed=speed)
         seconds = time.monotonic() - began
-        await record(database, cipher, last, Actor("cli"))
+        await record(database, cipher, last, Actor("cli"), began_at=SystemClock().now())
         rotated = last.rotated if last else 0
         typer.echo(
             f"{rotated} grants re-encrypted with key {cipher.fingerprint}, "
@@ -68,7 +73,14 @@ def rotate() -> None:
         if last and (last.unreadable or last.left):
             raise typer.Exit(1)
 
-    _with_database(run)
+    def how() -> str:
+        return (
+            f"{last.rotated if last else 0} grants were re-encrypted; run `keys rotate` again, "
+            "which goes on where this ended"
+        )
+
+    with going_on_by(how):
+        _with_database(run)
 
 
 @app.command()
@@ -91,7 +103,7 @@ def status(
 def _with_database(work: Callable[[Database, Cipher], Awaitable[Result]]) -> Result:
     settings = load_settings(RotationSettings)
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
-    database = Database(settings.database_url.get_secret_value(), pool_size=2)
+    database = open_database(settings.database_url.get_secret_value(), pool_size=2)
 
     async def run() -> Result:
         try:

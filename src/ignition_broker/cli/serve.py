@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from ignition_broker.cli.database import going_on_by
 from ignition_broker.cli.key_check import check_keys
 from ignition_broker.cli.listening import listen
 from ignition_broker.cli.stopping import StopTimes
@@ -53,5 +54,6 @@ def migrate() -> None:
     """Bring the database to the newest schema."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     settings = load_settings(DatabaseSettings)
-    version = schema.migrate(settings.database_url.get_secret_value())
+    with going_on_by(lambda: "what was begun was undone; run `migrate` again"):
+        version = schema.migrate(settings.database_url.get_secret_value())
     typer.echo(f"the schema is at {version}")
