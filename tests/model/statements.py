@@ -156,13 +156,14 @@ def restore(table: GrantRows, given: Given, now: float) -> Found:
 
 
 def _is_behind(table: GrantRows, row: GrantRow, given: Given) -> bool:
-    ours, theirs = _seconds(given["connected_at"]), _at(row.connected_at)
+    # As moments, whose microseconds are what Postgres keeps.
+    ours, theirs = given["connected_at"], _moment(_at(row.connected_at))
     is_same = theirs == ours and row.status != "disconnected"
-    was_ended = any(moment > ours for moment in table.disconnects.get(row.tenant_id, ()))
+    was_ended = any(_moment(at) > ours for at in table.disconnects.get(row.tenant_id, ()))
     is_younger = (
         given["issued_at"] is not None
         and row.issued_at is not None
-        and row.issued_at >= _seconds(given["issued_at"])
+        and _moment(row.issued_at) >= given["issued_at"]
     )
     return (
         row.version < given["version"]
@@ -175,6 +176,39 @@ def _when_due(row: GrantRow, given: Given, now: float) -> float | None:
     if row.used_at is not None and row.used_at > now - 3 * given["lifetime"]:
         return now + float(given["renew_in"])
     return now + float(given["keepalive"]) if given["keepalive"] > 0 else None
+
+
+def states(table: GrantRows, given: Given, now: float) -> Found:
+    return [
+        SimpleNamespace(
+            tenant_id=row.tenant_id,
+            version=row.version,
+            status=row.status,
+            issued_seconds_ago=None if row.issued_at is None else now - row.issued_at,
+        )
+        for row in map(table.rows.get, given["tenants"])
+        if row is not None
+    ]
+
+
+def mark_behind(table: GrantRows, given: Given, now: float) -> Found:
+    row = table.at_version(given)
+    if row is None or row.status != "connected":
+        return []
+    is_free = row.lease_until is None or row.lease_until < now
+    said = (row.last_error or "").startswith("the database went back:")
+    if not is_free or (row.refresh_started_at is not None and said):
+        return []
+    row.lease_owner = row.lease_until = None
+    row.refresh_started_at = now if row.refresh_started_at is None else row.refresh_started_at
+    row.last_error = given["error"]
+    row.next_refresh_at = max(_at(row.expires_at), now + given["wait"])
+    return _changed(table, row, given)
+
+
+def hold(table: GrantRows, given: Given, _now: float) -> Found:
+    row = table.at_version(given)
+    return [] if row is None or row.status == "disconnected" else [SimpleNamespace(held=True)]
 
 
 def record_refusal(table: GrantRows, given: Given, _now: float) -> Found:
@@ -298,6 +332,10 @@ STATEMENTS: dict[TextClause, Callable[[GrantRows, Given, float], Found]] = {
     grants.STORE_CONNECTED: store_connected,
     grants.FIND_STORED: find_stored,
     restoring.RESTORE: restore,
+    restoring.OFFER: restore,
+    restoring.MARK_BEHIND: mark_behind,
+    restoring.STATES: states,
+    restoring.HOLD: hold,
     grants.RECORD_REFUSAL: record_refusal,
     grants.RECORD_NOT_USED: record_not_used,
     grants.RECORD_ANSWER_LOST: record_answer_lost,
@@ -310,6 +348,8 @@ NOTIFYING = {
     grants.STORE_REFRESHED,
     grants.STORE_CONNECTED,
     restoring.RESTORE,
+    restoring.OFFER,
+    restoring.MARK_BEHIND,
     grants.RECORD_REFUSAL,
     grants.RECORD_NOT_USED,
     grants.RECORD_ANSWER_LOST,

@@ -225,4 +225,4 @@ async def test_the_models_statements_do_what_postgres_does(postgres, database_ur
     finally:
         await database.aclose()
     assert chosen["refresh answer_lost"] > SEQUENCES / 4, "leases ran out and were taken over"
-    assert chosen["database_went_back restored"] > SEQUENCES / 4, "rows were behind"
+    assert chosen["database_went_back restored"] > SEQUENCES / 10, "rows were behind"

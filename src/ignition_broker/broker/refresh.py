@@ -257,8 +257,8 @@ class Refresher:
             self._breaker.release()
             await self._outcomes.given_back(lease)
             await self._repair.check(lease.tenant)
-            text = "The database went back, and what is newer may yet be stored again."
-            raise ProviderUnavailable(text, tenant=lease.tenant)
+            text = "Something newer than this grant's row is known of; it may be stored again."
+            return await self._newer(lease, ProviderUnavailable(text, tenant=lease.tenant))
         if not lease.refresh_token.reveal():
             self._breaker.release()
             await self._outcomes.found_unrenewable(lease)
