@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from cryptography.fernet import Fernet
 from ignition_broker.embedded import EmbeddedPostgres
 from ignition_broker.storage import schema
 from tests.conftest import Broker, free_port, wait_until
+
+CONNECT_SECONDS = 20.0
+"""How long a slow Ignition is waited for when a tenant is connected."""
 
 
 @dataclass
@@ -38,7 +42,11 @@ class Cluster:
             link = admin.post(f"/admin/tenants/{tenant}/connect-link").json()["url"]
             url = browser.post(link).headers["location"]
             callback = browser.get(url + "&auto=1").headers["location"]
-            assert browser.get(callback).status_code == 200
+            answer = browser.get(callback)
+            ends_at = time.monotonic() + CONNECT_SECONDS
+            while answer.status_code == 202 and time.monotonic() < ends_at:
+                answer = browser.get(callback)
+            assert answer.status_code == 200, answer.text
 
     def errors_logged(self) -> list[str]:
         """What no fault should bring a replica to log."""
@@ -124,7 +132,26 @@ def _brokers(
         "BROKER_DRAIN_SECONDS": "0",
         "BROKER_PROVIDER_TIMEOUT": str(timeout_seconds),
     }
-    return [Broker({**shared, "BROKER_PORT": str(port)}, port, admin_key, folder) for port in ports]
+    return [
+        Broker(
+            {
+                **shared,
+                "BROKER_PORT": str(port),
+                # By which the fake's ledger tells who asked.
+                "IGNITION_TOKEN_URL": f"http://{fake_host(fake_url, number)}/oauth/token",
+            },
+            port,
+            admin_key,
+            folder,
+        )
+        for number, port in enumerate(ports)
+    ]
+
+
+def fake_host(fake_url: str, number: int) -> str:
+    """As a replica calls it: names are compared without case, and the Host header keeps it."""
+    host = fake_url.removeprefix("http://")
+    return host[:number].upper() + host[number:]
 
 
 def _kill(brokers: list[Broker]) -> None:

@@ -11,18 +11,24 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from ignition_broker.broker.leases import LEASE_SECONDS
+
 PROVIDER_TIMEOUT_SECONDS = 2.0
 SLOW_SECONDS = PROVIDER_TIMEOUT_SECONDS / 2
-LEASE_SECONDS = 3 * PROVIDER_TIMEOUT_SECONDS
+LATE_SECONDS = (PROVIDER_TIMEOUT_SECONDS * 1.5, LEASE_SECONDS + 3)
+"""Beyond what callers wait, and beyond what a lease lasts that nobody extends."""
+DRIP_SECONDS = 0.025
+"""Between two bytes; some 300 of them take longer than callers wait, or a lease lasts."""
 
 
 @dataclass
 class Window:
-    """From when to when something was wrong, on the wall clock."""
+    """From when to when something was wrong, on the wall clock; with which replica, if with one."""
 
     kind: str
     began: float
     ended: float = float("inf")
+    replica: int | None = None
 
 
 @dataclass
@@ -50,7 +56,9 @@ class Faults:
             (self.restart_postgres, 1),
             (self.break_listen, 2),
             (self.provider_error, 3),
-            (self.provider_silence, 2),
+            (self.provider_late, 2),
+            (self.provider_drip, 2),
+            (self.provider_gateway, 2),
             (self.provider_drop, 2),
         ]
         weighted = [kind for kind, weight in kinds for _ in range(weight)]
@@ -63,8 +71,8 @@ class Faults:
         await asyncio.gather(*under_way)
 
     async def watch(self, until: float) -> None:
-        """Notes when the provider was slower than it was told to be, for want of a processor: an
-        answer that comes past the broker's timeout then is as lost as a dropped one."""
+        """Notes when the provider was slower than it was told to be, for want of a processor: how
+        far the run's figures can be believed."""
         async with httpx.AsyncClient(timeout=30) as client:
             while time.time() < until:
                 began = time.time()
@@ -90,7 +98,7 @@ class Faults:
             return
         self._busy.add(index)
         replica = self.replicas[index]
-        window = Window("kill", time.time())
+        window = Window("kill", time.time(), replica=index)
         self.windows.append(window)
         replica.process.send_signal(signal.SIGKILL)
         await asyncio.to_thread(replica.process.wait)
@@ -112,7 +120,7 @@ class Faults:
             return
         self._busy.add(index)
         process = self.replicas[index].process
-        window = Window("freeze", time.time())
+        window = Window("freeze", time.time(), replica=index)
         self.windows.append(window)
         process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(LEASE_SECONDS + self._random.uniform(0.5, 2.0))
@@ -154,12 +162,20 @@ class Faults:
         window.ended = time.time()
 
     async def provider_error(self) -> None:
-        status = self._random.choice([500, 503, 429])
+        """Without having carried it out."""
+        status = self._random.choice([500, 502, 503, 429])
         headers = {"Retry-After": "1"} if status == 429 else {}
         await self._provider(status=status, headers=headers)
 
-    async def provider_silence(self) -> None:
-        await self._provider(delay_seconds=PROVIDER_TIMEOUT_SECONDS * 1.5)
+    async def provider_gateway(self) -> None:
+        """Ignition carries it out, and what stands before it answers with something else."""
+        await self._provider(status=self._random.choice([500, 502, 504]), carry_out=True)
+
+    async def provider_late(self) -> None:
+        await self._provider(delay_seconds=self._random.uniform(*LATE_SECONDS))
+
+    async def provider_drip(self) -> None:
+        await self._provider(drip_seconds=DRIP_SECONDS)
 
     async def provider_drop(self) -> None:
         await self._provider(drop=self._random.choice(["before", "after"]))

@@ -6,10 +6,13 @@ import statistics
 from dataclasses import dataclass, field
 
 from tests.chaos.callers import Outage
+from tests.chaos.cluster import fake_host
 from tests.chaos.faults import PROVIDER_TIMEOUT_SECONDS, Faults
 
 STORE_SECONDS = 1.5
 """How long after Ignition's answer a replica may still be about to commit it."""
+NOTED_LATE_SECONDS = 0.2
+"""By how much the ledger may be behind what a replica did, on a machine this busy."""
 
 
 @dataclass
@@ -68,21 +71,29 @@ def recoveries(faults: Faults, outages: list[Outage]) -> dict[str, dict]:
 
 
 def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults) -> bool:
-    """The answer was taken away by a fault, or nobody lived to store it."""
-    if token["answer_dropped"] or token["answer_delayed"]:
+    """The answer was taken away by a fault, or the replica that it was for did not live to store
+    it, or was stopped for longer than its lease. That it was late, or dripped, is no excuse."""
+    if any(at <= spent_at for at in token["answer_dropped_at"]):
         return True
-    if faults.active("slow", spent_at - PROVIDER_TIMEOUT_SECONDS, spent_at):
-        return True
-    until = spent_at + PROVIDER_TIMEOUT_SECONDS + STORE_SECONDS
+    shown = zip(token["presented_at"], token["presented_host"], strict=True)
+    _at, spender = max((at, host) for at, host in shown if at <= spent_at)
+    until = _answered_at(token, spent_at, again_at) + STORE_SECONDS
     for window in faults.windows:
         # Whoever had the answer could not store it while Postgres was away.
         if window.kind == "postgres" and window.began <= until and window.ended >= spent_at:
             until = max(until, window.ended + STORE_SECONDS)
     until = min(until, again_at)
-    return (
-        faults.active("kill", spent_at - 0.2, until)
-        and any(
-            window.kind == "kill" and spent_at - 0.2 <= window.began <= until
-            for window in faults.windows
-        )
-    ) or faults.active("freeze", spent_at - PROVIDER_TIMEOUT_SECONDS, until)
+    return any(
+        window.replica is not None
+        and fake_host(faults.fake_url, window.replica) == spender
+        and window.began <= until
+        and window.ended >= spent_at - NOTED_LATE_SECONDS
+        for window in faults.windows
+    )
+
+
+def _answered_at(token: dict, spent_at: float, again_at: float) -> float:
+    """When the answer was whole; of a delayed one that is not whole yet, when it mattered."""
+    if not token["answer_delayed"]:
+        return spent_at + PROVIDER_TIMEOUT_SECONDS
+    return min(token["late_answer_ended_at"], default=again_at)

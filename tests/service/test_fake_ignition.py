@@ -663,6 +663,14 @@ def test_a_delay_and_a_drop_combine(fake: Fake):
     assert (dropped["answer_delayed"], dropped["answer_dropped"]) == (True, True)
 
 
+def test_the_ledger_tells_by_the_host_that_was_asked_who_showed_a_refresh_token(fake: Fake):
+    tokens = fake.connect()
+    fake.http.headers["Host"] = "replica-3"
+    assert fake.refresh(tokens["refresh_token"]).status_code == 200
+    spent, _current = fake.grant(tokens)["refresh_tokens"]
+    assert spent["presented_host"] == ["replica-3"]
+
+
 def test_a_request_can_be_carried_out_behind_a_502_and_the_answer_counts_as_dropped(fake: Fake):
     tokens = fake.connect()
     fake.control("fail", endpoint="token", status=502, carry_out=True)

@@ -220,6 +220,7 @@ def presentations(token: RefreshToken) -> dict[str, Any]:
         "spent_at": token.spent_at,
         "times_presented": len(token.presented_at),
         "presented_at": token.presented_at,
+        "presented_host": token.presented_host,
         "answer_dropped": bool(token.answer_dropped_at),
         "answer_dropped_at": token.answer_dropped_at,
         "answer_delayed": bool(token.answer_delayed_at),

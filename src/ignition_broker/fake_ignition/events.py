@@ -58,13 +58,15 @@ class RefreshTokenPresented:
     """An authenticated client showed a known refresh token, whatever came of it.
 
     ``answer_dropped`` and ``answer_delayed`` tell that a test provoked the trouble: the
-    presentation that follows such a one is no fault of the client's.
+    presentation that follows such a one is no fault of the client's. ``host``: what the
+    request's Host header named, by which a test can tell one client process from another.
     """
 
     at: float
     refresh_token_sha256: str
     answer_dropped: bool
     answer_delayed: bool
+    host: str = ""
 
 
 @dataclass(frozen=True)

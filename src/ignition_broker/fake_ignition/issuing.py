@@ -105,7 +105,12 @@ def open_grant(provider: Provider, *, scope: str, code_sha256: str | None = None
 
 
 def refresh_grant(
-    provider: Provider, *, refresh_token: str, scope: str | None, fault: Fault | None
+    provider: Provider,
+    *,
+    refresh_token: str,
+    scope: str | None,
+    fault: Fault | None,
+    host: str = "",
 ) -> Issued:
     """Turn a refresh token into new tokens. RFC 6749 section 6.
 
@@ -125,6 +130,7 @@ def refresh_grant(
             refresh_token_sha256=known.sha256,
             answer_dropped=fault is not None and fault.drops_answer,
             answer_delayed=fault is not None and fault.delays_answer,
+            host=host,
         )
     )
     grant = provider.ledger.grants[known.grant]

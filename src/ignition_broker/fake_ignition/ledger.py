@@ -29,6 +29,7 @@ class RefreshToken:
     grant: str
     spent_at: float | None = None
     presented_at: list[float] = field(default_factory=list)
+    presented_host: list[str] = field(default_factory=list)
     answer_dropped_at: list[float] = field(default_factory=list)
     answer_delayed_at: list[float] = field(default_factory=list)
     late_answer_ended_at: list[float] = field(default_factory=list)
@@ -146,6 +147,7 @@ class Ledger:
             case RefreshTokenPresented():
                 presented = self._refresh_tokens[event.refresh_token_sha256]
                 presented.presented_at.append(event.at)
+                presented.presented_host.append(event.host)
                 if event.answer_dropped:
                     presented.answer_dropped_at.append(event.at)
                 if event.answer_delayed:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
@@ -80,6 +81,7 @@ class TokenEndpoint:
                 refresh_token=refresh_token,
                 scope=parameters.get("scope"),
                 fault=fault_of(request),
+                host=Headers(scope=request).get("host", ""),
             )
         except OAuthError:
             self.provider.counters.refresh_failures += 1
