@@ -36,6 +36,8 @@ MAY_SUCCEED = {
 }
 SENT: Counter[str] = Counter()
 AIMED: Counter[str] = Counter()
+LINKS: list[str] = []
+"""The id of a link of the tenant `known`, once there is one."""
 SUCCEEDED: set[tuple[str, str]] = set()
 EXCLUDED = {
     # Rules that no JSON schema tells: `expires_at` lies ahead, and what goes with the scopes.
@@ -66,6 +68,7 @@ def keys(broker):
         broker.connect(tenant)
     with broker.client() as admin:
         assert admin.post("/admin/tenants/gone/disconnect").status_code == 200
+        LINKS.append(admin.post("/admin/tenants/known/connect-link").json()["id"])
     for name in ("rotated", "revoked"):
         broker.make_key(name, ["token"], ["nobody"])
     return {
@@ -92,7 +95,9 @@ def aimed(case) -> None:
     AIMED[case.operation.label] += 1
     if "name" in given and AIMED[case.operation.label] % 2:
         given["name"] = "rotated" if case.path.endswith("/rotate") else "revoked"
-    if "tenant" in given and case.path.endswith("/disconnect"):
+    if "id" in given and LINKS:
+        given.update(tenant="known", id=LINKS[0])
+    elif "tenant" in given and case.path.endswith("/disconnect"):
         given["tenant"] = "parting"
     elif "tenant" in given and (turn := AIMED[case.operation.label] % 4):
         given["tenant"] = "gone" if turn == 3 else "known"

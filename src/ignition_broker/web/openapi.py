@@ -68,8 +68,11 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     components["headers"] = {
         _REQUEST_ID: header("The caller's own, if it sent a sane one; else one made here")
     }
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
         for operation in operations.values():
+            if "{" in path:
+                # What `web.spelling` says to an escape that a parameter does not need.
+                operation["responses"].setdefault("400", problem_answer(400, "invalid-request"))
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[_REQUEST_ID] = {
                     "$ref": f"#/components/headers/{_REQUEST_ID}"
