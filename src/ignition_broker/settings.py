@@ -28,6 +28,8 @@ _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 # RFC 3986 section 2: none of these stands in a URL; nor do blanks.
 _NO_URL = re.compile(r'["<>\\^`{|}]')
 
+DEFAULT_PATIENCE = 120
+
 EXAMPLES = {
     "IGNITION_CLIENT_ID": "IGNITION_CLIENT_ID=my-client",
     "IGNITION_CLIENT_SECRET": "IGNITION_CLIENT_SECRET=the-secret-from-ignition",
@@ -209,14 +211,15 @@ class Settings(RotationSettings):
     broker_audit_strict: bool = False
     broker_audit_retention: float = Field(0, ge=0, le=36_500)
     broker_provider_timeout: float = Field(10, gt=0, le=300)
-    broker_provider_patience: float = Field(120, gt=0, le=3600)
+    broker_provider_patience: float = Field(DEFAULT_PATIENCE, gt=0, le=3600)
     broker_drain_seconds: float = Field(5, ge=0, le=3600)
     broker_grace_seconds: float = Field(30, ge=0, le=3600)
 
     @field_validator("broker_provider_patience")
     @classmethod
     def _outlasts_callers(cls, value: float, others: ValidationInfo) -> float:
-        if value < others.data.get("broker_provider_timeout", 0):
+        is_set = value != DEFAULT_PATIENCE
+        if is_set and value < others.data.get("broker_provider_timeout", 0):
             raise ValueError("must be at least BROKER_PROVIDER_TIMEOUT, for which callers wait")
         return value
 

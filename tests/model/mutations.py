@@ -17,9 +17,13 @@ from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unav
 from ignition_broker.broker.flights import Flight, Flights
 from ignition_broker.broker.hearing import HeardValues, Hearing
 from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.leases import LeaseKeeper, LeaseOwners
+from ignition_broker.broker.leases import LeaseKeeper, Leases
 from ignition_broker.broker.outcomes import Outcomes, issued_token
-from ignition_broker.broker.provider import AnswerLost, Provider, Renewed
+from ignition_broker.broker.provider import Provider
+from ignition_broker.broker.token_outcomes import (
+    AnswerLost,
+    Renewed,
+)
 from ignition_broker.broker.token_requests import TokenRequests
 from ignition_broker.broker.want import Want
 from ignition_broker.model import Actor, IssuedToken, Lease
@@ -122,7 +126,7 @@ def a_server_error_is_taken_for_not_carried_out(monkeypatch: pytest.MonkeyPatch)
 
 
 def one_name_for_all_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LeaseOwners, "new", lambda self: self._replica)
+    monkeypatch.setattr(Leases, "_new_owner", lambda self: self._replica)
 
 
 def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,16 @@ from ignition_broker.broker.errors import UnknownTenant
 from ignition_broker.broker.flights import Flights
 from ignition_broker.broker.links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
-from ignition_broker.broker.provider import Provider, Refused, Renewed, Rotated
+from ignition_broker.broker.provider import Provider
 from ignition_broker.broker.remembered_answers import RememberedAnswer
 from ignition_broker.broker.repair import Repair
 from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.second_visits import second_visit
+from ignition_broker.broker.token_outcomes import (
+    Refused,
+    Renewed,
+    Rotated,
+)
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import structlog
 
+from ignition_broker.broker.errors import BrokerError, NotRenewable, ReauthorizationRequired
 from ignition_broker.clock import Clock
+from ignition_broker.model import IssuedToken
 from ignition_broker.storage import renewability
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.renewability import HAS_ENDED
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +53,17 @@ class Endings:
             log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
 
 
-async def end_now(database: Database, tenant: str) -> None:
-    """For a caller who comes ahead of `Endings.look`."""
-    for grant in await database.single(lambda c: renewability.end(c, tenant=tenant)):
-        log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
+async def not_renewable(database: Database, clock: Clock, token: IssuedToken) -> BrokerError:
+    """What a caller is told of a grant without a refresh token, which ends with its token.
+
+    One who comes ahead of `Endings.look` has the end recorded.
+    """
+    tenant = token.tenant
+    if token.seconds_left(clock.monotonic()) > 0:
+        return NotRenewable(tenant, token.expires_at if token.has_known_end else None)
+    try:
+        for grant in await database.single(lambda c: renewability.end(c, tenant=tenant)):
+            log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
+    except StorageError as error:
+        log.warning("endings_paused", reason=str(error))
+    return ReauthorizationRequired(tenant, HAS_ENDED)

@@ -17,6 +17,7 @@ BrokerError
 ├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
 ├── ProviderFault               Ignition's answer is no token, or blames our client
 ├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
+│   ├── NotYetAnswered          it has not answered, and its answer will be stored when it comes
 │   └── RenewedTooOften         callers forced too many early renewals of this tenant
 └── Unavailable                 Postgres is away; has retry_after_seconds
 """
@@ -132,6 +133,10 @@ class IdentityProviderUnavailable(Passing):
 
 class ProviderUnavailable(Passing):
     pass
+
+
+class NotYetAnswered(ProviderUnavailable):
+    """The request goes on, and its answer will be stored."""
 
 
 class RenewedTooOften(ProviderUnavailable):

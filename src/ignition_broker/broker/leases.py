@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
+from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Lease
+from ignition_broker.model import Grant, Lease, SealedLease
 from ignition_broker.storage import grants
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
@@ -30,15 +32,51 @@ def use_before(asked_at: float) -> float:
     return asked_at + LEASE_SECONDS - SEND_MARGIN_SECONDS
 
 
-class LeaseOwners:
-    """Names for a replica's leases: another for each, so that what is written late of one does not
-    end the next. ``replica``: a name that no other process has."""
+class Leases:
+    """A replica's. ``replica``: a name that no other process has."""
 
-    def __init__(self, replica: str) -> None:
+    def __init__(self, database: Database, cipher: Cipher, clock: Clock, *, replica: str) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._clock = clock
         self._replica = replica
         self._number = itertools.count(1)
 
-    def new(self) -> str:
+    async def claim(self, grant: Grant, *, is_early: bool = False) -> Lease | None:
+        """None while somebody else has it. Raises `StorageError`."""
+        asked_at = self._clock.monotonic()
+        return await self._database.single(
+            lambda c: grants.claim(
+                c,
+                self._cipher,
+                tenant=grant.tenant,
+                version=grant.version,
+                owner=self._new_owner(),
+                lease_seconds=LEASE_SECONDS,
+                asked_at=asked_at,
+                use_before=use_before(asked_at),
+                is_early=is_early,
+            )
+        )
+
+    async def claim_due(self, *, limit: int, besides: Sequence[str]) -> list[SealedLease]:
+        """On at most ``limit`` grants that are due, of other tenants than ``besides``. Raises
+        `StorageError`."""
+        asked_at = self._clock.monotonic()
+        return await self._database.single(
+            lambda c: grants.claim_due(
+                c,
+                owner=self._new_owner(),
+                lease_seconds=LEASE_SECONDS,
+                asked_at=asked_at,
+                use_before=use_before(asked_at),
+                limit=limit,
+                besides=besides,
+            )
+        )
+
+    def _new_owner(self) -> str:
+        """Another for each claim, so that what is written late of one does not end the next."""
         return f"{self._replica}/{next(self._number)}"
 
 

@@ -14,7 +14,10 @@ from typing import Any, assert_never
 import structlog
 
 from ignition_broker.broker.errors import BrokerError, ProviderFault, ProviderUnavailable
-from ignition_broker.broker.provider import (
+from ignition_broker.broker.remembered_answers import RememberedAnswer
+from ignition_broker.broker.repair import Repair
+from ignition_broker.broker.revocations import Revocations
+from ignition_broker.broker.token_outcomes import (
     AnswerLost,
     Misconfigured,
     NoToken,
@@ -27,9 +30,6 @@ from ignition_broker.broker.provider import (
     Throttled,
     Withdrawn,
 )
-from ignition_broker.broker.remembered_answers import RememberedAnswer
-from ignition_broker.broker.repair import Repair
-from ignition_broker.broker.revocations import Revocations
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, Grant, IssuedToken, Lease, SealedLease

@@ -6,26 +6,23 @@ that is not committed.
 
 from __future__ import annotations
 
-import asyncio
 from typing import assert_never
 
 import structlog
 
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.cache import TokenCache
-from ignition_broker.broker.endings import end_now
+from ignition_broker.broker.endings import not_renewable
 from ignition_broker.broker.errors import (
     BrokerError,
-    NotConnected,
-    NotRenewable,
+    NotYetAnswered,
     ProviderUnavailable,
-    ReauthorizationRequired,
     RenewedTooOften,
     Unavailable,
-    UnknownTenant,
 )
 from ignition_broker.broker.flights import Flights
-from ignition_broker.broker.leases import LEASE_SECONDS, LeaseOwners, use_before
+from ignition_broker.broker.grant_reader import GrantReader
+from ignition_broker.broker.leases import Leases
 from ignition_broker.broker.notices import Notices
 from ignition_broker.broker.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
 from ignition_broker.broker.provider import Provider
@@ -40,12 +37,10 @@ from ignition_broker.broker.want import (
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
-from ignition_broker.model import Actor, Grant, GrantStatus, IssuedToken, Lease, SealedLease
-from ignition_broker.storage import grants
+from ignition_broker.model import Actor, Grant, IssuedToken, Lease, SealedLease
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
-from ignition_broker.storage.renewability import HAS_ENDED
 
 STORE_SECONDS = 5.0
 """How much longer than for Ignition a caller waits, for the answer to be stored."""
@@ -56,10 +51,6 @@ that is so for `STORE_HEAD_START_SECONDS`; longer, and somebody else has the row
 SYSTEM = Actor("broker")
 
 log = structlog.get_logger(__name__)
-
-
-class NotYetAnswered(ProviderUnavailable):
-    """The request goes on, and its answer will be stored: to ask again later may bring it."""
 
 
 class Refresher:
@@ -80,7 +71,6 @@ class Refresher:
         owner: str,
     ) -> None:
         self._database = database
-        self._cipher = cipher
         self._timeout_seconds = provider.timeout_seconds
         self._breaker = breaker
         self._cache = cache
@@ -88,10 +78,10 @@ class Refresher:
         self._clock = clock
         self._outcomes = outcomes
         self._repair = repair
-        self.owners = LeaseOwners(owner)
+        self._grants = GrantReader(database, cipher, cache, repair)
+        self.leases = Leases(database, cipher, clock, replica=owner)
         self.requests = TokenRequests(database, provider, outcomes, cache, clock)
         self.flights: Flights[IssuedToken] = Flights()
-        self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
 
     async def renew(self, tenant: str, want: Want, actor: Actor = SYSTEM) -> IssuedToken:
         """A token that meets ``want``, renewed if the stored one does not.
@@ -131,11 +121,11 @@ class Refresher:
         give_up_at = self._clock.monotonic() + self._timeout_seconds
         locked: tuple[int, float] | None = None
         while self._clock.monotonic() < give_up_at:
-            grant, issued = await self._read(tenant)
+            grant, issued = await self._grants.read_alone(tenant)
             if want.is_met_by(issued, self._clock.monotonic()):
                 return issued
             if not grant.is_renewable:
-                raise await self._not_renewable(issued)
+                raise await not_renewable(self._database, self._clock, issued)
             is_taken = grant.lease_is_held or self.requests.is_out(tenant, grant.version)
             if not is_taken:
                 self._check_may_ask(grant, issued, want)
@@ -169,83 +159,28 @@ class Refresher:
         return self._repair.is_settling
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        """The connected grant as it is stored; raises where there is none.
-
-        Callers who ask at the same time share one statement.
-        """
-        read = self._reads.current(tenant) or self._reads.start(tenant, self._read(tenant))
-        return await asyncio.shield(read.task)
-
-    async def _read(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        mark = self._cache.mark()
-        try:
-            grant = await self._repair.read(
-                tenant,
-                lambda asked_at: self._database.once(
-                    lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
-                ),
-            )
-        except StorageError as error:
-            raise Unavailable("The database can't be used just now.", tenant=tenant) from error
-        if self._cache.was_dropped(tenant, mark):
-            # A change was heard of meanwhile, and nobody knows which of the two came first.
-            return await self._read(tenant)
-        if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
-            (self._cache.replace if grant.went_back else self._cache.put)(grant.issued, mark)
-            return grant, grant.issued
-        self._cache.forget(tenant)
-        if grant is None:
-            raise UnknownTenant(tenant)
-        if grant.status is GrantStatus.REAUTHORIZATION_REQUIRED:
-            raise ReauthorizationRequired(tenant, grant.last_error)
-        raise NotConnected(tenant)
-
-    async def _not_renewable(self, token: IssuedToken) -> BrokerError:
-        """What a caller is told of a grant without a refresh token, which ends with its token."""
-        if token.seconds_left(self._clock.monotonic()) > 0:
-            return NotRenewable(token.tenant, token.expires_at if token.has_known_end else None)
-        try:
-            await end_now(self._database, token.tenant)
-        except StorageError as error:
-            log.warning("endings_paused", reason=str(error))
-        return ReauthorizationRequired(token.tenant, HAS_ENDED)
+        """The connected grant as it is stored; raises where there is none."""
+        return await self._grants.read(tenant)
 
     def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
         if want.is_urgent:
             return
-        if is_early(issued, want, self._clock.monotonic()):
-            pause = pause_between_early_renewals(grant, issued)
-            if pause is not None:
-                text = f"Ignition is not asked for a new token just now: {pause.reason}."
-                raise RenewedTooOften(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
-        pause = pause_before_asking(grant, issued, want, self._clock.monotonic())
+        now = self._clock.monotonic()
+        pause = pause_between_early_renewals(grant, issued) if is_early(issued, want, now) else None
+        kind = ProviderUnavailable if pause is None else RenewedTooOften
         # The breaker comes last: whoever passes it is its probe.
-        pause = pause or self._breaker.pause()
+        pause = pause or pause_before_asking(grant, issued, want, now) or self._breaker.pause()
         if pause is not None:
             text = f"Ignition is not asked for a new token just now: {pause.reason}."
-            raise ProviderUnavailable(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
+            raise kind(text, retry_after_seconds=pause.seconds, tenant=grant.tenant)
 
     async def _claim(self, grant: Grant, *, is_early: bool = False) -> Lease | None:
-        asked_at = self._clock.monotonic()
         try:
-            return await self._database.single(
-                lambda c: grants.claim(
-                    c,
-                    self._cipher,
-                    tenant=grant.tenant,
-                    version=grant.version,
-                    owner=self.owners.new(),
-                    lease_seconds=LEASE_SECONDS,
-                    asked_at=asked_at,
-                    use_before=use_before(asked_at),
-                    is_early=is_early,
-                )
-            )
+            return await self.leases.claim(grant, is_early=is_early)
         except StorageError as error:
             self._breaker.release()
-            raise Unavailable(
-                "The database can't be used just now.", tenant=grant.tenant
-            ) from error
+            text = "The database can't be used just now."
+            raise Unavailable(text, tenant=grant.tenant) from error
 
     async def use(self, lease: Lease, actor: Actor = SYSTEM) -> IssuedToken:
         """Asks Ignition with a lease that was claimed, and stores what it says.
@@ -262,7 +197,7 @@ class Refresher:
         if not lease.refresh_token.reveal():
             self._breaker.release()
             await self._outcomes.found_unrenewable(lease)
-            _grant, issued = await self._read(lease.tenant)
+            _grant, issued = await self._grants.read_alone(lease.tenant)
             return issued
         request = self.requests.begin(lease, actor)
         if not await is_done_within(request.answered, self._timeout_seconds):
@@ -277,10 +212,10 @@ class Refresher:
             case IssuedToken():
                 return settled
             case Overtaken():
-                _grant, issued = await self._read(lease.tenant)
+                _grant, issued = await self._grants.read_alone(lease.tenant)
                 return issued
             case TryAtOnce(failure=failure):
-                grant, issued = await self._read(lease.tenant)
+                grant, issued = await self._grants.read_alone(lease.tenant)
                 again = await self._claim(grant) if issued.version == lease.version else None
                 if again is not None:
                     return await self.use(again, actor)
@@ -310,7 +245,7 @@ class Refresher:
     async def _newer(self, lease: Lease, failure: BrokerError) -> IssuedToken:
         """What somebody else has stored meanwhile; raises ``failure`` where nobody has."""
         try:
-            _grant, issued = await self._read(lease.tenant)
+            _grant, issued = await self._grants.read_alone(lease.tenant)
         except Unavailable:
             raise failure from None
         if issued.version > lease.version and issued.seconds_left(self._clock.monotonic()) > 0:

@@ -10,7 +10,7 @@ from ignition_broker.broker.access import Access
 from ignition_broker.broker.breaker import CircuitBreaker
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.leases import LEASE_SECONDS, SEND_MARGIN_SECONDS, use_before
+from ignition_broker.broker.leases import LEASE_SECONDS, SEND_MARGIN_SECONDS
 from ignition_broker.broker.refresh import Refresher
 from ignition_broker.broker.trail import prune
 from ignition_broker.cipher import Cipher, CipherError
@@ -102,17 +102,8 @@ class Schedule:
         if self._refresher.is_settling or self._breaker.pause() is not None:
             return False
         limit = 1 if self._breaker.is_open else self._most_to_claim()
-        asked_at = self._clock.monotonic()
-        waiting = await self._database.single(
-            lambda c: grants.claim_due(
-                c,
-                owner=self._refresher.owners.new(),
-                lease_seconds=LEASE_SECONDS,
-                asked_at=asked_at,
-                use_before=use_before(asked_at),
-                limit=limit,
-                besides=self._refresher.requests.tenants(),
-            )
+        waiting = await self._refresher.leases.claim_due(
+            limit=limit, besides=self._refresher.requests.tenants()
         )
         if not waiting:
             self._breaker.release()

@@ -14,7 +14,10 @@ import structlog
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.leases import LeaseKeeper
 from ignition_broker.broker.outcomes import Outcomes, Settled
-from ignition_broker.broker.provider import Outcome, Provider
+from ignition_broker.broker.provider import Provider
+from ignition_broker.broker.token_outcomes import (
+    Outcome,
+)
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, IssuedToken, Lease

@@ -7,7 +7,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 
 from ignition_broker.broker.breaker import OPENS_AFTER, CircuitBreaker
-from ignition_broker.broker.schedule import CATCH_UP_SECONDS, Schedule
+from ignition_broker.broker.schedule import CATCH_UP_SECONDS, CONCURRENCY, Schedule
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import SealedLease
 from ignition_broker.storage.errors import StorageUnavailable
@@ -48,6 +48,20 @@ def test_a_busy_process_that_wakes_up_late_keeps_the_rate():
 def test_what_was_not_asked_while_nothing_was_due_is_not_made_up_for():
     assert turns_in(1.0, LateClock(0.0), 400, idle_before=60.0) <= 401
     assert turns_in(1.0, LateClock(2 * CATCH_UP_SECONDS), 400) <= 10
+
+
+def test_no_more_is_claimed_than_has_its_turn_while_the_lease_is_fresh():
+    nobody: Any = None
+    clock: Any = LateClock(0.0)
+
+    def most(rate: float) -> int:
+        return Schedule(
+            nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate
+        )._most_to_claim()
+
+    assert most(0.1) == 1
+    assert most(2) == 3
+    assert most(400) == CONCURRENCY
 
 
 class AwayDatabase:
