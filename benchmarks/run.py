@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.cases import (
     cold,
+    connections,
     memory,
     proxy,
     proxy_memory,
@@ -141,6 +142,14 @@ def memory_rows(on: Stand) -> list[Row]:
     ]
 
 
+def connection_rows(on: Stand) -> list[Row]:
+    return [
+        Row(f"{name}, {count:,} connections: p99", each.p99 * 1e3, "ms", wanted=1000, is_most=True)
+        for name, by_count in connections.measure(on, counts=(1000, 2000)).items()
+        for count, each in by_count.items()
+    ]
+
+
 def startup_rows(on: Stand) -> list[Row]:
     seconds = startup.measure(on).ready_seconds
     return [Row("start to ready", seconds, "s", wanted=1.2, is_most=True)]
@@ -150,6 +159,7 @@ CASES: dict[str, Callable[[Stand], list[Row]]] = {
     "tokens": token_rows,
     "cold": cold_rows,
     "proxy": proxy_rows,
+    "connections": connection_rows,
     "proxy-memory": proxy_memory_rows,
     "sse": sse_rows,
     "refresh": refresh_rows,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
-from ignition_broker.cli.accepting import accept_waiting, refuse_new_connections
+from ignition_broker.cli.accepting import Acceptor
 from ignition_broker.clock import SystemClock
 from ignition_broker.web.stopping import STATE_KEY
 
@@ -47,7 +46,15 @@ class StopTimes:
 
 
 class _State(ServerState):
-    is_draining = False
+    """What connections see of the server."""
+
+    def __init__(self, acceptor: Acceptor) -> None:
+        super().__init__()
+        self.is_draining = False
+        self._acceptor = acceptor
+
+    def connection_was_made(self) -> None:
+        self._acceptor.accept_more(len(self.connections))
 
 
 class StoppingServer(uvicorn.Server):
@@ -58,7 +65,8 @@ class StoppingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, times: StopTimes) -> None:
         super().__init__(config)
-        self.server_state = self._state = _State()
+        self._acceptor = Acceptor(self._protocol)
+        self.server_state = self._state = _State(self._acceptor)
         self._times = times
         self._clock = SystemClock()
         self._is_hurried = False
@@ -79,6 +87,10 @@ class StoppingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._is_hurried = self.should_exit
         self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._acceptor.listen(self.servers)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         began = self._clock.monotonic()
@@ -115,26 +127,14 @@ class StoppingServer(uvicorn.Server):
         self._is_hurried = False
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
-        listeners = [
-            socket.socket(fileno=os.dup(listening.fileno()))
-            for server in self.servers
-            for listening in server.sockets
-        ]
         if self.owns_listeners:
-            for listener in listeners:
-                refuse_new_connections(listener)
+            self._acceptor.refuse_new()
             await self._clock.sleep(SETTLE_SECONDS)
         for server in self.servers:
             server.close()
         for each in sockets:
             each.close()
-        waiting = [each for listener in listeners for each in accept_waiting(listener)]
-        for listener in listeners:
-            listener.close()
-        loop = asyncio.get_running_loop()
-        for each in waiting:
-            with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._protocol, each)
+        await self._acceptor.close()
 
     def _protocol(self) -> asyncio.Protocol:
         make: Any = self.config.http_protocol_class

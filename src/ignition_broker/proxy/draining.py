@@ -21,8 +21,11 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        # uvicorn's own server, which the tests run too, does not drain.
-        self._is_draining = getattr(self.server_state, "is_draining", False)
+        # uvicorn's own server, which the tests run too, has none of this.
+        state: Any = self.server_state
+        self._is_draining = getattr(state, "is_draining", False)
+        if hasattr(state, "connection_was_made"):
+            state.connection_was_made()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._first_request_timer is not None:
