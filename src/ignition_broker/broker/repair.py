@@ -13,6 +13,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
@@ -34,10 +35,13 @@ from ignition_broker.storage.restoring import NO_ROW, RowState
 
 log = structlog.get_logger(__name__)
 
+Result = TypeVar("Result")
+
 SETTLE_SECONDS = 1.5
-"""After the change feed began anew, for how long nothing is renewed ahead of its time: replicas
-that hold newer answers store them again meanwhile. Callers' renewals do not wait, since most breaks
-of the feed lose nothing, and replicas have heard of what they did not store themselves."""
+"""After the change feed was broken and works again, for how long no refresh token is used that is
+older than the break: replicas that hold newer answers store them again meanwhile."""
+DEAF_SECONDS = 3.0
+"""The same while the feed stays broken, from when Postgres answers otherwise."""
 AWAITED_SECONDS = 3.0
 """For how long another replica is waited for that may hold what a row lacks."""
 POLL_SECONDS = 0.25
@@ -80,7 +84,10 @@ class Repair:
         self._revocations = RememberedRevocations(clock, seconds=remember_seconds)
         self._noticed: OrderedDict[str, _Noticed] = OrderedDict()
         self._is_fed = False
-        self._settled_at: float | None = None
+        self._lost_at: float | None = None
+        self._settled_at = 0.0
+        self._is_out_of_reach = False
+        self._reached_at = 0.0
         self._to_check: set[str] = set()
         self._sweeps_all = False
         self._is_wanted = asyncio.Event()
@@ -106,9 +113,13 @@ class Repair:
 
     @property
     def is_settling(self) -> bool:
-        """Whether replicas may be storing again what a failover lost, of which this one may never
-        have heard."""
-        return self._settled_at is not None and self._clock.monotonic() < self._settled_at
+        """Whether replicas may be about to store again what a failover lost, of which this one may
+        never have heard."""
+        if self._lost_at is None:
+            return False
+        if self._is_fed:
+            return self._clock.monotonic() < self._settled_at
+        return self._is_out_of_reach or self._clock.monotonic() < self._reached_at + DEAF_SECONDS
 
     def is_awaited(self, tenant: str) -> bool:
         """Whether a replica may be about to store what the tenant's row lacks."""
@@ -116,18 +127,21 @@ class Repair:
         return noticed is not None and self._clock.monotonic() < noticed.at + AWAITED_SECONDS
 
     def feed_ended(self) -> None:
-        """Nothing is heard of any more."""
-        self._is_fed = False
+        """Nothing is heard of any more: perhaps since Postgres fails over."""
+        if self._is_fed:
+            self._is_fed, self._is_out_of_reach = False, True
+            self._lost_at = self._clock.monotonic()
+            self._is_wanted.set()
 
     def feed_is_proved(self) -> None:
-        """The change feed works. Where it was broken before, a failover may have done that."""
+        """The change feed works."""
         if self._is_fed:
             return
         self._is_fed = True
-        is_first = self._settled_at is None
-        self._settled_at = self._clock.monotonic() + (0.0 if is_first else SETTLE_SECONDS)
-        self._sweeps_all = not is_first
-        self._is_wanted.set()
+        if self._lost_at is not None:
+            self._settled_at = self._clock.monotonic() + SETTLE_SECONDS
+            self._sweeps_all = True
+            self._is_wanted.set()
 
     def heard(self, tenant: str, version: int, status: GrantStatus) -> None:
         """A change was notified of."""
@@ -190,7 +204,7 @@ class Repair:
         while True:
             known = self._known.of(tenant)
             asked_at = self._clock.monotonic()
-            grant = await read(asked_at)
+            grant = await self._reaching(read(asked_at))
             found = NO_ROW if grant is None else RowState.of(grant)
             if known is not None and known.is_ahead_of(found.version, found.issued_since):
                 if await self.put_right(tenant, found, known):
@@ -199,11 +213,26 @@ class Repair:
             elif grant is not None:
                 self.seen(tenant, found, asked_at=asked_at)
             went_back = known is not None and found.version < known.version
-            is_awaited = self.is_awaited(tenant)
+            is_awaited = self.is_awaited(tenant) or self._may_be_behind(found)
             if grant is None or not (went_back or is_awaited):
                 return grant
             is_held = grant.lease_is_held or is_awaited
             return replace(grant, lease_is_held=is_held, went_back=went_back)
+
+    def _may_be_behind(self, found: RowState) -> bool:
+        lost_at = self._lost_at
+        return lost_at is not None and self.is_settling and found.issued_since < lost_at
+
+    async def _reaching(self, asked: Awaitable[Result]) -> Result:
+        """Notes whether Postgres answers, which counts while the change feed is broken."""
+        try:
+            answer = await asked
+        except StorageError:
+            self._is_out_of_reach = True
+            raise
+        if self._is_out_of_reach:
+            self._is_out_of_reach, self._reached_at = False, self._clock.monotonic()
+        return answer
 
     def as_known(self, grant: Grant, known: KnownVersion) -> Grant:
         """The grant as it is to be taken while its row is behind: its refresh token counts as
@@ -257,7 +286,8 @@ class Repair:
         """Looks for rows that are behind when the change feed began anew, when an older version
         was heard of, and every `SWEEP_SECONDS`; until it is cancelled."""
         while True:
-            pause = RETRY_SECONDS if self._to_check else SWEEP_SECONDS
+            is_deaf = self._lost_at is not None and not self._is_fed
+            pause = RETRY_SECONDS if self._to_check or is_deaf else SWEEP_SECONDS
             try:
                 async with asyncio.timeout(pause):
                     await self._is_wanted.wait()
@@ -290,6 +320,8 @@ class Repair:
             for name, created_at in self._revocations.all():
                 await self._rows.revoke_key_again(name, created_at)
         everyone = sorted(tenants)
+        if not everyone and self._is_out_of_reach:
+            await self._check([])
         for start in range(0, len(everyone), ROWS_AT_ONCE):
             await self._check(everyone[start : start + ROWS_AT_ONCE])
 
@@ -303,7 +335,9 @@ class Repair:
     async def _check(self, tenants: Sequence[str]) -> None:
         known = {tenant: self._known.of(tenant) for tenant in tenants}
         asked_at = self._clock.monotonic()
-        found = await self._database.once(lambda c: restoring.states(c, tenants, asked_at=asked_at))
+        found = await self._reaching(
+            self._database.once(lambda c: restoring.states(c, tenants, asked_at=asked_at))
+        )
         behind = []
         for tenant, seen in known.items():
             row = found.get(tenant, NO_ROW)

@@ -26,7 +26,7 @@ HEARTBEAT_SECONDS = 0.3
 HEARTBEAT_TIMEOUT_SECONDS = 2.0
 LATE_SECONDS = 0.1
 """For a process that was stopped: what came meanwhile lies in its socket when the timer fires."""
-_LONGEST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 

@@ -10,9 +10,10 @@ from tests.unit.values import NOW, ManualClock, make_grant, make_token
 from ignition_broker.broker.cache import TokenCache
 from ignition_broker.broker.hearing import Hearing
 from ignition_broker.broker.remembered_answers import RememberedAnswer
-from ignition_broker.broker.repair import AWAITED_SECONDS, SETTLE_SECONDS, Repair
+from ignition_broker.broker.repair import AWAITED_SECONDS, DEAF_SECONDS, SETTLE_SECONDS, Repair
 from ignition_broker.model import GrantStatus, Lease
 from ignition_broker.oauth.tokens import RefreshToken
+from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.grants import Schedule, SealedTokens, Stored
 from ignition_broker.storage.restoring import NO_ROW, RowState
 
@@ -183,16 +184,33 @@ def test_a_lease_of_a_row_that_is_behind_is_not_used(repair, clock):
     assert not repair.is_behind(lease(7, was_uncertain=True)), "nothing else is left"
 
 
-def test_nothing_is_renewed_ahead_for_a_while_after_the_feed_began_anew(repair, clock):
+async def test_after_a_break_of_the_feed_older_refresh_tokens_are_left_alone_for_a_while(
+    repair, clock
+):
     repair.feed_is_proved()
     assert not repair.is_settling, "nothing was there before that could have been lost"
+    clock.at += 100
     repair.feed_ended()
-    assert not repair.is_settling
+    assert repair.is_settling, "until Postgres answers"
+    found = await repair.read("acme", reading(grant(1, age=101)))
+    assert found.lease_is_held, "a newer version may have been stored unheard"
+    found = await repair.read("beta", reading(grant(1, age=-200)))
+    assert not found.lease_is_held, "that one was stored after the break"
+    clock.at += DEAF_SECONDS
+    assert not repair.is_settling, "a feed that stays broken holds nobody up for long"
+    with pytest.raises(StorageUnavailable):
+        await repair.read("acme", away)
+    assert repair.is_settling, "Postgres went away, and may come back as another"
     repair.feed_is_proved()
-    assert repair.is_settling
-    assert not repair.is_awaited("anybody"), "a caller does not wait for what nobody has missed"
-    clock.at += SETTLE_SECONDS
+    clock.at += SETTLE_SECONDS - 0.1
+    assert (await repair.read("acme", reading(grant(1, age=101)))).lease_is_held
+    clock.at += 0.1
     assert not repair.is_settling
+    assert not (await repair.read("acme", reading(grant(1, age=101)))).lease_is_held
+
+
+async def away(_asked_at):
+    raise StorageUnavailable("away")
 
 
 async def test_a_refusal_that_a_newer_answer_outlives_ends_no_grant(repair, rows, clock):
