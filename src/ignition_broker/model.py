@@ -16,6 +16,7 @@ from ignition_broker.wildcards import matches_wildcards
 
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_MOST_KNOWN_COVERED = 1000
 _TENANT_RULE = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 
 
@@ -221,8 +222,20 @@ class Caller:
     def _covers_all(self) -> bool:
         return "*" in self.tenants or Scope.ADMIN in self.scopes
 
+    @cached_property
+    def _known_cover(self) -> dict[str, bool]:
+        return {}
+
     def covers(self, tenant: str) -> bool:
-        return self._covers_all or _matches_any(tenant, self.tenants)
+        if self._covers_all:
+            return True
+        covered = self._known_cover.get(tenant)
+        if covered is None:
+            covered = _matches_any(tenant, self.tenants)
+            if len(self._known_cover) >= _MOST_KNOWN_COVERED:
+                self._known_cover.clear()
+            self._known_cover[tenant] = covered
+        return covered
 
     @cached_property
     def path_rules(self) -> PathRules:

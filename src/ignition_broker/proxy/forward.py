@@ -133,7 +133,8 @@ class Forwarder:
             target += b"?"
         headers: Headers = scope["headers"]
         length, has_body = framing(headers)
-        pace = Pace(self._clock.monotonic, BODY_GRACE_SECONDS)
+        # Of a call without a body, the caller's taking of the answer is all that can be slow.
+        pace = Pace(self._clock.monotonic, BODY_GRACE_SECONDS if has_body else ANSWER_GRACE_SECONDS)
         body = RequestBody(receive, self._replay_limit, length, pace)
         if not has_body:
             body.has_none()
@@ -250,8 +251,10 @@ class Forwarder:
             # uvicorn would wait for what a length announces.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         call.status = answer.status
-        pace = Pace(self._clock.monotonic, ANSWER_GRACE_SECONDS)
-        request.body.answers_at(pace)
+        pace = request.body.pace
+        if request.has_body:
+            pace = Pace(self._clock.monotonic, ANSWER_GRACE_SECONDS)
+            request.body.answers_at(pace)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             while has_body and not answer.is_whole:

@@ -55,35 +55,36 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         if self._last is not None:
             return
         try:
-            self._read(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._read_without_offer(memoryview(data), offer)
         except httptools.HttpParserError as error:
             self._could_not_read(str(error))
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self._last is not None and self.cycle.response_complete:
-            self._end_with(self._last)
-
     def _should_upgrade(self) -> bool:
         # Asked where the parser has stopped at an offer: uvicorn then leaves the request to
-        # `_read`, which feeds it to the parser a second time.
+        # `_read_without_offer`, which feeds it to the parser a second time.
         return True
 
-    def _read(self, data: bytes | memoryview) -> None:
-        """Raises `HttpParserError`."""
+    def _read_without_offer(self, data: memoryview, offer: httptools.HttpParserUpgrade) -> None:
+        """Of ``data``, at which the parser stopped: the request, and what comes behind it."""
         while True:
+            if self.scope["method"] == "CONNECT":
+                self._refuse(TUNNEL)
+                return
             try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as offer:
-                if self.scope["method"] == "CONNECT":
-                    self._refuse(TUNNEL)
-                    return
                 self._read_head_without_offer()
                 # No copies: one piece may hold thousands of such requests.
-                data = memoryview(data)[offer.args[0] :]
+                data = data[offer.args[0] :]
                 if data:
-                    continue
-            return
+                    self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as next_offer:
+                offer = next_offer
+            except httptools.HttpParserError as error:
+                self._could_not_read(str(error))
+                return
+            else:
+                return
 
     def _read_head_without_offer(self) -> None:
         """The parser takes no body behind an offer, so another reads the same head without it."""
@@ -112,6 +113,9 @@ class OrderedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: Refusal) -> None:
         """Reads no more, and says so when the requests before are answered."""
         self._last = refusal
+        # Set here and not once for all, since each call costs every other request too.
+        for cycle in self._unanswered():
+            cycle.on_response = self._end_behind_answers
         # Until the first request there is none, whatever uvicorn's annotation says.
         newest: RequestResponseCycle | None = self.cycle
         if newest is not None and newest.more_body and newest.scope is self.scope:
@@ -119,6 +123,11 @@ class OrderedHttpProtocol(HttpToolsProtocol):
             self._give_up(newest)
         elif newest is None or newest.response_complete:
             self._end_with(refusal)
+
+    def _end_behind_answers(self) -> None:
+        self.on_response_complete()
+        if self._last is not None and self.cycle.response_complete:
+            self._end_with(self._last)
 
     def _give_up(self, newest: RequestResponseCycle) -> None:
         running = self._running
