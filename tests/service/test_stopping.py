@@ -252,6 +252,17 @@ def test_a_worker_that_dies_is_replaced_and_one_that_is_told_to_stop_too(started
     stopped_in_order(broker)
 
 
+def test_workers_do_not_outlive_a_parent_that_was_killed(started):
+    broker = started(("--workers", "2"), BARE)
+    workers = processes(broker)
+    broker.process.kill()
+    broker.process.wait(5)
+    _gone, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+    with pytest.raises(ConnectionRefusedError):
+        connected(broker)
+
+
 @WORKERS
 def test_a_server_that_can_not_start_ends_with_an_error(idle_broker, arguments):
     with socket.socket() as taken:

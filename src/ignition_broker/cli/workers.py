@@ -8,6 +8,7 @@ second SIGTERM for haste would have no drain.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -25,6 +26,7 @@ from ignition_broker.cli.stopping import StoppingServer, StopTimes
 
 log = structlog.get_logger(__name__)
 
+PR_SET_PDEATHSIG = 1
 TOLD_BY = (signal.SIGTERM, signal.SIGINT)
 STOP = signal.SIGUSR1
 HURRY = signal.SIGUSR2
@@ -98,6 +100,9 @@ class Workers:
 
 def work(config: uvicorn.Config, times: StopTimes, sockets: list[socket.socket]) -> None:
     """What a worker does."""
+    with contextlib.suppress(AttributeError, OSError):
+        # Linux alone. A worker whose parent was killed would hold the port for ever.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     _WorkerServer(config, times).run(sockets)
 
 
