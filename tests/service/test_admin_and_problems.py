@@ -186,7 +186,7 @@ def test_the_document_names_each_error_of_a_route_and_the_proxy(broker):
     with broker.client() as anyone:
         document = anyone.get("/openapi.json").json()
     answers = document["paths"]["/token/{tenant}"]["get"]["responses"]
-    assert set(answers) == {"200", "401", "403", "404", "409", "422", "429", "502", "503"}
+    assert set(answers) == {"200", "400", "401", "403", "404", "409", "422", "429", "502", "503"}
     assert answers["401"]["headers"]["WWW-Authenticate"]["required"]
     assert answers["503"]["headers"]["Retry-After"]["required"]
     assert answers["200"]["headers"]["Cache-Control"]["schema"]["const"] == "no-store"
