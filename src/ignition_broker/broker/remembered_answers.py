@@ -53,6 +53,10 @@ class KnownVersions:
         if len(self._known) > MOST_VERSIONS:
             self._known.popitem(last=False)
 
+    def tenants(self) -> list[str]:
+        """The one seen last at the end."""
+        return list(self._known)
+
     def disconnected_since(self, moment: float) -> Iterator[str]:
         """Tenants whose disconnect this process has seen since ``moment``."""
         for tenant in reversed(self._known):

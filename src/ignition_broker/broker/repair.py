@@ -10,6 +10,7 @@ docs/decisions/0011-a-database-that-went-back.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -90,6 +91,8 @@ class Repair:
         self._reached_at = 0.0
         self._to_check: set[str] = set()
         self._sweeps_all = False
+        self._sweep_at = clock.monotonic() + SWEEP_SECONDS
+        self._to_compare: list[str] = []
         self._is_wanted = asyncio.Event()
         self.store_above = rows.store_above
         self.heard_revocation = self._revocations.remember
@@ -141,6 +144,8 @@ class Repair:
         if self._lost_at is not None:
             self._settled_at = self._clock.monotonic() + SETTLE_SECONDS
             self._sweeps_all = True
+            # After what is remembered: these can be marked alone.
+            self._to_compare = self._known.tenants()
             self._is_wanted.set()
 
     def heard(self, tenant: str, version: int, status: GrantStatus) -> None:
@@ -287,13 +292,14 @@ class Repair:
         was heard of, and every `SWEEP_SECONDS`; until it is cancelled."""
         while True:
             is_deaf = self._lost_at is not None and not self._is_fed
-            pause = RETRY_SECONDS if self._to_check or is_deaf else SWEEP_SECONDS
-            try:
-                async with asyncio.timeout(pause):
+            is_soon = self._to_check or self._to_compare or is_deaf
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS if is_soon else SWEEP_SECONDS):
                     await self._is_wanted.wait()
-            except TimeoutError:
-                self._sweeps_all |= pause == SWEEP_SECONDS
             self._is_wanted.clear()
+            if self._clock.monotonic() >= self._sweep_at:
+                self._sweep_at = self._clock.monotonic() + SWEEP_SECONDS
+                self._sweeps_all = True
             try:
                 await self._sweep()
             except Exception as error:
@@ -324,6 +330,10 @@ class Repair:
             await self._check([])
         for start in range(0, len(everyone), ROWS_AT_ONCE):
             await self._check(everyone[start : start + ROWS_AT_ONCE])
+        while self._to_compare:
+            batch = self._to_compare[-ROWS_AT_ONCE:]
+            await self._check(batch)
+            del self._to_compare[-len(batch) :]
 
     async def check(self, tenant: str) -> None:
         """Puts the tenant's row right, or says that it is behind."""
