@@ -172,6 +172,18 @@ def test_a_shutdown_waits_for_a_late_answer_and_stores_it(other, fake, admin):
     other.start()
 
 
+def test_the_command_line_waits_for_a_late_answer_that_it_asked_for(broker, fake, admin):
+    broker.connect("by-hand")
+    token = admin.get("/token/by-hand").json()["access_token"]
+    fake.fail("token", 1, delay_seconds=2.5)
+    ended = broker.command("tenants", "refresh", "by-hand")
+    assert ended.returncode == 0, ended.stderr
+    assert "Ignition has not answered for 1 s. Waiting on" in ended.stderr
+    assert "by-hand: renewed" in ended.stdout
+    wait_until(has_new_token(admin, "by-hand", token), 3)
+    assert refresh_outcomes(admin, "by-hand") == ["renewed"]
+
+
 @pytest.mark.parametrize("fault", [{"delay_seconds": 2.5}, {"drip_seconds": 0.008}])
 def test_a_code_is_exchanged_though_the_page_waits_no_longer(broker, fake, admin, fault):
     tenant = f"dance-{'-'.join(fault)}".replace("_", "-")

@@ -54,7 +54,8 @@ log = structlog.get_logger(__name__)
 
 
 class Refresher:
-    """Renews grants, each once however many callers and replicas ask."""
+    """Renews grants, each once however many callers and replicas ask. ``longest_seconds``: what a
+    refresh may take, while Postgres is there."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Refresher:
     ) -> None:
         self._database = database
         self._timeout_seconds = provider.timeout_seconds
+        self.longest_seconds = provider.patience_seconds + STORE_SECONDS
         self._breaker = breaker
         self._cache = cache
         self._notices = notices

@@ -15,11 +15,12 @@ from rich.table import Table
 from ignition_broker.app import Parts, assemble
 from ignition_broker.broker.connect import disconnect
 from ignition_broker.broker.directory import list_tenants, show_tenant
+from ignition_broker.broker.errors import NotYetAnswered
 from ignition_broker.broker.links import create_link, list_links, revoke_link
 from ignition_broker.broker.makers import ANY_SETTINGS
 from ignition_broker.cli.api_keys import ACTOR, with_database
 from ignition_broker.clock import SystemClock
-from ignition_broker.model import TenantSummary, is_tenant_id
+from ignition_broker.model import IssuedToken, TenantSummary, is_tenant_id
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage.connect_links import ListedLink
 from ignition_broker.storage.makers import OPERATOR
@@ -52,6 +53,8 @@ def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
         try:
             return await work(parts)
         finally:
+            # What Ignition still answers is the grant's only good refresh token.
+            await parts.refresher.end(parts.refresher.longest_seconds)
             await parts.endpoints.aclose()
             await parts.database.aclose()
 
@@ -123,7 +126,7 @@ def revoke_connect_link(
 @app.command()
 def refresh(tenant: TenantId) -> None:
     """Renew the tenant's token now."""
-    token = with_parts(lambda parts: parts.issuer.renew_anyway(tenant, ACTOR))
+    token = with_parts(lambda parts: _renewed(parts, tenant))
     typer.echo(f"{tenant}: renewed, expires {token.expires_at:%Y-%m-%d %H:%M:%S UTC}")
 
 
@@ -135,6 +138,20 @@ def disconnect_tenant(tenant: TenantId) -> None:
     )
     said = {True: "revoked at Ignition", False: "Ignition did not confirm the revocation yet"}
     typer.echo(f"{tenant}: disconnected" + (f", {said[revoked]}" if revoked is not None else ""))
+
+
+async def _renewed(parts: Parts, tenant: str) -> IssuedToken:
+    """However late Ignition answers, as long as this process is the one that asked."""
+    _grant, old = await parts.refresher.read(tenant)
+    try:
+        return await parts.issuer.renew_anyway(tenant, ACTOR)
+    except NotYetAnswered as error:
+        typer.echo(f"{error.detail} Waiting on…", err=True)
+        await parts.refresher.end(parts.refresher.longest_seconds)
+        _grant, token = await parts.refresher.read(tenant)
+        if token.version == old.version:
+            raise
+        return token
 
 
 def _fields(row: TenantSummary | ListedLink) -> dict[str, object]:
