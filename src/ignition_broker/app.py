@@ -70,6 +70,9 @@ from ignition_broker.web.stopping import STATE_KEY, Stopping
 if TYPE_CHECKING:
     from ignition_broker.broker.workload_identity import WorkloadIdentities
 
+COLLECT_AT = 50_000
+"""How many more objects were made than freed when the collector next looks for cycles. With
+Python's own 700, it looks at all objects of two thousand calls under way every few calls."""
 SHUTDOWN_STORE_SECONDS = 5.0
 """At least so long may a refresh in flight take to be stored, behind the grace if need be."""
 
@@ -288,6 +291,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         # What is there by now stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(COLLECT_AT, 10, 10)
         listening = asyncio.create_task(listener.run())
         renewing = asyncio.create_task(schedule.run())
         repairing = asyncio.create_task(parts.repair.run())
