@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.conftest import free_port, sha256, sql, wait_until
@@ -131,3 +132,22 @@ def test_one_tenant_that_is_throttled_does_not_close_the_door_for_others(broker,
         renewed = by_refresh_route(admin, "bystander", rejected)
         assert renewed.status_code == 200, renewed.text
         assert renewed.json()["access_token"] != rejected
+
+
+def test_the_proxy_is_not_bound_by_a_refusal_to_callers_whom_it_joined(broker, fake):
+    broker.connect("joined")
+    with broker.client() as admin:
+        for _ in range(EARLY_RENEWALS_AT_ONCE + 2):
+            token = admin.get("/token/joined").json()["access_token"]
+            answer = by_refresh_route(admin, "joined", token)
+        assert answer.status_code == 429
+        for _ in range(3):
+            fake.control("expire")
+            current = admin.get("/token/joined").json()["access_token"]
+            with ThreadPoolExecutor(8) as callers:
+                pressing = [
+                    callers.submit(by_refresh_route, admin, "joined", current) for _ in range(30)
+                ]
+                proxied = [callers.submit(admin.get, "/proxy/joined/v1/me") for _ in range(30)]
+            assert {each.result().status_code for each in proxied} == {200}
+            assert {each.result().status_code for each in pressing} <= {200, 429}

@@ -113,7 +113,9 @@ class Refresher:
                 # Whoever began the flight has waited for longer than who joined it.
                 waited = self._clock.monotonic() - asked_at
                 has_time = isinstance(error, NotYetAnswered) and waited < self._timeout_seconds
-                if is_mine or not (is_for_more or is_for_less or has_time):
+                # Callers' words are paced, and this one has more than that.
+                is_paced = isinstance(error, RenewedTooOften) and not want.on_callers_word
+                if is_mine or not (is_for_more or is_for_less or has_time or is_paced):
                     raise
                 continue
             if want.is_met_by(token, self._clock.monotonic()):

@@ -103,6 +103,10 @@ def work(config: uvicorn.Config, times: StopTimes, sockets: list[socket.socket])
     with contextlib.suppress(AttributeError, OSError):
         # Linux alone. A worker whose parent was killed would hold the port for ever.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.pid != os.getppid():
+        # It was killed before this one asked to be told.
+        return
     _WorkerServer(config, times).run(sockets)
 
 
