@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import uvicorn
@@ -76,6 +77,12 @@ def test_what_follows_on_the_same_connection_is_measured_anew(broker):
 
 @pytest.fixture(scope="module")
 def impatient():
+    with served_impatiently(keep_alive_seconds=60) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def served_impatiently(*, keep_alive_seconds: int) -> Iterator[int]:
     """The protocol with short ticks, around an app that reads bodies and sends without end."""
 
     class Impatient(ProxyHttpProtocol):
@@ -90,12 +97,17 @@ def impatient():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         endless = scope["path"] == "/endless"
         for _ in range(2_000 if endless else 1):
-            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": endless})
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     port = free_port()
     config = uvicorn.Config(
-        app, port=port, http=Impatient, log_config=None, lifespan="off", timeout_keep_alive=60
+        app,
+        port=port,
+        http=Impatient,
+        log_config=None,
+        lifespan="off",
+        timeout_keep_alive=keep_alive_seconds,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -148,6 +160,15 @@ def test_nor_is_the_second_head_of_a_connection(impatient):
         time.sleep(TICK * 3)
         connection.sendall(b"GET / HTTP/1.1\r\nX: ")
         assert closed_after(connection, b"x") < TICK * 2 + 1
+
+
+def test_an_idle_connection_is_kept_for_its_time_and_then_closed():
+    with served_impatiently(keep_alive_seconds=1) as port, connected(port) as connection:
+        for _ in range(3):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            receive(connection, b"\r\n0\r\n\r\n")
+            time.sleep(0.7)
+        assert 0.2 < closed_after(connection) < 0.3 + TICK + 1
 
 
 def test_a_body_that_stops_and_an_answer_that_nobody_takes_are_given_up(impatient):

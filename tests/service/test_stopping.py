@@ -120,6 +120,7 @@ def test_in_the_drain_it_is_not_ready_and_serves_on_and_then_the_listener_closes
         unready = wait_until(lambda: not_ready(broker))
         # Another worker than the one that is unready may have it, and be told a moment later.
         wait_until(lambda: is_told_to_close(broker, kept), 1, "Connection: close")
+        wait_until(lambda: all(not_ready(broker) for _ in range(20)), 1, "all workers draining")
     assert unready.values(b"content-type") == [b"application/problem+json"]
     assert b"this process has been told to stop" in unready.body
     assert unready.values(b"connection") == [b"close"]

@@ -229,7 +229,8 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status == SWITCHING_PROTOCOLS:
             raise _Refused("another protocol, unasked")
-        if self._is_reusable:
+        # A request without a body and an answer that has one: nothing to judge, and most are so.
+        if self._is_reusable and (self._has_body or status < 200 or status in BODILESS_STATUSES):
             is_whole = not self._has_body or self._is_request_out()
             self._is_reusable = may_keep_after_head(
                 status, self._headers, is_request_whole=is_whole

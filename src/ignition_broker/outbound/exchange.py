@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from typing import Protocol
 
 from ignition_broker.outbound.errors import ExchangeError, Unreachable
@@ -50,7 +49,7 @@ class Exchange:
         "headers",
         "idle_timeout_seconds",
         "is_bodiless",
-        "is_complete",
+        "is_whole",
         "status",
     )
 
@@ -65,13 +64,13 @@ class Exchange:
         self.status = 0
         self.headers: Headers = []
         self.has_answered = False
-        self.is_complete = False
+        self.is_whole = False
         self.is_bodiless = is_bodiless
         self.deadline = NEVER
         self.idle_timeout_seconds = idle_timeout_seconds
         self._line: Line | None = line
         self._loop = loop
-        self._pieces: deque[bytes] = deque()
+        self._pieces: list[bytes] = []
         self._pieces_bytes = 0
         self._held = False
         self._waiter: asyncio.Future[None] | None = None
@@ -80,11 +79,7 @@ class Exchange:
     @property
     def is_over(self) -> bool:
         """Nothing more will come, for good or ill."""
-        return self.is_complete or self._failure is not None
-
-    @property
-    def is_whole(self) -> bool:
-        return self.is_complete
+        return self.is_whole or self._failure is not None
 
     async def answered(self) -> None:
         """Until status and headers have come. Raises what `fail` was called with."""
@@ -96,7 +91,7 @@ class Exchange:
 
     async def read(self) -> bytes:
         while not self._pieces:
-            if self.is_complete:
+            if self.is_whole:
                 return b""
             if self._failure is not None:
                 raise self._failure
@@ -113,7 +108,8 @@ class Exchange:
         return piece
 
     async def aclose(self) -> None:
-        self.close()
+        if self._line is not None:
+            self.close()
 
     def close(self) -> None:
         """Gives up what has not been read."""
@@ -136,7 +132,7 @@ class Exchange:
 
     def complete(self) -> None:
         """All has come; the connection is no longer this exchange's."""
-        self.is_complete = True
+        self.is_whole = True
         if self._held and self._line is not None:
             self._line.resume()
         self._line = None

@@ -6,7 +6,6 @@ for the answer to the next request on it, so that request must be the same tenan
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,33 +13,31 @@ if TYPE_CHECKING:
 
 
 class IdleConnections:
-    """``per_tenant``: how many one tenant may have; its oldest is closed for a further one."""
+    """``per_tenant``: how many one tenant may have; its oldest is closed for a further one.
+
+    `put` and `take` belong to every request and cost one look-up each. The others look at all
+    tenants, which have no more idle connections than the pool has places.
+    """
 
     def __init__(self, per_tenant: int) -> None:
         self._per_tenant = per_tenant
-        # All, the longest idle first; and by tenant, in the same order.
-        self._all: dict[Connection, None] = {}
-        self._of: dict[str, deque[Connection]] = {}
+        # The longest idle first. Emptied lists are dropped by `close`.
+        self._of: dict[str, list[Connection]] = {}
 
     def put(self, connection: Connection, tenant: str) -> None:
         own = self._of.get(tenant)
         if own is None:
-            own = self._of[tenant] = deque()
-        elif len(own) >= self._per_tenant:
-            oldest = own.popleft()
-            del self._all[oldest]
-            oldest.discard()
+            self._of[tenant] = [connection]
+            return
+        if len(own) >= self._per_tenant:
+            own.pop(0).discard()
         own.append(connection)
-        self._all[connection] = None
 
     def take(self, tenant: str, *, idle_since: float) -> Connection | None:
         """The tenant's newest that is fit for use and became idle after ``idle_since``."""
         own = self._of.get(tenant)
         while own:
             connection = own.pop()
-            del self._all[connection]
-            if not own:
-                del self._of[tenant]
             if connection.free_since > idle_since and connection.is_fit():
                 return connection
             connection.discard()
@@ -48,22 +45,21 @@ class IdleConnections:
 
     def take_oldest(self) -> Connection | None:
         """The one that has been idle for longest, whichever tenant's it is."""
-        for connection in self._all:
-            self.remove(connection)
-            return connection
-        return None
+        lists = [own for own in self._of.values() if own]
+        if not lists:
+            return None
+        return min(lists, key=lambda own: own[0].free_since).pop(0)
 
     def remove(self, connection: Connection) -> None:
         """Forgets one; it may have been taken before."""
-        tenant = connection.tenant
-        if tenant is not None and connection in self._all:
-            del self._all[connection]
-            self._of[tenant].remove(connection)
-            if not self._of[tenant]:
-                del self._of[tenant]
+        own = self._of.get(connection.tenant or "")
+        if own is not None and connection in own:
+            own.remove(connection)
 
     def close(self, *, idle_since: float) -> None:
         """Closes those that became idle before ``idle_since``."""
-        while (oldest := next(iter(self._all), None)) and oldest.free_since < idle_since:
-            self.remove(oldest)
-            oldest.discard()
+        for tenant, own in list(self._of.items()):
+            while own and own[0].free_since < idle_since:
+                own.pop(0).discard()
+            if not own:
+                del self._of[tenant]

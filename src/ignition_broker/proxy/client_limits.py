@@ -34,7 +34,10 @@ class HeadTooLarge(Exception):
 
 
 class BoundedHttpProtocol(OrderedHttpProtocol):
-    """One timer a connection, none a request: it ticks, and looks whether anything happened."""
+    """One timer a connection, none a request: it ticks, and looks whether anything happened.
+
+    A connection without a request is closed at the first tick after its keep-alive time.
+    """
 
     tick_seconds = TICK_SECONDS
     _chunk_bytes = 0
@@ -43,6 +46,9 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
     _is_too_large = False
     _heads = 0
     _received_bytes = 0
+    _answered_bytes = 0
+    """Of those received, when the last answer was whole."""
+    _answered_at = 0.0
     _idle_mark: int | None = None
     _stall_mark: tuple[int, int] | None = None
     _stalled_ticks = 0
@@ -84,6 +90,11 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
         OrderedHttpProtocol.on_headers_complete(self)
         self._is_in_head = False
 
+    def on_response_complete(self) -> None:
+        self._answered_bytes = self._received_bytes
+        self._answered_at = self.loop.time()
+        OrderedHttpProtocol.on_response_complete(self)
+
     def _could_not_read(self, reason: str) -> None:
         if self._is_too_large:
             self._refuse(TOO_LARGE)
@@ -94,9 +105,14 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
         # Until the first request there is none, whatever uvicorn's annotation says.
         cycle: Any = self.cycle
         is_idle = cycle is None or cycle.response_complete
-        # Between two requests there is a timer of uvicorn's own, until the first byte of the next.
-        mark = self._heads if is_idle and self.timeout_keep_alive_task is None else None
-        if mark is not None and mark == self._idle_mark:
+        has_head_to_come = cycle is None or self._received_bytes != self._answered_bytes
+        mark = self._heads if is_idle and has_head_to_come else None
+        is_kept_too_long = (
+            is_idle
+            and not has_head_to_come
+            and self.loop.time() - self._answered_at >= self.timeout_keep_alive
+        )
+        if is_kept_too_long or (mark is not None and mark == self._idle_mark):
             self.transport.close()
             return
         self._idle_mark = mark

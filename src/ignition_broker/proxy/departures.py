@@ -18,20 +18,14 @@ class Departures:
     """Watches the callers of all calls that last."""
 
     def __init__(self) -> None:
-        self._calls: set[Departure] = set()
+        self.calls: set[Departure] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def break_off(self, body: RequestBody) -> Departure:
         """A block that is broken off, and with it the upstream request, when the caller leaves."""
-        return Departure(self, body)
-
-    def enter(self, call: Departure) -> None:
-        self._calls.add(call)
         if self._timer is None:
             self._look_later()
-
-    def leave(self, call: Departure) -> None:
-        self._calls.discard(call)
+        return Departure(self.calls, body)
 
     def _look_later(self) -> None:
         loop = asyncio.get_running_loop()
@@ -39,26 +33,26 @@ class Departures:
 
     def _look(self) -> None:
         self._timer = None
-        for call in self._calls:
+        for call in self.calls:
             call.watch_if_it_lasts()
-        if self._calls:
+        if self.calls:
             self._look_later()
 
 
 class Departure:
-    __slots__ = ("_all", "_body", "_is_cut", "_is_seen", "_task", "_watcher")
+    # On the class, since every call makes such an object.
+    _is_seen = False
+    _is_cut = False
+    _task: asyncio.Task[object] | None = None
+    _watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, all_: Departures, body: RequestBody) -> None:
-        self._all = all_
+    def __init__(self, calls: set[Departure], body: RequestBody) -> None:
+        self._calls = calls
         self._body = body
-        self._is_seen = False
-        self._is_cut = False
-        self._task: asyncio.Task[object] | None = None
-        self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
-        self._all.enter(self)
+        self._calls.add(self)
 
     def __exit__(
         self,
@@ -66,7 +60,7 @@ class Departure:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> bool:
-        self._all.leave(self)
+        self._calls.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         if error is None:

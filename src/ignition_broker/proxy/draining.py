@@ -17,7 +17,7 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
     section 9.6), so that the caller opens its next one elsewhere."""
 
     _is_draining = False
-    _first_request_timer: TimerHandle | None = None
+    _last_timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
@@ -28,8 +28,8 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
             state.connection_was_made()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._first_request_timer is not None:
-            self._first_request_timer.cancel()
+        if self._last_timer is not None:
+            self._last_timer.cancel()
         super().connection_lost(exc)
 
     def drain(self) -> None:
@@ -46,13 +46,16 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
         self.drain()
         newest: Any = self.cycle
         if newest is None:
-            self._first_request_timer = self.loop.call_later(
-                FIRST_REQUEST_SECONDS, self._close_without_request
-            )
+            self._last_timer = self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_idle)
         elif not newest.response_complete:
             newest.keep_alive = newest.keep_alive and not closes_idle
         elif closes_idle and not self._is_readable():
             self.transport.close()
+        else:
+            idle_seconds = self.loop.time() - self._answered_at
+            self._last_timer = self.loop.call_later(
+                self.timeout_keep_alive - idle_seconds, self._close_if_idle
+            )
 
     @property
     def is_answering(self) -> bool:
@@ -65,9 +68,9 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
     def cut(self) -> None:
         self.transport.abort()
 
-    def _close_without_request(self) -> None:
+    def _close_if_idle(self) -> None:
         newest: Any = self.cycle
-        if newest is None:
+        if newest is None or newest.response_complete:
             self.transport.close()
 
     def _is_readable(self) -> bool:

@@ -124,12 +124,13 @@ class Forwarder:
         method: str = scope["method"]
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
-        offered = scope["state"].get(OFFERED_PROTOCOLS)
+        state = scope["state"]
+        offered = state.get(OFFERED_PROTOCOLS)
         if offered and b"websocket" in offered and method == "GET":
             # A handshake (RFC 6455 section 4.1), which is of no use as a plain GET.
             raise PathRefused("WebSockets are not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
-        if scope["state"].get(HAS_EMPTY_QUERY):
+        if state.get(HAS_EMPTY_QUERY):
             target += b"?"
         headers: Headers = scope["headers"]
         length, has_body = framing(headers)

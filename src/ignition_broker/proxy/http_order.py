@@ -47,11 +47,9 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         for cycle in self._unanswered():
             _tell_that_caller_is_gone(cycle)
         self.pipeline.clear()
-        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         if self._last is not None:
             return
         try:
@@ -104,7 +102,16 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         if cycle.scope["http_version"] != "1.1":
             _answer_without_chunks(cycle)
-        super()._start_asgi_task(cycle, app)
+        HttpToolsProtocol._start_asgi_task(self, cycle, app)
+
+    def on_response_complete(self) -> None:
+        # uvicorn's, but for a timer an answer: who is idle is seen by `client_limits`.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def _could_not_read(self, reason: str) -> None:
         log.warning("request_not_readable", reason=reason)

@@ -23,14 +23,13 @@ class Pace:
     """Counts the time for which the caller is waited for, and no other: a pause of the API's, or
     one that the API makes by not reading, is none of the caller's."""
 
-    __slots__ = ("_bytes", "_grace_seconds", "_monotonic", "_since", "_waited_seconds")
+    _waited_seconds = 0.0
+    _since: float | None = None
+    _bytes = 0
 
     def __init__(self, monotonic: Callable[[], float], grace_seconds: float) -> None:
         self._monotonic = monotonic
         self._grace_seconds = grace_seconds
-        self._waited_seconds = 0.0
-        self._since: float | None = None
-        self._bytes = 0
 
     def waits(self) -> None:
         """From now on, until `moved`."""
@@ -39,7 +38,7 @@ class Pace:
     def waits_anew(self) -> None:
         """From now on, with nothing earned before."""
         self._waited_seconds, self._bytes = 0.0, 0
-        self.waits()
+        self._since = self._monotonic()
 
     def moved(self, size: int) -> None:
         """So many bytes came, or were taken."""

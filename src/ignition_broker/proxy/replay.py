@@ -17,20 +17,22 @@ class RequestBody:
     ``pace`` is that of whom the call waits for: of the caller's sending, until `answers_at`.
     """
 
+    # On the class, since every call makes such an object.
+    _kept_bytes = 0
+    _is_read_whole = False
+    _has_ended = False
+    _end_awaited: asyncio.Future[None] | None = None
+    is_caller_gone = False
+    is_answered = False
+    """Set by whoever sends the answer's last piece: the server then says that there is no more to
+    receive, in the same words as for a caller who left."""
+
     def __init__(self, receive: Receive, limit_bytes: int, declared_bytes: int, pace: Pace) -> None:
         self._receive = receive
         self._coming = self.pace = pace
         self._limit = limit_bytes
         self._kept: list[bytes] = []
-        self._kept_bytes = 0
         self._is_overlong = declared_bytes > limit_bytes
-        self._is_read_whole = False
-        self._has_ended = False
-        self._end_awaited: asyncio.Future[None] | None = None
-        self.is_caller_gone = False
-        self.is_answered = False
-        """Set by whoever sends the answer's last piece: the server then says that there is no more
-        to receive, in the same words as for a caller who left."""
 
     @property
     def can_replay(self) -> bool:

@@ -12,6 +12,11 @@ from ignition_broker.model import Scope as KeyScope
 SHOW_A_KEY = "Show an API key: Authorization: Bearer ibk_…"
 
 
+def held_caller(scope: Scope, access: Access) -> Caller | None:
+    """If memory can tell. Raises `Unauthenticated` for a request without one key."""
+    return access.held(bearer(scope))
+
+
 async def caller_of(scope: Scope, access: Access) -> Caller:
     """From memory if it can be. Raises `Unauthenticated`, `TooManyAttempts` or `Unavailable`."""
     key = bearer(scope)

@@ -18,7 +18,7 @@ from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.proxy.http_protocol import BREAK_OFF
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.telemetry import RequestCounts
-from ignition_broker.web.callers import caller_of, check, check_paths
+from ignition_broker.web.callers import caller_of, check, check_paths, held_caller
 from ignition_broker.web.errors import answer_for, entry_for
 from ignition_broker.web.middleware import RequestIds, known_method
 from ignition_broker.web.spelling import ADVICE, is_needlessly_encoded
@@ -78,7 +78,7 @@ class ProxyRoute:
             raise PathRefused(ADVICE)
         if not is_tenant_id(tenant):
             raise InvalidRequest("tenant: no tenant id; call /proxy/{tenant}/{path}.")
-        caller = await caller_of(scope, self._access)
+        caller = held_caller(scope, self._access) or await caller_of(scope, self._access)
         check(caller, KeyScope.PROXY, tenant)
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
