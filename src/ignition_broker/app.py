@@ -48,6 +48,7 @@ from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.outbound.pool import Limits, Pool
 from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.proxy.upstream import Upstream
+from ignition_broker.server.stop_state import STATE_KEY, Stopping
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.listen import API_KEYS_CHANNEL, REVOKED_KEYS_CHANNEL, Listener
@@ -65,7 +66,6 @@ from ignition_broker.web.proxy import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.sessions import Sessions
 from ignition_broker.web.spelling import PlainPaths
-from ignition_broker.web.stopping import STATE_KEY, Stopping
 
 if TYPE_CHECKING:
     from ignition_broker.broker.workload_identity import WorkloadIdentities

@@ -15,8 +15,8 @@ import uvicorn
 from tests.conftest import free_port, wait_until
 from tests.service.wire import Answer, receive
 
-from ignition_broker.proxy.client_limits import LARGEST_HEAD_BYTES, MOST_HEADERS, STALLED_TICKS
-from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.client_limits import LARGEST_HEAD_BYTES, MOST_HEADERS, STALLED_TICKS
+from ignition_broker.server.http_protocol import ProxyHttpProtocol
 from ignition_broker.web import limits
 
 TICK = 0.3

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from tests.conftest import free_port, wait_until
 
-from ignition_broker.cli.stopping import StoppingServer, StopTimes
-from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
+from ignition_broker.server.http_protocol import ProxyHttpProtocol
 
 BUSY = 64
 NEW = 200

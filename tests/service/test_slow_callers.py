@@ -17,7 +17,7 @@ from tests.service.wire import Answer, RawCaller
 
 from ignition_broker.app import create_app
 from ignition_broker.proxy import forward
-from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import Settings
 
 AT_ONCE = 4

@@ -23,12 +23,12 @@ from ignition_broker.app import create_app
 from ignition_broker.broker.access import create_key, revoke_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.links import create_link
-from ignition_broker.cli.stopping import StoppingServer, StopTimes
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
 from ignition_broker.model import Actor
-from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
+from ignition_broker.server.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import Settings
 from ignition_broker.storage import schema
 from ignition_broker.storage.engine import Database

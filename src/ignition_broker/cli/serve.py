@@ -11,9 +11,9 @@ import uvicorn
 
 from ignition_broker.cli.database import going_on_by
 from ignition_broker.cli.key_check import check_keys
-from ignition_broker.cli.listening import listen
-from ignition_broker.cli.stopping import StopTimes
-from ignition_broker.proxy.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.graceful_stop import StopTimes
+from ignition_broker.server.http_protocol import ProxyHttpProtocol
+from ignition_broker.server.listening import listen
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
 from ignition_broker.telemetry import configure_logging

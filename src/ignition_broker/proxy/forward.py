@@ -23,8 +23,6 @@ from ignition_broker.proxy.headers import (
     request_headers,
     response_headers,
 )
-from ignition_broker.proxy.http_order import OFFERED_PROTOCOLS
-from ignition_broker.proxy.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.proxy.pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, Pace
 from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.pauses import RenewalPauses
@@ -37,6 +35,8 @@ from ignition_broker.proxy.retries import (
 )
 from ignition_broker.proxy.turns import Turns
 from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
+from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
+from ignition_broker.server.request_order import OFFERED_PROTOCOLS
 
 ACTION = "proxy_call"
 """What the audit trail calls it."""

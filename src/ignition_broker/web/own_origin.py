@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Scope
 
-from ignition_broker.proxy.http_protocol import PEER
+from ignition_broker.server.http_protocol import PEER
 
 MOVED: Final = "moved"
 """In the query of an address that a browser was sent to. Where a reverse proxy writes a Host header

@@ -15,8 +15,8 @@ from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
-from ignition_broker.proxy.http_protocol import BREAK_OFF
 from ignition_broker.proxy.paths import PathRefused
+from ignition_broker.server.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.callers import caller_of, check, check_paths, held_caller
 from ignition_broker.web.errors import answer_for, entry_for

@@ -14,10 +14,10 @@ from ignition_broker.broker.revocations import Revocations
 from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
+from ignition_broker.server.stop_state import Stopping
 from ignition_broker.storage.engine import Database
 from ignition_broker.web.own_origin import OwnOrigin
 from ignition_broker.web.sessions import Sessions
-from ignition_broker.web.stopping import Stopping
 
 
 @dataclass(frozen=True, slots=True)

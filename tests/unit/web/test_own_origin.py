@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from ignition_broker.proxy.http_protocol import PEER
+from ignition_broker.server.http_protocol import PEER
 from ignition_broker.web.own_origin import OwnOrigin
 
 TRUSTED = [ip_network("10.0.0.0/8")]

@@ -6,8 +6,8 @@ import sys
 
 import uvicorn
 
-from ignition_broker.cli.stopping import StoppingServer, StopTimes
-from ignition_broker.cli.workers import Workers
+from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
+from ignition_broker.server.workers import Workers
 
 STARTUP_FAILED = 3
 

@@ -22,8 +22,8 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ignition_broker.proxy.joined_writes import JoinedWrites
-from ignition_broker.proxy.refusals import NOT_READABLE, TUNNEL, Refusal
+from ignition_broker.server.joined_writes import JoinedWrites
+from ignition_broker.server.refusals import NOT_READABLE, TUNNEL, Refusal
 
 log = structlog.get_logger(__name__)
 
@@ -105,7 +105,7 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol._start_asgi_task(self, cycle, app)
 
     def on_response_complete(self) -> None:
-        # uvicorn's, but for a timer an answer: who is idle is seen by `client_limits`.
+        # uvicorn's, but for a timer an answer: who is idle is seen by `server.client_limits`.
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return

@@ -10,8 +10,8 @@ from asyncio import BaseTransport, TimerHandle
 from http import HTTPStatus
 from typing import Any
 
-from ignition_broker.proxy.http_order import OrderedHttpProtocol
-from ignition_broker.proxy.refusals import Refusal
+from ignition_broker.server.refusals import Refusal
+from ignition_broker.server.request_order import OrderedHttpProtocol
 
 LARGEST_HEAD_BYTES = 64 * 1024
 """The request line and all headers. What stands in front sends at most half of that by default."""

@@ -6,7 +6,7 @@ import select
 from asyncio import BaseTransport, TimerHandle
 from typing import Any
 
-from ignition_broker.proxy.client_limits import BoundedHttpProtocol
+from ignition_broker.server.client_limits import BoundedHttpProtocol
 
 FIRST_REQUEST_SECONDS = 5.0
 """For the first request of a connection that was accepted before the listener closed."""

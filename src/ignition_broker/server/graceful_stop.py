@@ -24,9 +24,9 @@ import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
-from ignition_broker.cli.accepting import Acceptor
 from ignition_broker.clock import SystemClock
-from ignition_broker.web.stopping import STATE_KEY
+from ignition_broker.server.accepting import Acceptor
+from ignition_broker.server.stop_state import STATE_KEY
 
 log = structlog.get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ignition_broker.proxy.draining import DrainingHttpProtocol
+from ignition_broker.server.draining import DrainingHttpProtocol
 
 PREFIX = b"/proxy/"
 # In the scope's state:

@@ -48,7 +48,7 @@ def accept_waiting(listener: socket.socket, *, at_most: int = sys.maxsize) -> li
             continue  # It was the caller's own doing.
         except OSError:
             break
-        connection.setblocking(False)
+        connection.setblocking(False)  # noqa: FBT003  # its own signature
         accepted.append(connection)
     return accepted
 
@@ -73,7 +73,7 @@ class Acceptor:
         for server in servers:
             for listening in server.sockets:
                 listener = socket.socket(fileno=os.dup(listening.fileno()))
-                listener.setblocking(False)
+                listener.setblocking(False)  # noqa: FBT003  # its own signature
                 self._listeners.append(listener)
 
     def accept_more(self, open_now: int) -> None:

@@ -22,7 +22,7 @@ import structlog
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from ignition_broker.cli.stopping import StoppingServer, StopTimes
+from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
 
 log = structlog.get_logger(__name__)
 
