@@ -17,29 +17,29 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from ignition_broker import __version__
-from ignition_broker.broker.access import Access
-from ignition_broker.broker.admins import AdminSessions
-from ignition_broker.broker.attempts import Attempts
-from ignition_broker.broker.bootstrap import BootstrapMarks
-from ignition_broker.broker.breaker import CircuitBreaker
-from ignition_broker.broker.cache import TokenCache
-from ignition_broker.broker.connect import Connector
-from ignition_broker.broker.endings import Endings
-from ignition_broker.broker.endpoints import HttpEndpoints
-from ignition_broker.broker.hearing import Hearing
-from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.journal import Journal
-from ignition_broker.broker.key_holdings import KeyCheck
-from ignition_broker.broker.makers import Makers
-from ignition_broker.broker.notices import Notices
-from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
-from ignition_broker.broker.provider import Provider, Registration
-from ignition_broker.broker.refresh import Refresher
-from ignition_broker.broker.repair import Repair
-from ignition_broker.broker.revocations import Revocations
-from ignition_broker.broker.row_repair import RowRepair
-from ignition_broker.broker.schedule import Schedule
-from ignition_broker.broker.single_sign_on import SingleSignOn
+from ignition_broker.broker.admins.bootstrap import BootstrapMarks
+from ignition_broker.broker.admins.makers import Makers
+from ignition_broker.broker.admins.sessions import AdminSessions
+from ignition_broker.broker.admins.single_sign_on import SingleSignOn
+from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.background import Schedule
+from ignition_broker.broker.callers.access import Access
+from ignition_broker.broker.callers.failed_attempts import Attempts
+from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.encryption_keys.inventory import KeyCheck
+from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
+from ignition_broker.broker.grants.connect import Connector
+from ignition_broker.broker.grants.endpoints import HttpEndpoints
+from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.outcomes import Outcomes, RefreshPolicy
+from ignition_broker.broker.grants.provider import Provider, Registration
+from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.refresh import Refresher
+from ignition_broker.broker.grants.revocations import Revocations
+from ignition_broker.broker.grants.row_repair import RowRepair
+from ignition_broker.broker.grants.token_cache import TokenCache
+from ignition_broker.broker.grants.unrenewable import Endings
+from ignition_broker.broker.grants.wakeups import Notices
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
@@ -68,7 +68,7 @@ from ignition_broker.web.sessions import Sessions
 from ignition_broker.web.spelling import PlainPaths
 
 if TYPE_CHECKING:
-    from ignition_broker.broker.workload_identity import WorkloadIdentities
+    from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
 
 COLLECT_AT = 50_000
 """How many more objects were made than freed when the collector next looks for cycles. With
@@ -403,8 +403,8 @@ def workload_identities(settings: Settings, clock: Clock) -> WorkloadIdentities 
     if not settings.broker_jwt_issuers:
         return None
     # Here for the same reason as in `single_sign_on`.
-    from ignition_broker.broker.workload_identity import WorkloadIdentities
-    from ignition_broker.broker.workload_issuers import parse_issuers
+    from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
+    from ignition_broker.broker.callers.workload_issuers import parse_issuers
 
     return WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock)
 
@@ -416,7 +416,7 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     if issuer is None or client_id is None or secret is None:
         return None
     # Here, since whatever has no identity provider starts faster without Authlib.
-    from ignition_broker.broker.identity_provider import IdentityProvider, SignOnClient
+    from ignition_broker.broker.admins.identity_provider import IdentityProvider, SignOnClient
 
     client = SignOnClient(
         issuer=issuer,

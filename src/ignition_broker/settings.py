@@ -309,7 +309,7 @@ class Settings(RotationSettings):
     @classmethod
     def _are_issuers(cls, value: str) -> str:
         if value:
-            from ignition_broker.broker.workload_issuers import parse_issuers
+            from ignition_broker.broker.callers.workload_issuers import parse_issuers
 
             parse_issuers(value)
         return value

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from ignition_broker.broker.leases import LEASE_SECONDS
+from ignition_broker.broker.grants.leases import LEASE_SECONDS
 
 PROVIDER_TIMEOUT_SECONDS = 2.0
 SLOW_SECONDS = PROVIDER_TIMEOUT_SECONDS / 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from ignition_broker.broker import connect
 from ignition_broker.broker.errors import BrokerError
+from ignition_broker.broker.grants import connect
 from ignition_broker.model import Actor
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.storage.errors import StorageError

@@ -11,21 +11,18 @@ import pytest
 from sqlalchemy import TextClause
 
 from ignition_broker import deadlines
-from ignition_broker.broker import refresh
-from ignition_broker.broker.cache import TokenCache
+from ignition_broker.broker.change_feed import HeardValues, Hearing
 from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
-from ignition_broker.broker.flights import Flight, Flights
-from ignition_broker.broker.hearing import HeardValues, Hearing
-from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.leases import LeaseKeeper, Leases
-from ignition_broker.broker.outcomes import Outcomes, issued_token
-from ignition_broker.broker.provider import Provider
-from ignition_broker.broker.token_outcomes import (
-    AnswerLost,
-    Renewed,
-)
-from ignition_broker.broker.token_requests import TokenRequests
-from ignition_broker.broker.want import Want
+from ignition_broker.broker.grants import refresh
+from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.leases import LeaseKeeper, Leases
+from ignition_broker.broker.grants.outcomes import Outcomes, issued_token
+from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.grants.single_flight import Flight, Flights
+from ignition_broker.broker.grants.token_cache import TokenCache
+from ignition_broker.broker.grants.token_outcomes import AnswerLost, Renewed
+from ignition_broker.broker.grants.token_requests import TokenRequests
+from ignition_broker.broker.grants.wanted_token import Want
 from ignition_broker.model import Actor, IssuedToken, Lease
 from ignition_broker.oauth import answers
 from ignition_broker.storage import grants, restoring

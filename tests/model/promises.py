@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import TextClause
 
-from ignition_broker.broker.endpoints import Answer as TokenAnswer
 from ignition_broker.broker.errors import BrokerError
-from ignition_broker.broker.leases import SEND_MARGIN_SECONDS
-from ignition_broker.broker.want import UNCERTAIN_RESERVE_PART
+from ignition_broker.broker.grants.endpoints import Answer as TokenAnswer
+from ignition_broker.broker.grants.leases import SEND_MARGIN_SECONDS
+from ignition_broker.broker.grants.wanted_token import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
 from ignition_broker.storage import grants

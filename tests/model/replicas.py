@@ -8,20 +8,20 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ignition_broker.broker.access import Access
-from ignition_broker.broker.breaker import CircuitBreaker
-from ignition_broker.broker.cache import TokenCache
-from ignition_broker.broker.endpoints import Endpoints
-from ignition_broker.broker.hearing import Hearing
-from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.notices import Notices
-from ignition_broker.broker.outcomes import Outcomes, RefreshPolicy
-from ignition_broker.broker.provider import Provider, Registration
-from ignition_broker.broker.refresh import Refresher
-from ignition_broker.broker.repair import Repair
-from ignition_broker.broker.revocations import Revocations
-from ignition_broker.broker.row_repair import RowRepair
-from ignition_broker.broker.schedule import Schedule
+from ignition_broker.broker.background import Schedule
+from ignition_broker.broker.callers.access import Access
+from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
+from ignition_broker.broker.grants.endpoints import Endpoints
+from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.outcomes import Outcomes, RefreshPolicy
+from ignition_broker.broker.grants.provider import Provider, Registration
+from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.refresh import Refresher
+from ignition_broker.broker.grants.revocations import Revocations
+from ignition_broker.broker.grants.row_repair import RowRepair
+from ignition_broker.broker.grants.token_cache import TokenCache
+from ignition_broker.broker.grants.wakeups import Notices
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_post

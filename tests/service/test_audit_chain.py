@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 from tests.conftest import sql
 
-from ignition_broker.broker import trail
+from ignition_broker.broker.audit import verification as trail
 from ignition_broker.model import AuditEvent, ChainLink
 from ignition_broker.storage import audit, audit_chain, grants, tenants
 from ignition_broker.storage.engine import Database

@@ -41,7 +41,7 @@ def test_one_statement_ends_all_sessions_at_their_next_page(admins, postgres, da
 def test_another_ends_those_of_one_person_alone(admins, postgres, database_url):
     (statement,) = re.findall(r"`(UPDATE sessions [^`]*LIKE[^`]*)`", PAGE)
     leaver, stays = admins
-    # As a sign-on at the identity provider writes it (`broker.single_sign_on.Identity.actor`).
+    # As a single sign-on writes it (`broker.admins.single_sign_on.Identity.actor`).
     sql(
         postgres,
         database_url,

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import sql, wait_until
 from tests.service.locks import locked
 
-from ignition_broker.broker import trail
+from ignition_broker.broker.audit import verification as trail
 from ignition_broker.model import AuditEvent
 from ignition_broker.storage import (
     api_keys,

@@ -14,9 +14,9 @@ from cryptography.fernet import Fernet
 from tests.conftest import decide, sql
 
 from ignition_broker.app import assemble
-from ignition_broker.broker.access import BOOTSTRAP_ADMIN
-from ignition_broker.broker.links import create_link, link_hash, list_links
-from ignition_broker.broker.makers import ANY_SETTINGS, Makers
+from ignition_broker.broker.admins.makers import ANY_SETTINGS, Makers
+from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN
+from ignition_broker.broker.grants.connect_links import create_link, link_hash, list_links
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor, Caller, Scope

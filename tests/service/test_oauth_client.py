@@ -15,8 +15,8 @@ import pytest
 from tests.service.certificates import Authority
 from tests.service.wire import OK, RawUpstream
 
-from ignition_broker.broker import endpoints as endpoints_module
-from ignition_broker.broker.endpoints import LARGEST_ANSWER_BYTES, HttpEndpoints
+from ignition_broker.broker.grants import endpoints as endpoints_module
+from ignition_broker.broker.grants.endpoints import LARGEST_ANSWER_BYTES, HttpEndpoints
 from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.errors import (
     ExchangeError,

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from tests.chaos.cluster import cluster
 from tests.conftest import sql
 
-from ignition_broker.broker.rotate import rotate
+from ignition_broker.broker.encryption_keys.rotation import rotate
 from ignition_broker.cipher import Cipher, fingerprint_of
 from ignition_broker.storage.engine import Database
 

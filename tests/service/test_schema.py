@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import sha256, sql, wait_until
 from tests.service.locks import locked
 
-from ignition_broker.broker.links import list_links
-from ignition_broker.broker.makers import ANY_SETTINGS
+from ignition_broker.broker.admins.makers import ANY_SETTINGS
+from ignition_broker.broker.grants.connect_links import list_links
 from ignition_broker.storage.engine import Database
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.storage.tables import metadata

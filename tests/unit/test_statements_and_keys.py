@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from ignition_broker.broker import access
+import ignition_broker
+from ignition_broker.broker.callers import access
 from ignition_broker.storage import api_keys, tables
 
-SOURCE = Path(access.__file__).parents[1]
+SOURCE = Path(ignition_broker.__file__).parent
 
 
 def test_a_key_is_looked_up_by_its_hash_alone():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ignition_broker.broker.workload_issuers import WorkloadRule
+from ignition_broker.broker.callers.workload_issuers import WorkloadRule
 from ignition_broker.model import Caller, Scope
 from ignition_broker.path_rules import PathRules
 from ignition_broker.redaction import Redactor

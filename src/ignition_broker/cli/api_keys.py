@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ignition_broker.broker import access, key_rotation
+from ignition_broker.broker.callers import access, api_key_rotation
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.cli.database import open_database
 from ignition_broker.clock import SystemClock
@@ -130,7 +130,7 @@ def rotate(
     expires_at = None if expires is None else clock.now() + _duration(expires)
 
     async def work(database: Database) -> str:
-        _api_key, key = await key_rotation.rotate_key(
+        _api_key, key = await api_key_rotation.rotate_key(
             database, clock, name, grace_seconds=grace_seconds, expires_at=expires_at, actor=ACTOR
         )
         return key

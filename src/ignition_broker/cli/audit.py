@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from ignition_broker.broker import trail
+from ignition_broker.broker.audit import verification
 from ignition_broker.cli.api_keys import with_database
 from ignition_broker.cli.database import going_on_by
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import ChainLink, RecordedEvent
 from ignition_broker.storage.engine import Database
 
-app = typer.Typer(help="The audit trail.", no_args_is_help=True)
+app = typer.Typer(help="The audit verification.", no_args_is_help=True)
 
 
 @app.command()
@@ -32,7 +32,7 @@ def verify(
     kept = [] if heads is None else _kept_heads(heads)
     # One snapshot can't be read on after a restart, so it begins anew.
     with going_on_by(lambda: "nothing was changed; run `audit verify` again"):
-        verdict = with_database(lambda db: db.patiently(lambda: trail.verify(db, kept)))
+        verdict = with_database(lambda db: db.patiently(lambda: verification.verify(db, kept)))
     if as_json:
         fields = {
             "events": verdict.events,
@@ -54,7 +54,7 @@ def verify(
 def heads() -> None:
     """Print the newest event of each chain, to be kept where nobody can write to it later."""
     with going_on_by(lambda: "run `audit heads` again"):
-        found = with_database(lambda db: db.patiently(lambda: trail.heads(db)))
+        found = with_database(lambda db: db.patiently(lambda: verification.heads(db)))
     for head in found:
         typer.echo(json.dumps({"chain": head.chain, "position": head.position, "hash": head.hash}))
 
@@ -71,7 +71,7 @@ def export(
 
     async def work(database: Database) -> None:
         nonlocal last
-        async for last in trail.export(database, since=first, until=end):
+        async for last in verification.export(database, since=first, until=end):
             typer.echo(json.dumps(_fields(last)))
 
     def how() -> str:

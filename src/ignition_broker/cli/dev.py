@@ -20,9 +20,9 @@ import uvicorn
 from cryptography.fernet import Fernet
 
 from ignition_broker.app import create_app
-from ignition_broker.broker.access import create_key, revoke_key
+from ignition_broker.broker.callers.access import create_key, revoke_key
 from ignition_broker.broker.errors import NotFound
-from ignition_broker.broker.links import create_link
+from ignition_broker.broker.grants.connect_links import create_link
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ignition_broker.broker.key_holdings import Holding, missing_keys
+from ignition_broker.broker.encryption_keys.inventory import Holding, missing_keys
 from ignition_broker.cipher import Cipher
 from ignition_broker.settings import RotationSettings, SettingsError, fernet_keys
 from ignition_broker.storage.engine import Database

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ignition_broker.broker.key_holdings import Holdings, holdings
-from ignition_broker.broker.rotate import Progress as RotationProgress
-from ignition_broker.broker.rotate import record
-from ignition_broker.broker.rotate import rotate as rotate_grants
+from ignition_broker.broker.encryption_keys.inventory import Holdings, holdings
+from ignition_broker.broker.encryption_keys.rotation import Progress as RotationProgress
+from ignition_broker.broker.encryption_keys.rotation import record
+from ignition_broker.broker.encryption_keys.rotation import rotate as rotate_grants
 from ignition_broker.cipher import Cipher
 from ignition_broker.cli.database import going_on_by, open_database
 from ignition_broker.clock import SystemClock

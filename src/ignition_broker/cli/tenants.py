@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ignition_broker.app import Parts, assemble
-from ignition_broker.broker.connect import disconnect
-from ignition_broker.broker.directory import list_tenants, show_tenant
+from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.errors import NotYetAnswered
-from ignition_broker.broker.links import create_link, list_links, revoke_link
-from ignition_broker.broker.makers import ANY_SETTINGS
+from ignition_broker.broker.grants.connect import disconnect
+from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
+from ignition_broker.broker.grants.tenants import list_tenants, show_tenant
 from ignition_broker.cli.api_keys import ACTOR, with_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import IssuedToken, TenantSummary, is_tenant_id

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
+from ignition_broker.broker.audit.recorder import Journal
 from ignition_broker.broker.errors import NotRenewable
-from ignition_broker.broker.journal import Journal
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
 from ignition_broker.outbound.errors import Unreachable

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
-from ignition_broker.broker import access, key_rotation
-from ignition_broker.broker.connect import disconnect
-from ignition_broker.broker.directory import list_audit, list_tenants, show_tenant
+from ignition_broker.broker.callers import access, api_key_rotation
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.broker.links import create_link, list_links, revoke_link
+from ignition_broker.broker.grants.connect import disconnect
+from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
+from ignition_broker.broker.grants.tenants import list_audit, list_tenants, show_tenant
 from ignition_broker.model import (
     TENANT_PATTERN,
     ApiKey,
@@ -110,10 +110,10 @@ class Rotation(BaseModel):
         int,
         Field(
             ge=0,
-            le=key_rotation.LONGEST_GRACE_SECONDS,
+            le=api_key_rotation.LONGEST_GRACE_SECONDS,
             description="How long the key of before works yet; 0 ends it now.",
         ),
-    ] = key_rotation.DEFAULT_GRACE_SECONDS
+    ] = api_key_rotation.DEFAULT_GRACE_SECONDS
     expires_at: Annotated[
         AwareDatetime | None, Field(description="When the new key ends; null: as the one before.")
     ] = None
@@ -284,7 +284,7 @@ async def rotate_api_key(
 ) -> Response:
     """A new key of that name; the one before works until the grace ends."""
     rotation = rotation or Rotation()
-    api_key, key = await key_rotation.rotate_key(
+    api_key, key = await api_key_rotation.rotate_key(
         services.database,
         services.clock,
         name,

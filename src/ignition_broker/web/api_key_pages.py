@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from ignition_broker.broker import access
+from ignition_broker.broker.callers import access
 from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
 from ignition_broker.model import Scope
 from ignition_broker.web.dependencies import BrokerServices, actor_of

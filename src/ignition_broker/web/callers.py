@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from ignition_broker.broker.access import Access
+from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import Forbidden, Unauthenticated
 from ignition_broker.model import Caller
 from ignition_broker.model import Scope as KeyScope

@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ignition_broker.broker.access import Access
+from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.journal import Journal
+from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id

@@ -8,12 +8,12 @@ from urllib.parse import parse_qsl, urlencode
 from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 
-from ignition_broker.broker.admins import AdminSession
-from ignition_broker.broker.connect import disconnect
-from ignition_broker.broker.dances import ConnectFailed, StillConnecting
-from ignition_broker.broker.directory import is_connected, list_tenants
+from ignition_broker.broker.admins.sessions import AdminSession
 from ignition_broker.broker.errors import BrokerError, InvalidRequest
-from ignition_broker.broker.links import LinkForged, LinkSpent
+from ignition_broker.broker.grants.connect import disconnect
+from ignition_broker.broker.grants.connect_links import LinkForged, LinkSpent
+from ignition_broker.broker.grants.connect_outcomes import ConnectFailed, StillConnecting
+from ignition_broker.broker.grants.tenants import is_connected, list_tenants
 from ignition_broker.model import GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices, actor_of

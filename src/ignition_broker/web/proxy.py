@@ -8,9 +8,9 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ignition_broker.broker.access import Access
+from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.broker.journal import Journal
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.outbound.errors import ExchangeError

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ignition_broker.broker.access import Access
-from ignition_broker.broker.connect import Connector
-from ignition_broker.broker.issue import Issuer
-from ignition_broker.broker.journal import Journal
-from ignition_broker.broker.key_holdings import KeyCheck
-from ignition_broker.broker.makers import Makers
-from ignition_broker.broker.revocations import Revocations
-from ignition_broker.broker.single_sign_on import SingleSignOn
+from ignition_broker.broker.admins.makers import Makers
+from ignition_broker.broker.admins.single_sign_on import SingleSignOn
+from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.callers.access import Access
+from ignition_broker.broker.encryption_keys.inventory import KeyCheck
+from ignition_broker.broker.grants.connect import Connector
+from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.server.stop_state import Stopping

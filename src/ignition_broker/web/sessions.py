@@ -14,9 +14,9 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from fastapi import Request
 from starlette.responses import Response
 
-from ignition_broker.broker.admins import LIFETIME_SECONDS, AdminSession, AdminSessions
+from ignition_broker.broker.admins.sessions import LIFETIME_SECONDS, AdminSession, AdminSessions
+from ignition_broker.broker.admins.single_sign_on import SIGN_ON_SECONDS, Identity, PendingSignOn
 from ignition_broker.broker.errors import BrokerError, Unauthenticated
-from ignition_broker.broker.single_sign_on import SIGN_ON_SECONDS, Identity, PendingSignOn
 from ignition_broker.cipher import Cipher, is_same_secret
 from ignition_broker.oauth.tokens import CodeVerifier
 from ignition_broker.web.callers import address_of

@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
+from ignition_broker.broker.admins.single_sign_on import SingleSignOn
 from ignition_broker.broker.errors import (
     BrokerError,
     IdentityProviderUnavailable,
@@ -19,7 +20,6 @@ from ignition_broker.broker.errors import (
     TooManyAttempts,
     Unauthenticated,
 )
-from ignition_broker.broker.single_sign_on import SingleSignOn
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.own_origin import has_moved

@@ -1,0 +1,1 @@
+"""People who administrate: their sessions and single sign-on, and what they began."""

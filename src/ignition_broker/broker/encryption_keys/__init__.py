@@ -1,0 +1,1 @@
+"""Which encryption key holds what, and the rotation from one to the next."""

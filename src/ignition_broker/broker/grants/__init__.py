@@ -1,0 +1,1 @@
+"""The life of a grant: connected, issued from, refreshed, revoked, repaired after a restore."""

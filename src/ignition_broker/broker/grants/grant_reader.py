@@ -1,0 +1,68 @@
+"""Grants as they are stored, read once for all who ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ignition_broker.broker.errors import (
+    NotConnected,
+    ReauthorizationRequired,
+    Unavailable,
+    UnknownTenant,
+)
+from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.single_flight import Flights
+from ignition_broker.broker.grants.token_cache import TokenCache
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import Grant, GrantStatus, IssuedToken
+from ignition_broker.storage import grants
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import StorageError
+
+
+class GrantReader:
+    """What it reads, memory keeps."""
+
+    def __init__(
+        self, database: Database, cipher: Cipher, cache: TokenCache, repair: Repair
+    ) -> None:
+        self._database = database
+        self._cipher = cipher
+        self._cache = cache
+        self._repair = repair
+        self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
+
+    async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
+        """The connected grant as it is stored. Callers who ask at the same time share one
+        statement.
+
+        Raises `UnknownTenant`, `NotConnected`, `ReauthorizationRequired`, and `Unavailable` while
+        Postgres is away.
+        """
+        read = self._reads.current(tenant) or self._reads.start(tenant, self.read_alone(tenant))
+        return await asyncio.shield(read.task)
+
+    async def read_alone(self, tenant: str) -> tuple[Grant, IssuedToken]:
+        """As `read`, by a statement of its own: it sees what was committed before it was called."""
+        mark = self._cache.mark()
+        try:
+            grant = await self._repair.read(
+                tenant,
+                lambda asked_at: self._database.once(
+                    lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
+                ),
+            )
+        except StorageError as error:
+            raise Unavailable("The database can't be used just now.", tenant=tenant) from error
+        if self._cache.was_dropped(tenant, mark):
+            # A change was heard of meanwhile, and nobody knows which of the two came first.
+            return await self.read_alone(tenant)
+        if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
+            (self._cache.replace if grant.went_back else self._cache.put)(grant.issued, mark)
+            return grant, grant.issued
+        self._cache.forget(tenant)
+        if grant is None:
+            raise UnknownTenant(tenant)
+        if grant.status is GrantStatus.REAUTHORIZATION_REQUIRED:
+            raise ReauthorizationRequired(tenant, grant.last_error)
+        raise NotConnected(tenant)

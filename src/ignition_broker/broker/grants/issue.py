@@ -1,0 +1,166 @@
+"""Tokens handed out: from memory in the common case, from the row, or renewed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from ignition_broker.broker.change_feed import PATIENCE_SECONDS
+from ignition_broker.broker.errors import (
+    NotRenewable,
+    ProviderFault,
+    ProviderUnavailable,
+    Unavailable,
+)
+from ignition_broker.broker.grants.refresh import Refresher
+from ignition_broker.broker.grants.token_cache import TokenCache
+from ignition_broker.broker.grants.wanted_token import Want
+from ignition_broker.clock import Clock
+from ignition_broker.model import Actor, IssuedToken
+from ignition_broker.storage import grants
+from ignition_broker.storage.engine import Database
+from ignition_broker.storage.errors import StorageError
+
+BROKER = Actor("broker")
+
+
+class Issuer:
+    """Gives callers a token that lives for as long as they ask."""
+
+    def __init__(
+        self,
+        database: Database,
+        cache: TokenCache,
+        refresher: Refresher,
+        clock: Clock,
+        *,
+        lead_seconds: float,
+    ) -> None:
+        self._database = database
+        self._cache = cache
+        self._refresher = refresher
+        self._clock = clock
+        self._lead_seconds = lead_seconds
+        self._use_noted: dict[str, float] = {}
+        self._use_to_note: set[str] = set()
+
+    def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None:
+        """What memory has, if it will do."""
+        token = self._cache.get(tenant)
+        if token is None or not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
+            return None
+        self._note_use(token)
+        return token
+
+    async def issue(
+        self,
+        tenant: str,
+        *,
+        min_ttl_seconds: float,
+        at_worst_seconds: float | None = None,
+        ending_seconds: float | None = None,
+        actor: Actor = BROKER,
+    ) -> IssuedToken:
+        """A token that lives for ``min_ttl_seconds``.
+
+        While no new one can be had, one will do that lives for ``at_worst_seconds`` (unless
+        given, as long as asked), and for a caller who asks for more than Ignition's tokens ever
+        live, any live one. Of a grant without a refresh token, one that lives for
+        ``ending_seconds`` (unless given, as at worst). Raises the errors of `broker.errors`.
+        """
+        token = self.held(tenant, min_ttl_seconds)
+        if token is not None:
+            return token
+        at_worst = min_ttl_seconds if at_worst_seconds is None else at_worst_seconds
+        ending = at_worst if ending_seconds is None else ending_seconds
+        current = None
+        try:
+            current = self._cache.get(tenant) or await self._read(tenant, at_worst)
+            token = current
+            if not token.lives_for(min_ttl_seconds, self._clock.monotonic()) and (
+                token.is_renewable or not self._has_left(token, ending)
+            ):
+                want = Want(token.version, min_ttl_seconds, on_callers_word=True)
+                token = await self._refresher.renew(tenant, want, actor)
+        except (ProviderUnavailable, ProviderFault, Unavailable):
+            if current is None or not self._will_do(current, at_worst):
+                raise
+            token = current
+        except NotRenewable:
+            if current is None or not self._has_left(current, ending):
+                raise
+            token = current
+        self._note_use(token)
+        return token
+
+    async def _read(self, tenant: str, at_worst_seconds: float) -> IssuedToken:
+        """As it is stored; as it was once, where Postgres can't be asked."""
+        held = self._cache.get_unheard(tenant)
+        if held is not None and not self._will_do(held, at_worst_seconds):
+            held = None
+        try:
+            async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
+                _grant, token = await self._refresher.read(tenant)
+        except (Unavailable, TimeoutError):
+            if held is None:
+                raise
+            return held
+        return token
+
+    def _has_left(self, token: IssuedToken, seconds: float) -> bool:
+        left = token.seconds_left(self._clock.monotonic())
+        return left > 0 and left >= seconds
+
+    def _will_do(self, token: IssuedToken, at_worst_seconds: float) -> bool:
+        left = token.seconds_left(self._clock.monotonic())
+        return left > 0 and (left >= at_worst_seconds or token.is_too_short_for(at_worst_seconds))
+
+    async def renew(self, tenant: str, *, rejected_sha256: str, actor: Actor) -> IssuedToken:
+        """Renews if the rejected token is still the current one, once for all who say so.
+
+        Raises `RenewedTooOften` where callers have forced too many renewals of this tenant.
+        """
+        return await self._renew_rejected(
+            tenant, Want(0, rejected_sha256=rejected_sha256, on_callers_word=True), actor
+        )
+
+    async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken:
+        """As `renew`, for the built-in proxy, which saw the API refuse the token."""
+        return await self._renew_rejected(tenant, Want(0, rejected_sha256=rejected_sha256), BROKER)
+
+    async def _renew_rejected(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
+        token = self._cache.get(tenant)
+        if token is None:
+            _grant, token = await self._refresher.read(tenant)
+        want = replace(want, seen_version=token.version)
+        if want.is_met_by(token, self._clock.monotonic()):
+            return token
+        if token.sha256 != want.rejected_sha256:
+            # The caller was given a newer one than is known here; that must not be given again.
+            _grant, token = await self._refresher.read(tenant)
+            want = replace(want, seen_version=token.version)
+        return await self._refresher.renew(tenant, want, actor)
+
+    async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
+        """For an admin who asks by hand, whatever the state of the current token."""
+        _grant, token = await self._refresher.read(tenant)
+        return await self._refresher.renew(tenant, Want(token.version, is_urgent=True), actor)
+
+    def _note_use(self, token: IssuedToken) -> None:
+        now = self._clock.monotonic()
+        if self._use_noted.get(token.tenant, 0.0) <= now:
+            self._use_noted[token.tenant] = now + max(1.0, token.lifetime_seconds)
+            self._use_to_note.add(token.tenant)
+
+    async def flush_use(self) -> None:
+        """Writes down which grants were used since the last time."""
+        tenants, self._use_to_note = self._use_to_note, set()
+        if not tenants:
+            return
+        try:
+            left = await self._database.single(
+                lambda c: grants.note_use(c, sorted(tenants), lead_seconds=self._lead_seconds)
+            )
+        except StorageError:
+            left = sorted(tenants)
+        self._use_to_note.update(left)

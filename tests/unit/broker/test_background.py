@@ -1,0 +1,99 @@
+"""How fast the background refresher asks, and what it does with a lease that it can't use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cryptography.fernet import Fernet
+
+from ignition_broker.broker.background import CATCH_UP_SECONDS, CONCURRENCY, Schedule
+from ignition_broker.broker.grants.circuit_breaker import OPENS_AFTER, CircuitBreaker
+from ignition_broker.cipher import Cipher
+from ignition_broker.model import SealedLease
+from ignition_broker.storage.errors import StorageUnavailable
+
+
+class LateClock:
+    """Each sleep takes ``late_seconds`` longer than it should."""
+
+    def __init__(self, late_seconds: float) -> None:
+        self._late_seconds = late_seconds
+        self.elapsed = 1000.0
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def sleep(self, seconds: float) -> None:
+        self.elapsed += seconds + self._late_seconds
+
+
+def turns_in(seconds: float, clock: LateClock, rate: float, *, idle_before: float = 0.0) -> int:
+    nobody: Any = None
+    schedule = Schedule(nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
+    clock.sleep(schedule._seconds_to_next_turn())
+    clock.elapsed += idle_before
+    ends_at = clock.elapsed + seconds
+    turns = 0
+    while clock.elapsed < ends_at:
+        turns += 1
+        clock.sleep(schedule._seconds_to_next_turn())
+    return turns
+
+
+def test_a_busy_process_that_wakes_up_late_keeps_the_rate():
+    assert 399 <= turns_in(1.0, LateClock(0.0), 400) <= 401
+    assert 380 <= turns_in(1.0, LateClock(0.002), 400) <= 401
+
+
+def test_what_was_not_asked_while_nothing_was_due_is_not_made_up_for():
+    assert turns_in(1.0, LateClock(0.0), 400, idle_before=60.0) <= 401
+    assert turns_in(1.0, LateClock(2 * CATCH_UP_SECONDS), 400) <= 10
+
+
+def test_no_more_is_claimed_than_has_its_turn_while_the_lease_is_fresh():
+    nobody: Any = None
+    clock: Any = LateClock(0.0)
+
+    def most(rate: float) -> int:
+        return Schedule(
+            nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate
+        )._most_to_claim()
+
+    assert most(0.1) == 1
+    assert most(2) == 3
+    assert most(400) == CONCURRENCY
+
+
+class AwayDatabase:
+    """Every statement fails."""
+
+    async def single(self, _work: Any) -> Any:
+        raise StorageUnavailable("away")
+
+
+async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_database_is_away():
+    clock: Any = LateClock(0.0)
+    breaker = CircuitBreaker(clock, probe_seconds=1000)
+    for n in range(OPENS_AFTER):
+        breaker.failed(f"grant-{n}")
+    clock.elapsed += 10
+    assert breaker.pause() is None, "this one is the probe"
+    assert breaker.pause() is not None
+    nobody: Any = None
+    cipher = Cipher([Fernet.generate_key().decode()])
+    database: Any = AwayDatabase()
+    schedule = Schedule(database, cipher, breaker, nobody, nobody, nobody, clock, rate=1)
+    await schedule._renew(
+        SealedLease(
+            tenant="torn",
+            version=1,
+            owner="me",
+            refresh_token=b"torn",
+            scope="",
+            use_before=clock.elapsed + 10,
+            was_uncertain=False,
+            failures=0,
+            access_dies_at=0.0,
+        )
+    )
+    assert breaker.pause() is None, "another may be"
