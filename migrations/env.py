@@ -11,7 +11,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from ignition_broker.storage.engine import without_ssl
+from ignition_broker.storage.database import without_ssl
 from ignition_broker.storage.tables import metadata
 from ignition_broker.storage.tls import ssl_argument
 

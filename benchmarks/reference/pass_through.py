@@ -3,7 +3,7 @@ is checked, no path judged, no header looked at but the two that can't go on."""
 
 import os
 
-from ignition_broker.outbound.pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Limits, Pool
 
 upstream = Pool(
     os.environ["UPSTREAM_URL"],

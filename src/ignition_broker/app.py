@@ -45,27 +45,28 @@ from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
-from ignition_broker.outbound.pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Limits, Pool
+from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.proxy.forward import Forwarder
-from ignition_broker.proxy.upstream import Upstream
 from ignition_broker.server.stop_state import STATE_KEY, Stopping
 from ignition_broker.settings import Settings, fernet_keys, load_settings
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.listen import API_KEYS_CHANNEL, REVOKED_KEYS_CHANNEL, Listener
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
-from ignition_broker.web import admin, api_key_pages, docs, errors, health, pages, sign_in, tokens
-from ignition_broker.web.head import HeadRequests
-from ignition_broker.web.hot_path import HotPath
-from ignition_broker.web.limits import BodyLimit
+from ignition_broker.web import admin, docs, documented_routes, errors, health
+from ignition_broker.web.body_limit import BodyLimit
+from ignition_broker.web.browser_sessions import Sessions
+from ignition_broker.web.console import api_key_pages, pages, sign_in
+from ignition_broker.web.head_requests import HeadRequests
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
 from ignition_broker.web.openapi import DocumentedApp
-from ignition_broker.web.operations import OperationsPort
+from ignition_broker.web.operations_port import OperationsPort
 from ignition_broker.web.own_origin import OwnOrigin
-from ignition_broker.web.proxy import ProxyRoute
+from ignition_broker.web.path_spelling import PlainPaths
+from ignition_broker.web.proxy_route import ProxyRoute
 from ignition_broker.web.services import Services
-from ignition_broker.web.sessions import Sessions
-from ignition_broker.web.spelling import PlainPaths
+from ignition_broker.web.token_routes import HotPath
 
 if TYPE_CHECKING:
     from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
@@ -358,7 +359,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         own_origin=OwnOrigin(settings.public_origin, settings.trusted_networks),
         schema_version=newest_version(),
     )
-    for module in (tokens, admin, health, sign_in, pages, api_key_pages, docs):
+    for module in (documented_routes, admin, health, sign_in, pages, api_key_pages, docs):
         app.include_router(module.router)
     errors.install(app)
     forwarder = Forwarder(
@@ -392,7 +393,7 @@ def _upstream(settings: Settings) -> Upstream:
         idle_per_tenant=settings.broker_proxy_tenant_concurrency,
     )
     if settings.broker_proxy_http2:
-        from ignition_broker.proxy.http2 import Http2Upstream
+        from ignition_broker.outbound.http2 import Http2Upstream
 
         return Http2Upstream(settings.ignition_api_url, limits)
     return Pool(settings.ignition_api_url, limits)

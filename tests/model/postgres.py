@@ -22,7 +22,7 @@ from ignition_broker.storage import (
     sessions,
     tenants,
 )
-from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS, Database
+from ignition_broker.storage.database import STATEMENT_TIMEOUT_SECONDS, Database
 from ignition_broker.storage.errors import translated
 from tests.model import statements
 from tests.model.rows import Found, Given, GrantRow, GrantRows, Watcher

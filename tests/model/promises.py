@@ -18,7 +18,7 @@ from ignition_broker.broker.grants.wanted_token import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import STATEMENT_TIMEOUT_SECONDS
+from ignition_broker.storage.database import STATEMENT_TIMEOUT_SECONDS
 from tests.model.ignition import LIFETIME_SECONDS, Ignition
 from tests.model.postgres import BEGAN_AT, Server
 from tests.model.replicas import TENANT, Replica

@@ -26,7 +26,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from tests.model.ignition import PATIENCE_SECONDS
 from tests.model.loop import SimulatedClock, SimulatedLoop
 from tests.model.world import Notice, World

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
 from ignition_broker.storage import grants, restoring, tenants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from tests.conftest import sql, wait_until
 from tests.model.postgres import PlainCipher, SimulatedConnection
 from tests.model.rows import GrantRows

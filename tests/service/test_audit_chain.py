@@ -17,7 +17,7 @@ from tests.conftest import sql
 from ignition_broker.broker.audit import verification as trail
 from ignition_broker.model import AuditEvent, ChainLink
 from ignition_broker.storage import audit, audit_chain, grants, tenants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageUnavailable
 
 EVENT = AuditEvent("connect", "done", "admin", "acme", "id-1", {"scope": "réad", "n": [1, None]})

@@ -28,7 +28,8 @@ from tests.service.oidc_provider import OidcProvider, sign_on
 from tests.service.routes import declared, router_of_the_service
 from tests.service.test_pages_and_callback import hidden, sign_in
 
-from ignition_broker.web import hot_path, proxy
+from ignition_broker.web import proxy_route as proxy
+from ignition_broker.web import token_routes as hot_path
 
 CALLERS = (
     # No Authorization header; one of another scheme; two of them.

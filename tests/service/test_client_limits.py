@@ -17,7 +17,7 @@ from tests.service.wire import Answer, receive
 
 from ignition_broker.server.client_limits import LARGEST_HEAD_BYTES, MOST_HEADERS, STALLED_TICKS
 from ignition_broker.server.http_protocol import ProxyHttpProtocol
-from ignition_broker.web import limits
+from ignition_broker.web import body_limit as limits
 
 TICK = 0.3
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: broker\r\n"

@@ -16,10 +16,10 @@ from tests.service.test_proxy_failures import problem
 
 from ignition_broker.clock import SystemClock
 from ignition_broker.oauth.tokens import AccessToken
-from ignition_broker.outbound.pool import Limits
-from ignition_broker.proxy.departures import LOOKED_AT_EVERY_SECONDS
+from ignition_broker.outbound.http1_pool import Limits
+from ignition_broker.outbound.http2 import Http2Upstream
+from ignition_broker.proxy.caller_disconnects import LOOKED_AT_EVERY_SECONDS
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
-from ignition_broker.proxy.http2 import Http2Upstream
 
 UNREACHABLE = (502, "upstream-unreachable", "upstream-unreachable")
 OK = [(b":status", b"200"), (b"content-length", b"2")]

@@ -23,7 +23,7 @@ from ignition_broker.storage import (
     rotation,
     sessions,
 )
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.key_notes import SealedRow
 

@@ -22,7 +22,7 @@ from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor, Caller, Scope
 from ignition_broker.settings import Settings
 from ignition_broker.storage import connect_links
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics

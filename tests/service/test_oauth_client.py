@@ -25,7 +25,7 @@ from ignition_broker.outbound.errors import (
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Exchange
-from ignition_broker.outbound.pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Limits, Pool
 
 BODY = b"grant_type=refresh_token&refresh_token=abc"
 TOKEN = b'{"access_token": "a"}'

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from ignition_broker.outbound.errors import Unreachable
-from ignition_broker.outbound.pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Limits, Pool
 
 CALLS = 200
 UNASKED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

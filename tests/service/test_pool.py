@@ -12,7 +12,7 @@ from sqlalchemy import text
 from tests.conftest import sql
 
 from ignition_broker.storage import audit, tenants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageUnavailable
 
 PID = text("SELECT pg_backend_pid()")

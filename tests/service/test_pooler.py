@@ -19,7 +19,7 @@ from tests.service.pgbouncer import pgbouncer
 from ignition_broker.clock import SystemClock
 from ignition_broker.storage import pooler, tenants
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import SessionsNotKept, StorageUnavailable
 from ignition_broker.storage.listen import Listener
 

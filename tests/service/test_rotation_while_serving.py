@@ -18,7 +18,7 @@ from tests.conftest import sql
 
 from ignition_broker.broker.encryption_keys.rotation import rotate
 from ignition_broker.cipher import Cipher, fingerprint_of
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 BUSY = [f"busy-{number}" for number in range(12)]
 IDLE = 6_000

@@ -18,7 +18,7 @@ from tests.service.locks import locked
 
 from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.grants.connect_links import list_links
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.storage.tables import metadata
 

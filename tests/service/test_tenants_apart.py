@@ -13,8 +13,8 @@ from tests.service.wire import OK, RawCaller, RawUpstream
 
 from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.outbound.exchange import Exchange
-from ignition_broker.outbound.pool import Limits, Pool
-from ignition_broker.proxy.http2 import Http2Upstream
+from ignition_broker.outbound.http1_pool import Limits, Pool
+from ignition_broker.outbound.http2 import Http2Upstream
 
 FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 HEAD_2 = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"

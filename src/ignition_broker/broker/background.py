@@ -24,7 +24,7 @@ from ignition_broker.storage import (
     grants,
     sessions,
 )
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.listen import count_listeners
 

@@ -19,8 +19,8 @@ from ignition_broker.cli.database import open_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor, ApiKey
 from ignition_broker.settings import DatabaseSettings, load_settings
-from ignition_broker.storage.engine import Database
-from ignition_broker.storage.patience import PatientDatabase
+from ignition_broker.storage.database import Database
+from ignition_broker.storage.restart_waits import PatientDatabase
 
 app = typer.Typer(help="API keys of internal services and admins.", no_args_is_help=True)
 

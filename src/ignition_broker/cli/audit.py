@@ -15,7 +15,7 @@ from ignition_broker.cli.api_keys import with_database
 from ignition_broker.cli.database import going_on_by
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import ChainLink, RecordedEvent
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 app = typer.Typer(help="The audit verification.", no_args_is_help=True)
 

@@ -9,7 +9,7 @@ import typer
 
 from ignition_broker.clock import SystemClock
 from ignition_broker.storage.errors import SchemaUnfit, SessionsNotKept, StorageUnavailable
-from ignition_broker.storage.patience import PATIENCE_SECONDS, PatientDatabase
+from ignition_broker.storage.restart_waits import PATIENCE_SECONDS, PatientDatabase
 
 
 def open_database(url: str, *, pool_size: int) -> PatientDatabase:

@@ -31,7 +31,7 @@ from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
 from ignition_broker.server.http_protocol import ProxyHttpProtocol
 from ignition_broker.settings import Settings
 from ignition_broker.storage import schema
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import configure_logging
 

@@ -7,7 +7,7 @@ import asyncio
 from ignition_broker.broker.encryption_keys.inventory import Holding, missing_keys
 from ignition_broker.cipher import Cipher
 from ignition_broker.settings import RotationSettings, SettingsError, fernet_keys
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import SessionsNotKept, StorageError
 from ignition_broker.storage.schema import newest_version
 

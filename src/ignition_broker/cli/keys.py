@@ -24,7 +24,7 @@ from ignition_broker.cli.database import going_on_by, open_database
 from ignition_broker.clock import SystemClock
 from ignition_broker.model import Actor
 from ignition_broker.settings import RotationSettings, fernet_keys, load_settings
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 Result = TypeVar("Result")
 

@@ -1,1 +1,1 @@
-"""HTTP/1.1 to the servers that the broker asks: Ignition's API, and Ignition's OAuth endpoints."""
+"""HTTP to the servers that the broker asks: Ignition's API, and its OAuth endpoints."""

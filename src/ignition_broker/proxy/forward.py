@@ -12,10 +12,12 @@ from ignition_broker.broker.audit.recorder import Journal
 from ignition_broker.broker.errors import NotRenewable
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
+from ignition_broker.outbound.connection_reuse import BODILESS_STATUSES
 from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.outbound.exchange import Headers
-from ignition_broker.outbound.keeping import BODILESS_STATUSES
-from ignition_broker.proxy.departures import Departures
+from ignition_broker.outbound.upstream import Upstream, UpstreamAnswer
+from ignition_broker.proxy.caller_disconnects import Departures
+from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, Pace
 from ignition_broker.proxy.framing import framing
 from ignition_broker.proxy.headers import (
     ApiLinks,
@@ -23,18 +25,16 @@ from ignition_broker.proxy.headers import (
     request_headers,
     response_headers,
 )
-from ignition_broker.proxy.pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, Pace
 from ignition_broker.proxy.paths import PathRefused, upstream_target
-from ignition_broker.proxy.pauses import RenewalPauses
-from ignition_broker.proxy.replay import RequestBody
+from ignition_broker.proxy.renewal_pauses import RenewalPauses
+from ignition_broker.proxy.request_body import RequestBody
 from ignition_broker.proxy.retries import (
     BUSY_STATUSES,
     IDEMPOTENT_METHODS,
     retries_asked_for,
     retry_after_seconds,
 )
-from ignition_broker.proxy.turns import Turns
-from ignition_broker.proxy.upstream import Upstream, UpstreamAnswer
+from ignition_broker.proxy.tenant_concurrency import Turns
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.server.request_order import OFFERED_PROTOCOLS
 

@@ -17,7 +17,7 @@ import asyncpg
 import structlog
 from sqlalchemy import exc
 
-from ignition_broker.storage.conditions import broken_connection, condition
+from ignition_broker.storage.condition_names import broken_connection, condition
 
 
 class StorageError(Exception):

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from ignition_broker.clock import Clock
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import SessionsNotKept, StorageError, translated
 
 GRANTS_CHANNEL = "grants"

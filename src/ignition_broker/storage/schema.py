@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import SchemaUnfit, StorageFault, translated
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ignition_broker.model import TENANT_PATTERN, Actor, Caller, Scope
-from ignition_broker.web.callers import caller_of, check
+from ignition_broker.web.authorization import caller_of, check
 from ignition_broker.web.services import Services
 
 bearer = HTTPBearer(

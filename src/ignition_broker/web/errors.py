@@ -21,12 +21,12 @@ from ignition_broker.outbound.errors import (
     TimedOut,
     Unreachable,
 )
-from ignition_broker.proxy.pace import CallerTooSlow
+from ignition_broker.proxy.caller_pace import CallerTooSlow
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
-from ignition_broker.web.head import has_head
+from ignition_broker.web.browser_sessions import FormForged, SessionEnded
+from ignition_broker.web.head_requests import has_head
 from ignition_broker.web.rendering import failure
-from ignition_broker.web.sessions import FormForged, SessionEnded
 
 log = structlog.get_logger(__name__)
 

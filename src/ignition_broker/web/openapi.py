@@ -71,7 +71,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if "{" in path:
-                # What `web.spelling` says to an escape that a parameter does not need.
+                # What `web.path_spelling` says to an escape that a parameter does not need.
                 operation["responses"].setdefault("400", problem_answer(400, "invalid-request"))
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[_REQUEST_ID] = {

@@ -1,4 +1,4 @@
-"""Pages from templates."""
+"""Pages from the console's templates. Not in `web.console`, since `web.errors` needs them too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "console"
 _templates = Environment(
     loader=FileSystemLoader(FOLDER / "templates"), autoescape=True, undefined=StrictUndefined
 )

@@ -15,9 +15,9 @@ from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.server.stop_state import Stopping
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
+from ignition_broker.web.browser_sessions import Sessions
 from ignition_broker.web.own_origin import OwnOrigin
-from ignition_broker.web.sessions import Sessions
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ import pytest
 from tests.unit.values import ManualClock
 
 from ignition_broker.broker.errors import Unavailable
-from ignition_broker.proxy.departures import Departures
-from ignition_broker.proxy.pace import LEAST_BYTES_PER_SECOND, CallerTooSlow, Pace
-from ignition_broker.proxy.replay import RequestBody
-from ignition_broker.proxy.turns import Turns
+from ignition_broker.proxy.caller_disconnects import Departures
+from ignition_broker.proxy.caller_pace import LEAST_BYTES_PER_SECOND, CallerTooSlow, Pace
+from ignition_broker.proxy.request_body import RequestBody
+from ignition_broker.proxy.tenant_concurrency import Turns
 
 AT_ONCE = 8
 SHARE = 2

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy import exc
 
-from ignition_broker.storage.conditions import CLASSES, condition
+from ignition_broker.storage.condition_names import CLASSES, condition
 from ignition_broker.storage.errors import (
     SchemaUnfit,
     StorageError,

@@ -18,7 +18,7 @@ from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN, Access
 from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
 from ignition_broker.model import AuditEvent, Caller, Scope
 from ignition_broker.storage import audit, sessions
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 LIFETIME_SECONDS: Final = 8 * 3600
 IDLE_SECONDS: Final = 30 * 60

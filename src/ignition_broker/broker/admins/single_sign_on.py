@@ -28,7 +28,7 @@ from ignition_broker.oauth.callback import (
 from ignition_broker.oauth.pkce import new_code_verifier
 from ignition_broker.oauth.tokens import CodeVerifier
 from ignition_broker.storage import audit
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 if TYPE_CHECKING:
     from ignition_broker.broker.admins.identity_provider import IdentityProvider

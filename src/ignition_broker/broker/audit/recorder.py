@@ -26,7 +26,7 @@ from ignition_broker.broker.errors import (
 from ignition_broker.clock import Clock
 from ignition_broker.model import is_tenant_id
 from ignition_broker.storage import audit
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageFault
 
 log = structlog.get_logger(__name__)

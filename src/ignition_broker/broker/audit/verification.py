@@ -11,7 +11,7 @@ from functools import partial
 from ignition_broker.model import ChainLink, RecordedEvent
 from ignition_broker.storage import audit, audit_chain
 from ignition_broker.storage.audit_chain import CHAINS, Chain, ChainedEvent
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 PAGE_SIZE = 5000
 PRUNED_AT_ONCE = 1000

@@ -24,7 +24,7 @@ from ignition_broker.cipher import is_same_secret
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent, Caller, Scope
 from ignition_broker.storage import api_keys, audit
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
 if TYPE_CHECKING:

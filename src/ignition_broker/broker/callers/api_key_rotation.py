@@ -10,7 +10,7 @@ from ignition_broker.broker.errors import InvalidRequest, NotFound
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent
 from ignition_broker.storage import api_keys, audit, key_predecessors
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 DEFAULT_GRACE_SECONDS = 86_400
 LONGEST_GRACE_SECONDS = 365 * 86_400

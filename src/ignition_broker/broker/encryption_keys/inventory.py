@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ignition_broker.cipher import Cipher
 from ignition_broker.storage import key_notes
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.key_notes import SealedRow
 
 BATCH = 500

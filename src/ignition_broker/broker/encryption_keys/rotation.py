@@ -15,7 +15,7 @@ from datetime import datetime
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.storage import audit, rotation
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.key_notes import SealedRow
 
 BATCH = 500

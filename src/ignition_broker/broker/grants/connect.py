@@ -57,7 +57,7 @@ from ignition_broker.storage import (
 from ignition_broker.storage.callbacks import Judgement
 from ignition_broker.storage.connect_links import SpentLink
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.makers import Maker, Standing
 

@@ -12,7 +12,7 @@ from ignition_broker.broker.errors import BrokerError, NotFound, UnknownTenant
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.storage import audit, connect_links, tenants
 from ignition_broker.storage.connect_links import ListedLink
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.makers import Maker, Standing
 
 CONNECT_LINK_LIFETIME_SECONDS = 7 * 86400

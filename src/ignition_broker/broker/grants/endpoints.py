@@ -13,8 +13,8 @@ from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.content_coding import decoded
 from ignition_broker.outbound.errors import ExchangeError, NoConnectionFree
 from ignition_broker.outbound.exchange import Exchange, Headers
+from ignition_broker.outbound.http1_pool import Limits, Pool
 from ignition_broker.outbound.places import NoPlaceFree, Places
-from ignition_broker.outbound.pool import Limits, Pool
 
 LARGEST_ANSWER_BYTES = 1 << 20
 CONNECTIONS = 100

@@ -16,7 +16,7 @@ from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import Grant, GrantStatus, IssuedToken
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
 

@@ -18,7 +18,7 @@ from ignition_broker.broker.grants.wanted_token import Want
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, IssuedToken
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
 BROKER = Actor("broker")

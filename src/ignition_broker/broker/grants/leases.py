@@ -15,7 +15,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Grant, Lease, SealedLease
 from ignition_broker.storage import grants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
 LEASE_SECONDS = 6.0

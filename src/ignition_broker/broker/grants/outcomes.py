@@ -40,7 +40,7 @@ from ignition_broker.oauth.tokens import (
 )
 from ignition_broker.storage import audit, grants, refresh_tokens, renewability
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
 log = structlog.get_logger(__name__)

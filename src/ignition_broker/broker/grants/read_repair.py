@@ -30,7 +30,7 @@ from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.clock import Clock
 from ignition_broker.model import Grant, GrantStatus, IssuedToken, Lease
 from ignition_broker.storage import restoring
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.restoring import NO_ROW, RowState
 

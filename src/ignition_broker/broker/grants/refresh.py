@@ -38,7 +38,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, Grant, IssuedToken, Lease, SealedLease
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
 

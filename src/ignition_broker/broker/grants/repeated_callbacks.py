@@ -7,7 +7,7 @@ from typing import Final
 from ignition_broker.broker.grants.connect_outcomes import Connected, ConnectFailed, StillConnecting
 from ignition_broker.clock import Clock
 from ignition_broker.storage import callbacks
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 SHOWN_AGAIN_SECONDS: Final = 3600
 """For how long a success is shown again: as long as the browser's mark lives."""

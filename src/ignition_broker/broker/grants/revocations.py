@@ -20,7 +20,7 @@ from ignition_broker.oauth.revocation import (
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage import audit, pending_revocations
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.pending_revocations import PendingRevocation
 

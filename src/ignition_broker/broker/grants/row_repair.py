@@ -13,7 +13,7 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent, GrantStatus, Lease
 from ignition_broker.storage import api_keys, audit, connect_links, grants, restoring, tenants
 from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.restoring import RowState
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ignition_broker.broker.errors import UnknownTenant
 from ignition_broker.model import GrantStatus, RecordedEvent, TenantSummary
 from ignition_broker.storage import audit, tenants
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 
 async def list_tenants(

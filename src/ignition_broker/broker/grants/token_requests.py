@@ -19,7 +19,7 @@ from ignition_broker.broker.grants.token_outcomes import Outcome
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, IssuedToken, Lease
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 
 log = structlog.get_logger(__name__)
 

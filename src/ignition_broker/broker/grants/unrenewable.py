@@ -10,7 +10,7 @@ from ignition_broker.broker.errors import BrokerError, NotRenewable, Reauthoriza
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
 from ignition_broker.storage import renewability
-from ignition_broker.storage.engine import Database
+from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.renewability import HAS_ENDED
 

@@ -50,7 +50,7 @@ def is_early(token: IssuedToken, want: Want, now: float) -> bool:
     left, and the background refresher never renews so far ahead.
 
     Neither an admin's wish counts nor what the built-in proxy saw the API refuse: that has pauses
-    of its own (`proxy.pauses`), which end when the API accepts the new token.
+    of its own (`proxy.renewal_pauses`), which end when the API accepts the new token.
     """
     return want.on_callers_word and token.seconds_left(now) > token.lifetime_seconds / 2
 

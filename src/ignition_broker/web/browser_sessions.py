@@ -19,7 +19,7 @@ from ignition_broker.broker.admins.single_sign_on import SIGN_ON_SECONDS, Identi
 from ignition_broker.broker.errors import BrokerError, Unauthenticated
 from ignition_broker.cipher import Cipher, is_same_secret
 from ignition_broker.oauth.tokens import CodeVerifier
-from ignition_broker.web.callers import address_of
+from ignition_broker.web.authorization import address_of
 from ignition_broker.web.cookies import Cookie
 
 _RANDOM = re.compile(r"[A-Za-z0-9_-]{43}")

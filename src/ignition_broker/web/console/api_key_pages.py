@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from ignition_broker.broker.callers import access
 from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
 from ignition_broker.model import Scope
+from ignition_broker.web.console.return_paths import API_KEYS, NEW_API_KEY, address, sign_in_address
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.rendering import failure, page
-from ignition_broker.web.return_paths import API_KEYS, NEW_API_KEY, address, sign_in_address
 
 router = APIRouter(include_in_schema=False)
 

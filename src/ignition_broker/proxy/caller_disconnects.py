@@ -6,8 +6,8 @@ import asyncio
 from types import TracebackType
 
 from ignition_broker.outbound.errors import ExchangeError
-from ignition_broker.proxy.pace import LEAST_BYTES_PER_SECOND, CallerTooSlow
-from ignition_broker.proxy.replay import RequestBody
+from ignition_broker.proxy.caller_pace import LEAST_BYTES_PER_SECOND, CallerTooSlow
+from ignition_broker.proxy.request_body import RequestBody
 
 # Most calls are over by then, and cost neither a task nor a timer.
 LOOKED_AT_EVERY_SECONDS = 0.1

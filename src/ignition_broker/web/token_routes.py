@@ -2,7 +2,7 @@
 
 A service asks for a token before every call that it makes, so this route costs one look-up for
 the key, one for the token and one body; routing, validation and dependencies would cost several
-times that. `web.tokens` declares the same routes for the OpenAPI document alone.
+times that. `web.documented_routes` declares the same routes for the OpenAPI document alone.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.oauth.tokens import ASSUMED_LIFETIME_SECONDS
 from ignition_broker.telemetry import RequestCounts
-from ignition_broker.web.callers import caller_of, check, check_may_see_tokens
+from ignition_broker.web.authorization import caller_of, check, check_may_see_tokens
+from ignition_broker.web.body_limit import whole_body
 from ignition_broker.web.errors import answer_for
-from ignition_broker.web.limits import whole_body
 from ignition_broker.web.middleware import RequestIds
 
 DEFAULT_MIN_TTL_SECONDS: Final = 60
@@ -225,8 +225,8 @@ class TokenBodies:
 def _routed(scope: Scope) -> tuple[str | None, str]:
     """Which of the routes it is, and its tenant as it was sent.
 
-    A path with an escape is none of them and left to `web.spelling`: whatever stands in front reads
-    `/%66orward-auth/acme` as it was sent, so it must not be a route here either.
+    A path with an escape is none of them and is left to `web.path_spelling`: whatever stands in
+    front reads `/%66orward-auth/acme` as it was sent, so it must not be a route here either.
     """
     if scope["type"] != "http" or b"%" in scope["raw_path"]:
         return None, ""

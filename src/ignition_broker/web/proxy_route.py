@@ -18,10 +18,10 @@ from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.server.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
-from ignition_broker.web.callers import caller_of, check, check_paths, held_caller
+from ignition_broker.web.authorization import caller_of, check, check_paths, held_caller
 from ignition_broker.web.errors import answer_for, entry_for
 from ignition_broker.web.middleware import RequestIds, known_method
-from ignition_broker.web.spelling import ADVICE, is_needlessly_encoded
+from ignition_broker.web.path_spelling import ADVICE, is_needlessly_encoded
 
 log = structlog.get_logger(__name__)
 

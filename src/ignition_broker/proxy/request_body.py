@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.types import Receive
 
 from ignition_broker.outbound.errors import BodyBrokeOff
-from ignition_broker.proxy.pace import Pace
+from ignition_broker.proxy.caller_pace import Pace
 
 
 class RequestBody:

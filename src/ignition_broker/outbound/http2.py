@@ -30,9 +30,9 @@ from ignition_broker.outbound.errors import (
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Headers
-from ignition_broker.outbound.pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Limits, Pool
 from ignition_broker.outbound.tls import client_context
-from ignition_broker.proxy.upstream import UpstreamAnswer
+from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.system_errors import shortage_or_name
 
 KEEP_ALIVE_SECONDS = 4.0

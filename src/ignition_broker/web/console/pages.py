@@ -16,10 +16,15 @@ from ignition_broker.broker.grants.connect_outcomes import ConnectFailed, StillC
 from ignition_broker.broker.grants.tenants import is_connected, list_tenants
 from ignition_broker.model import GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.web.browser_sessions import FormForged, check_site
+from ignition_broker.web.console.return_paths import (
+    CONFIRM_DISCONNECT,
+    CONNECT,
+    address,
+    sign_in_address,
+)
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.rendering import FOLDER, failure, page
-from ignition_broker.web.return_paths import CONFIRM_DISCONNECT, CONNECT, address, sign_in_address
-from ignition_broker.web.sessions import FormForged, check_site
 
 router = APIRouter(include_in_schema=False)
 

@@ -1,4 +1,4 @@
-"""The routes of `web.hot_path` and `web.proxy`, declared for the OpenAPI document alone."""
+"""Routes of `web.token_routes` and `web.proxy_route`, declared for the OpenAPI document alone."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ from starlette.responses import Response
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.web.dependencies import TenantPath, bearer
 from ignition_broker.web.errors import KNOWN_METHODS
-from ignition_broker.web.hot_path import (
-    DEFAULT_MIN_TTL_SECONDS,
-    FORWARD_AUTH_ROUTE,
-    LONGEST_MIN_TTL_SECONDS,
-    REFRESH_ROUTE,
-    TOKEN_ROUTE,
-)
 from ignition_broker.web.openapi import (
     NO_STORE_HEADER,
     Responses,
@@ -26,7 +19,14 @@ from ignition_broker.web.openapi import (
     problem_answer,
     problems,
 )
-from ignition_broker.web.proxy import ROUTE as PROXY_ROUTE
+from ignition_broker.web.proxy_route import ROUTE as PROXY_ROUTE
+from ignition_broker.web.token_routes import (
+    DEFAULT_MIN_TTL_SECONDS,
+    FORWARD_AUTH_ROUTE,
+    LONGEST_MIN_TTL_SECONDS,
+    REFRESH_ROUTE,
+    TOKEN_ROUTE,
+)
 
 TENANT_CODES = (
     "unauthenticated",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ignition_broker.outbound.connection import Connection
+    from ignition_broker.outbound.http1_connection import Connection
 
 
 class IdleConnections:

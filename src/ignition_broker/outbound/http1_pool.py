@@ -1,6 +1,6 @@
 """A server over HTTP/1.1: a pool of kept connections, their limits and their clock.
 
-A kept connection is used again for the same tenant alone (`outbound.idle`).
+A kept connection is used again for the same tenant alone (`outbound.idle_connections`).
 
 Why not a library's client: docs/decisions/0002-proxy-client.md.
 """
@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ignition_broker.outbound.connection import Connection
 from ignition_broker.outbound.dialing import Dialer, reason
 from ignition_broker.outbound.errors import (
     NoConnectionFree,
@@ -23,7 +22,8 @@ from ignition_broker.outbound.errors import (
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Exchange, Headers
-from ignition_broker.outbound.idle import IdleConnections
+from ignition_broker.outbound.http1_connection import Connection
+from ignition_broker.outbound.idle_connections import IdleConnections
 
 # Below what servers keep idle connections for (uvicorn: 5 s), lest a call meet a closing one.
 KEEP_ALIVE_SECONDS = 4.0

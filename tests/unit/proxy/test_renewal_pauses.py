@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import ManualClock
 
-from ignition_broker.proxy.pauses import RenewalPauses
+from ignition_broker.proxy.renewal_pauses import RenewalPauses
 
 
 @pytest.fixture

@@ -8,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ignition_broker.web.return_paths import needs_a_fresh_sign_in, own_page, sign_in_address
+from ignition_broker.web.console.return_paths import (
+    needs_a_fresh_sign_in,
+    own_page,
+    sign_in_address,
+)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from typing import cast
 
 import httptools
 
-from ignition_broker.outbound.errors import BodyBrokeOff, Unreachable
-from ignition_broker.outbound.exchange import NEVER, Exchange, Headers
-from ignition_broker.outbound.keeping import (
+from ignition_broker.outbound.connection_reuse import (
     BODILESS_STATUSES,
     asks_to_close,
     may_keep_after_head,
     may_keep_after_request,
 )
+from ignition_broker.outbound.errors import BodyBrokeOff, Unreachable
+from ignition_broker.outbound.exchange import NEVER, Exchange, Headers
 
 # What nginx takes by default is far less.
 HEAD_BYTES = 1 << 16

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from ignition_broker.clock import Clock
 from ignition_broker.storage.connection import Connection, Driver
-from ignition_broker.storage.engine import Database, Result
+from ignition_broker.storage.database import Database, Result
 from ignition_broker.storage.errors import SchemaUnfit, SessionsNotKept, StorageUnavailable
 
 PATIENCE_SECONDS = 60.0

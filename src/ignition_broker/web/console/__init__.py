@@ -1,0 +1,1 @@
+"""What admins see in a browser: pages, forms and signing in."""
