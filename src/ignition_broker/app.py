@@ -51,7 +51,13 @@ from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.server.stop_state import STATE_KEY, Stopping
 from ignition_broker.settings import Settings, fernet_keys, load_settings
 from ignition_broker.storage.database import Database
-from ignition_broker.storage.listen import API_KEYS_CHANNEL, REVOKED_KEYS_CHANNEL, Listener
+from ignition_broker.storage.listen import Listener
+from ignition_broker.storage.notifications import (
+    API_KEYS_CHANNEL,
+    REVOKED_KEYS_CHANNEL,
+    GrantChange,
+    KeyRevocation,
+)
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, docs, documented_routes, errors, health
@@ -252,19 +258,19 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
 
     def on_notice(channel: str, payload: str) -> None:
         if channel == REVOKED_KEYS_CHANNEL:
-            name, created_at = payload.split(" ")
-            parts.repair.heard_revocation(name, int(created_at))
+            revoked = KeyRevocation.parse(payload)
+            parts.repair.heard_revocation(revoked.name, revoked.created_at_us)
             return
         if channel == API_KEYS_CHANNEL:
             access.forget(payload)
             return
-        tenant, version, status = payload.split(" ")
-        if status == GrantStatus.CONNECTED:
-            cache.heard(tenant, int(version))
+        change = GrantChange.parse(payload)
+        if change.status is GrantStatus.CONNECTED:
+            cache.heard(change.tenant, change.version)
         else:
-            cache.forget(tenant)
-        parts.repair.heard(tenant, int(version), GrantStatus(status))
-        parts.notices.ring(tenant)
+            cache.forget(change.tenant)
+        parts.repair.heard(change.tenant, change.version, change.status)
+        parts.notices.ring(change.tenant)
 
     def on_proof(asked_at: float) -> None:
         hearing.is_proved(asked_at)

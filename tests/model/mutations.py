@@ -25,9 +25,9 @@ from ignition_broker.broker.grants.token_requests import TokenRequests
 from ignition_broker.broker.grants.wanted_token import Want
 from ignition_broker.model import Actor, IssuedToken, Lease
 from ignition_broker.oauth import answers
-from ignition_broker.storage import grants, restoring
+from ignition_broker.storage import leases, new_tokens, refresh_failures, restoring
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.storage.grants import Stored
+from ignition_broker.storage.sealed_tokens import Stored
 from tests.model.promises import (
     ALIVE,
     GONE,
@@ -45,13 +45,13 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 def store_without_version_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    _change(monkeypatch, grants.STORE_REFRESHED, lambda _t, row, _g: {"version": row.version})
+    _change(monkeypatch, new_tokens.STORE_REFRESHED, lambda _t, row, _g: {"version": row.version})
 
 
 def refusal_without_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     _change(
         monkeypatch,
-        grants.RECORD_REFUSAL,
+        refresh_failures.RECORD_REFUSAL,
         lambda _t, row, _g: {"version": row.version, "owner": row.lease_owner},
     )
 
@@ -61,7 +61,7 @@ def claim_of_a_held_lease(monkeypatch: pytest.MonkeyPatch) -> None:
         row.lease_until = None
         return {}
 
-    _change(monkeypatch, grants.CLAIM, unleased)
+    _change(monkeypatch, leases.CLAIM, unleased)
 
 
 def store_only_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def store_only_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     def stale(_table: GrantRows, row: GrantRow, _given: Given) -> Given:
         return {} if row.lease_owner is not None else {"version": -1}
 
-    _change(monkeypatch, grants.STORE_REFRESHED, stale)
+    _change(monkeypatch, new_tokens.STORE_REFRESHED, stale)
     _change(monkeypatch, restoring.RESTORE, stale)
 
 
@@ -84,7 +84,7 @@ def lost_answer_taken_for_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a restart of Postgres, an abandoned lease is claimed at once."""
-    monkeypatch.setattr(grants, "STORE_HEAD_START_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "STORE_HEAD_START_SECONDS", 0.0)
 
 
 def a_lease_is_not_looked_at_before_the_request_goes_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def one_name_for_all_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = STATEMENTS[grants.CLAIM]
+    real = STATEMENTS[leases.CLAIM]
 
     def claim(table: GrantRows, given: Given, now: float) -> Found:
         found = real(table, given, now)
@@ -135,7 +135,7 @@ def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
             row.was_uncertain = False
         return found
 
-    monkeypatch.setitem(STATEMENTS, grants.CLAIM, claim)
+    monkeypatch.setitem(STATEMENTS, leases.CLAIM, claim)
 
 
 def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:

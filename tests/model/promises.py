@@ -17,7 +17,7 @@ from ignition_broker.broker.grants.leases import SEND_MARGIN_SECONDS
 from ignition_broker.broker.grants.wanted_token import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
-from ignition_broker.storage import grants
+from ignition_broker.storage import new_tokens
 from ignition_broker.storage.database import STATEMENT_TIMEOUT_SECONDS
 from tests.model.ignition import LIFETIME_SECONDS, Ignition
 from tests.model.postgres import BEGAN_AT, Server
@@ -108,7 +108,7 @@ class Promises:
         if before is not None and row.version == before.version:
             return
         was_disconnected = before is not None and before.status == GrantStatus.DISCONNECTED
-        if was_disconnected and statement is not grants.STORE_CONNECTED:
+        if was_disconnected and statement is not new_tokens.STORE_CONNECTED:
             self._world.breaks(NOT_UNDONE, f"{refresh_token} was stored after the disconnect")
         if refresh_token in self._versions:
             self._world.breaks(NOT_UNDONE, f"{refresh_token} was stored twice")

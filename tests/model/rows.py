@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import TextClause
 
-from ignition_broker.storage import grants
+from ignition_broker.storage import leases
 
 
 @dataclass
@@ -64,5 +64,5 @@ class GrantRows:
     def lease_is_free(self, row: GrantRow, now: float) -> bool:
         return (row.lease_until is None or row.lease_until < now) and (
             row.refresh_started_at is None
-            or self.started_at < now - grants.STORE_HEAD_START_SECONDS
+            or self.started_at < now - leases.STORE_HEAD_START_SECONDS
         )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import IssuedToken
-from ignition_broker.storage import grants
+from ignition_broker.storage import new_tokens
 from tests.model.ignition import LIFETIME_SECONDS, Ignition, Wire
 from tests.model.postgres import PlainCipher, Server, SimulatedDatabase
 from tests.model.promises import NEVER_HANGS, Call, Promises
@@ -50,7 +50,7 @@ class Scenario:
             "action": "connect",
             "outcome": "done",
         }
-        self.server.commit(grants.STORE_CONNECTED, given)
+        self.server.commit(new_tokens.STORE_CONNECTED, given)
 
     def _new_replica(self) -> Replica:
         world = self.world

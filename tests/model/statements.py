@@ -1,4 +1,4 @@
-"""The statements of `storage.grants`, carried out on rows in memory.
+"""The statements that read and change grants, carried out on rows in memory.
 
 `test_same_as_postgres` holds them to what Postgres makes of the real ones.
 """
@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from sqlalchemy import TextClause
 
-from ignition_broker.storage import grants, restoring
+from ignition_broker.storage import grants, leases, new_tokens, refresh_failures, restoring
 from tests.model.rows import Found, Given, GrantRow, GrantRows
 
 
@@ -325,33 +325,33 @@ def _moment(seconds: float) -> datetime:
 
 STATEMENTS: dict[TextClause, Callable[[GrantRows, Given, float], Found]] = {
     grants.READ: read,
-    grants.CLAIM: claim,
-    grants.CLAIM_DUE: claim_due,
-    grants.EXTEND: extend,
-    grants.STORE_REFRESHED: store_refreshed,
-    grants.STORE_CONNECTED: store_connected,
-    grants.FIND_STORED: find_stored,
+    leases.CLAIM: claim,
+    leases.CLAIM_DUE: claim_due,
+    leases.EXTEND: extend,
+    new_tokens.STORE_REFRESHED: store_refreshed,
+    new_tokens.STORE_CONNECTED: store_connected,
+    new_tokens.FIND_STORED: find_stored,
     restoring.RESTORE: restore,
     restoring.OFFER: restore,
     restoring.MARK_BEHIND: mark_behind,
     restoring.STATES: states,
     restoring.HOLD: hold,
-    grants.RECORD_REFUSAL: record_refusal,
-    grants.RECORD_NOT_USED: record_not_used,
-    grants.RECORD_ANSWER_LOST: record_answer_lost,
-    grants.GIVE_BACK: give_back,
+    refresh_failures.RECORD_REFUSAL: record_refusal,
+    refresh_failures.RECORD_NOT_USED: record_not_used,
+    refresh_failures.RECORD_ANSWER_LOST: record_answer_lost,
+    leases.GIVE_BACK: give_back,
     grants.DISCONNECT: disconnect,
     grants.STATUS: read_status,
     grants.NOTE_USE: note_use,
 }
 NOTIFYING = {
-    grants.STORE_REFRESHED,
-    grants.STORE_CONNECTED,
+    new_tokens.STORE_REFRESHED,
+    new_tokens.STORE_CONNECTED,
     restoring.RESTORE,
     restoring.OFFER,
     restoring.MARK_BEHIND,
-    grants.RECORD_REFUSAL,
-    grants.RECORD_NOT_USED,
-    grants.RECORD_ANSWER_LOST,
+    refresh_failures.RECORD_REFUSAL,
+    refresh_failures.RECORD_NOT_USED,
+    refresh_failures.RECORD_ANSWER_LOST,
     grants.DISCONNECT,
 }

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
-from ignition_broker.storage import grants, restoring, tenants
+from ignition_broker.storage import grants, leases, new_tokens, refresh_failures, restoring, tenants
 from ignition_broker.storage.database import Database
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 from tests.conftest import sql, wait_until
 from tests.model.postgres import PlainCipher, SimulatedConnection
 from tests.model.rows import GrantRows
@@ -99,9 +100,9 @@ def event(tenant: str) -> AuditEvent:
     return AuditEvent("model", "done", "model", tenant)
 
 
-def sealed(chance: random.Random, tenant: str) -> grants.SealedTokens:
+def sealed(chance: random.Random, tenant: str) -> SealedTokens:
     number = chance.randrange(10**9)
-    return grants.SealedTokens(
+    return SealedTokens(
         access_token=f"{number} {tenant} access_token a{number}".encode(),
         refresh_token=f"{number} {tenant} refresh_token r{number}".encode(),
         token_type="Bearer",
@@ -120,14 +121,14 @@ def essence(lease: Lease | None) -> Any:
 async def step(both: Both, chance: random.Random) -> None:
     tenant, cipher = both.tenant, PlainCipher()
     tokens, now = sealed(chance, tenant), chance.uniform(0, 2)
-    plan = grants.Schedule(15.0, chance.choice([0.0, 600.0]))
+    plan = Schedule(15.0, chance.choice([0.0, 600.0]))
     holder = {"owner": chance.choice(["r1", "r2"]), "lease_seconds": LEASE_SECONDS}
     times = {"asked_at": 0.0, "use_before": 1.0}
     kinds = {"connect": 1, "claim": 4, "due": 2, "use": 5, "note": 2, "leave": 1}
     (kind,) = chance.choices([*kinds], [*kinds.values()])
     if kind == "connect":
         await both.do(
-            lambda c: grants.store_connected(
+            lambda c: new_tokens.store_connected(
                 c, tenant, tokens, plan, event(tenant), age_seconds=now
             )
         )
@@ -136,7 +137,7 @@ async def step(both: Both, chance: random.Random) -> None:
         is_early = chance.choice([True, True, False])
         version = (row.version if row else 1) - chance.choice([0, 0, 0, 1])
         ours, theirs = await both.do(
-            lambda c: grants.claim(
+            lambda c: leases.claim(
                 c, cipher, tenant=tenant, version=version, is_early=is_early, **holder, **times
             )
         )
@@ -145,9 +146,9 @@ async def step(both: Both, chance: random.Random) -> None:
     elif kind == "due":
         besides = chance.choice([[], [], [], [tenant], ["another"]])
         found = await both.do(
-            lambda c: grants.claim_due(c, limit=5, besides=besides, **holder, **times)
+            lambda c: leases.claim_due(c, limit=5, besides=besides, **holder, **times)
         )
-        ours, theirs = ([grants.opened(cipher, each) for each in side] for side in found)
+        ours, theirs = ([leases.opened(cipher, each) for each in side] for side in found)
         assert list(map(essence, ours)) == [essence(x) for x in theirs if x.tenant == tenant]
         both.leases += zip(ours, [x for x in theirs if x.tenant == tenant], strict=True)
     elif kind == "note":
@@ -169,10 +170,10 @@ async def step(both: Both, chance: random.Random) -> None:
         back_off, above = chance.choice([0.0, 7.0]), chance.choice([1, 2, 6])
         use = chance.choice(
             [
-                lambda c: grants.store_refreshed(
+                lambda c: new_tokens.store_refreshed(
                     c, lease, tokens, plan, event(tenant), age_seconds=now
                 ),
-                lambda c: grants.find_stored(c, lease, tokens),
+                lambda c: new_tokens.find_stored(c, lease, tokens),
                 lambda c: restoring.restore(
                     c,
                     tenant,
@@ -184,19 +185,23 @@ async def step(both: Both, chance: random.Random) -> None:
                     age_seconds=now,
                     issued_at=None,
                 ),
-                lambda c: grants.record_refusal(c, lease, "no", event(tenant)),
-                lambda c: grants.record_not_used(c, lease, "busy", back_off, event(tenant)),
-                lambda c: grants.record_answer_lost(c, lease, "lost", back_off, event(tenant)),
-                lambda c: grants.give_back(c, lease),
-                lambda c: grants.extend(c, lease, lease_seconds=LEASE_SECONDS),
-                lambda c: grants.extend(c, lease, lease_seconds=3 * LEASE_SECONDS),
+                lambda c: refresh_failures.record_refusal(c, lease, "no", event(tenant)),
+                lambda c: refresh_failures.record_not_used(
+                    c, lease, "busy", back_off, event(tenant)
+                ),
+                lambda c: refresh_failures.record_answer_lost(
+                    c, lease, "lost", back_off, event(tenant)
+                ),
+                lambda c: leases.give_back(c, lease),
+                lambda c: leases.extend(c, lease, lease_seconds=LEASE_SECONDS),
+                lambda c: leases.extend(c, lease, lease_seconds=3 * LEASE_SECONDS),
             ]
         )
         ours, theirs = await both.do(use)
         if isinstance(ours, restoring.Restored):
             assert ours.found_version == theirs.found_version
             ours, theirs = ours.stored, theirs.stored
-        if isinstance(ours, grants.Stored):
+        if isinstance(ours, Stored):
             ours, theirs = ours.version, theirs and theirs.version
         assert ours == theirs
 

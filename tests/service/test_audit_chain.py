@@ -16,9 +16,10 @@ from tests.conftest import sql
 
 from ignition_broker.broker.audit import verification as trail
 from ignition_broker.model import AuditEvent, ChainLink
-from ignition_broker.storage import audit, audit_chain, grants, tenants
+from ignition_broker.storage import audit, audit_chain, new_tokens, tenants
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageUnavailable
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens
 
 EVENT = AuditEvent("connect", "done", "admin", "acme", "id-1", {"scope": "réad", "n": [1, None]})
 LATER = datetime.now(UTC) + timedelta(days=1)
@@ -66,11 +67,11 @@ async def test_whatever_statement_writes_an_event_chains_it(chained):
     await chained.append(EVENT)
     await chained.append(*[replace(EVENT, tenant=None, request_id=None, detail={})] * 3)
     await chained.append_many(20)
-    tokens = grants.SealedTokens(b"a", b"r", "Bearer", "", 60.0, "0123456789")
+    tokens = SealedTokens(b"a", b"r", "Bearer", "", 60.0, "0123456789")
     await chained.database.single(lambda c: tenants.ensure(c, "acme"))
     await chained.database.single(
-        lambda c: grants.store_connected(
-            c, "acme", tokens, grants.Schedule(30, 0), EVENT, age_seconds=0
+        lambda c: new_tokens.store_connected(
+            c, "acme", tokens, Schedule(30, 0), EVENT, age_seconds=0
         )
     )
     chained.sql("INSERT INTO audit_events (actor, action, outcome) VALUES ('psql', 'x', 'y')")

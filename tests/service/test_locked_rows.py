@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import text
 from tests.conftest import sql, wait_until
 from tests.service.locks import locked
 
 from ignition_broker.broker.audit import verification as trail
-from ignition_broker.model import AuditEvent
+from ignition_broker.model import AuditEvent, SealedLease
 from ignition_broker.storage import (
     api_keys,
     audit,
@@ -20,6 +21,7 @@ from ignition_broker.storage import (
     callbacks,
     connect_links,
     grants,
+    leases,
     rotation,
     sessions,
 )
@@ -114,7 +116,7 @@ async def test_the_use_of_all_other_keys_is_noted(database, postgres, filled_url
 async def test_what_falls_due_is_claimed_beside_a_locked_grant(database, postgres, filled_url):
     times = {"owner": "me", "lease_seconds": 0.1, "asked_at": 0.0, "use_before": 1.0}
     with locked(postgres, filled_url, lock_of("grants", "tenant_id")):
-        due = await quick(database.single(lambda c: grants.claim_due(c, limit=10, **times)))
+        due = await quick(database.single(lambda c: leases.claim_due(c, limit=10, **times)))
     assert sorted(lease.tenant for lease in due) == ["t0", "t2", "t3"]
 
 
@@ -124,7 +126,7 @@ async def test_a_locked_grant_is_not_claimed_and_nobody_waits_for_it(
     with locked(postgres, filled_url, lock_of("grants", "tenant_id")):
         claimed = await quick(
             database.single(
-                lambda c: grants.claim(
+                lambda c: leases.claim(
                     c,
                     None,
                     tenant="t1",
@@ -144,16 +146,16 @@ async def test_a_store_gives_its_connection_back_while_its_row_is_locked(
     database, postgres, filled_url
 ):
     """It is tried again by whoever holds the answer."""
-    lease = grants.SealedLease("t1", 1, "me", b"", "", 0.0, False, 0, 0.0)
+    lease = SealedLease("t1", 1, "me", b"", "", 0.0, False, 0, 0.0)
     owned = "UPDATE grants SET lease_owner = 'me' WHERE tenant_id = 't1'"
     sql(postgres, filled_url, owned)
     with locked(postgres, filled_url, lock_of("grants", "tenant_id")):
         for _ in range(2):
             with pytest.raises(StorageUnavailable):
-                await quick(database.single(lambda c: grants.give_back(c, lease)))
-    await database.single(lambda c: grants.give_back(c, lease))
+                await quick(database.single(lambda c: leases.give_back(c, lease)))
+    await database.single(lambda c: leases.give_back(c, lease))
     # The short timeout was the statement's alone.
-    timeout = grants.text("SELECT current_setting('lock_timeout')")
+    timeout = text("SELECT current_setting('lock_timeout')")
     assert await database.single(lambda c: c.scalar(timeout)) == "2s"
 
 

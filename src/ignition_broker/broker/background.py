@@ -21,7 +21,7 @@ from ignition_broker.storage import (
     authorizations,
     callbacks,
     connect_links,
-    grants,
+    leases,
     sessions,
 )
 from ignition_broker.storage.database import Database
@@ -135,7 +135,7 @@ class Schedule:
 
     async def _renew(self, sealed: SealedLease) -> None:
         try:
-            lease = grants.opened(self._cipher, sealed)
+            lease = leases.opened(self._cipher, sealed)
         except CipherError as error:
             self._breaker.release()
             await self._set_aside(sealed, error)
@@ -149,7 +149,7 @@ class Schedule:
     async def _set_aside(self, lease: SealedLease, error: CipherError) -> None:
         log.warning("grant_unreadable", tenant=lease.tenant, reason=str(error))
         try:
-            await self._database.single(lambda c: grants.set_aside(c, lease, error))
+            await self._database.single(lambda c: leases.set_aside(c, lease, error))
         except StorageError as away:
             # Its lease runs out, and it is claimed and set aside anew.
             log.warning("schedule_paused", reason=str(away))

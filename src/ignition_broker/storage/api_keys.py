@@ -11,7 +11,7 @@ from sqlalchemy import text
 from ignition_broker.model import ApiKey, AuditEvent, Caller, Scope
 from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import Connection, Row
-from ignition_broker.storage.key_predecessors import FORGET
+from ignition_broker.storage.notifications import NOTIFY_KEY_CHANGED, NOTIFY_KEY_REVOKED
 
 # A revoked name may be given again: what it did before stays in the audit trail.
 CREATE = text("""
@@ -50,20 +50,17 @@ LIST = text("""
     FROM api_keys k ORDER BY name
 """)
 
-REVOKE = text("""
+REVOKE = text(f"""
     WITH revoked AS (
         UPDATE api_keys SET revoked_at = now() WHERE name = :name AND revoked_at IS NULL
         RETURNING name, created_at
     )
-    SELECT name, pg_notify('api_keys', name),
-        pg_notify('revoked_api_keys', name || ' ' || CAST(extract(epoch FROM created_at) * 1000000
-            AS bigint))
-    FROM revoked
-""")
+    SELECT name, {NOTIFY_KEY_CHANGED}, {NOTIFY_KEY_REVOKED} FROM revoked
+""")  # noqa: S608  # constants of this package alone
 
 # A key's name may be given again, so it is known by when it was made. Those of its name that are
 # older were revoked before.
-REVOKE_AGAIN = text("""
+REVOKE_AGAIN = text(f"""
     WITH forgotten AS (
         SELECT name FROM api_keys
         WHERE name = :name AND revoked_at IS NULL
@@ -76,15 +73,15 @@ REVOKE_AGAIN = text("""
         INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
         SELECT :tenant, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM revoked
     )
-    SELECT name, pg_notify('api_keys', name) FROM revoked
-""")
+    SELECT name, {NOTIFY_KEY_CHANGED} FROM revoked
+""")  # noqa: S608
 
 LOCK = text("""
     SELECT key_hash, COALESCE(expires_at <= clock_timestamp(), false) AS is_expired
     FROM api_keys WHERE name = :name AND revoked_at IS NULL FOR UPDATE
 """)
 
-REPLACE = text("""
+REPLACE = text(f"""
     WITH replaced AS (
         UPDATE api_keys
         SET key_hash = :key_hash,
@@ -96,9 +93,28 @@ REPLACE = text("""
         r.paths,
         (SELECT max(LEAST(p.expires_at, r.expires_at)) FROM api_key_predecessors p
          WHERE p.name = r.name) AS previous_works_until,
-        pg_notify('api_keys', r.name)
+        {NOTIFY_KEY_CHANGED}
     FROM replaced r
+""")  # noqa: S608
+
+SHORTEN_REPLACED = text("""
+    UPDATE api_key_predecessors
+    SET expires_at = LEAST(expires_at, clock_timestamp() + make_interval(secs => :grace))
+    WHERE name = :name
 """)
+
+ADD_REPLACED = text("""
+    INSERT INTO api_key_predecessors (key_hash, name, replaced_at, expires_at)
+    SELECT key_hash, name, clock_timestamp(),
+        LEAST(expires_at, clock_timestamp() + make_interval(secs => :grace))
+    FROM api_keys WHERE name = :name
+""")
+
+CLEAR_REPLACED = text("""
+    DELETE FROM api_key_predecessors WHERE name = :name AND expires_at <= clock_timestamp()
+""")
+
+FORGET_REPLACED = text("DELETE FROM api_key_predecessors WHERE name = :name")
 
 # Keys that somebody else has locked are passed over and named, to be noted next time.
 NOTE_USE = text("""
@@ -140,7 +156,7 @@ async def create(
     row = (await connection.execute(CREATE, parameters)).one_or_none()
     if row is None:
         return None
-    await connection.execute(FORGET, {"name": name})
+    await connection.execute(FORGET_REPLACED, {"name": name})
     return _api_key(row)
 
 
@@ -193,6 +209,19 @@ async def replace(
     """Of a key that is locked; ``expires_at`` None: as it was. Every replica is told."""
     parameters = {"name": name, "key_hash": key_hash, "expires_at": expires_at}
     return _api_key((await connection.execute(REPLACE, parameters)).one())
+
+
+async def keep_replaced(connection: Connection, name: str, *, grace_seconds: float) -> None:
+    """Lets the current key of this name, which is about to be replaced, work for a while yet.
+
+    It and all keys replaced before it work for at most ``grace_seconds`` from now, and no longer
+    than they would have. So a rotation without a grace ends them all, and one that is repeated
+    because its answer was lost ends none of them too early.
+    """
+    parameters = {"name": name, "grace": grace_seconds}
+    await connection.execute(SHORTEN_REPLACED, parameters)
+    await connection.execute(ADD_REPLACED, parameters)
+    await connection.execute(CLEAR_REPLACED, {"name": name})
 
 
 async def note_use(connection: Connection, names: Sequence[str]) -> list[str]:

@@ -57,6 +57,13 @@ PAGE = text("""
     ORDER BY at, id LIMIT :limit
 """)
 
+AUDIT_CHANGED = """
+    INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
+    SELECT tenant_id, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM changed
+"""
+"""A part of statements that change one row and record it: an event of `audit_parameters` for the
+tenant of the row ``changed``, and none if no row changed."""
+
 
 async def append(connection: Connection, *events: AuditEvent) -> None:
     for event in events:

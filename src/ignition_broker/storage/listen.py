@@ -16,11 +16,12 @@ from ignition_broker.clock import Clock
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import SessionsNotKept, StorageError, translated
+from ignition_broker.storage.notifications import (
+    API_KEYS_CHANNEL,
+    GRANTS_CHANNEL,
+    REVOKED_KEYS_CHANNEL,
+)
 
-GRANTS_CHANNEL = "grants"
-API_KEYS_CHANNEL = "api_keys"
-REVOKED_KEYS_CHANNEL = "revoked_api_keys"
-"""Beside `API_KEYS_CHANNEL`, which the release before reads as a bare name."""
 APPLICATION_NAME = "ignition-broker listen"
 HEARTBEAT_SECONDS = 0.3
 HEARTBEAT_TIMEOUT_SECONDS = 2.0

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
-from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.audit import AUDIT_CHANGED, audit_parameters
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 from ignition_broker.storage.key_notes import ciphertext_end
+from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
-# As in `grants.STORE_REFRESHED`, the version alone decides. The access token is written anew too:
-# a rotation of keys knows by its ciphertext that a row has changed.
+# As in `new_tokens.STORE_REFRESHED`, only the version is checked. The access token is encrypted and
+# stored again, because `keys rotate` sees by its ciphertext that a row has changed.
 STORE_REFRESH_TOKEN = text(f"""
     WITH changed AS (
         UPDATE grants SET status = 'connected', refresh_token = :refresh_token,
@@ -24,12 +25,8 @@ STORE_REFRESH_TOKEN = text(f"""
             next_refresh_at = now() + make_interval(secs => :retry_in)
         WHERE tenant_id = :tenant AND version = :version AND {LOCK_BRIEFLY}
         RETURNING tenant_id, version, status
-    ), audited AS (
-        INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
-        SELECT tenant_id, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb)
-        FROM changed
-    )
-    SELECT version, pg_notify('grants', concat_ws(' ', tenant_id, version, status)) FROM changed
+    ), audited AS ({AUDIT_CHANGED})
+    SELECT version, {NOTIFY_CHANGED} FROM changed
 """)  # noqa: S608
 
 FIND_REFRESH_TOKEN = text("""

@@ -18,6 +18,7 @@ from sqlalchemy import text
 from ignition_broker.model import Lease
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
+from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
 REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) - 7)"
 IS_RENEWABLE: Final = f"(empty_refresh_token IS DISTINCT FROM {REFRESH_TOKEN_END})"
@@ -81,7 +82,7 @@ END = text(f"""
             jsonb_build_object('version', version, 'ended_at', expires_at)
         FROM changed
     )
-    SELECT tenant_id, expires_at, pg_notify('grants', concat_ws(' ', tenant_id, version, status))
+    SELECT tenant_id, expires_at, {NOTIFY_CHANGED}
     FROM changed
 """)  # noqa: S608
 

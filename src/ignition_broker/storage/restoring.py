@@ -17,7 +17,8 @@ from sqlalchemy import text
 from ignition_broker.model import AuditEvent, Grant, GrantStatus
 from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
-from ignition_broker.storage.grants import (
+from ignition_broker.storage.notifications import NOTIFY_CHANGED
+from ignition_broker.storage.sealed_tokens import (
     AGE,
     RETURNED,
     Schedule,
@@ -39,8 +40,6 @@ _AUDIT = """
         CAST(:detail AS jsonb) || jsonb_build_object('found_version', found)
     FROM changed
 """
-
-_NOTIFY = "pg_notify('grants', concat_ws(' ', tenant_id, version, status))"
 
 _COLUMNS = """
     tenant_id, status, access_token, refresh_token, token_type, scope, key_fingerprint,
@@ -105,7 +104,7 @@ _PARTS = {
     "returned": RETURNED,
     "columns": _COLUMNS,
     "audit": _AUDIT,
-    "notify": _NOTIFY,
+    "notify": NOTIFY_CHANGED,
 }
 
 # What Ignition has just answered is tried until it is stored; what is remembered is offered again.
@@ -129,7 +128,7 @@ MARK_BEHIND = text(f"""
         FROM behind WHERE grants.tenant_id = behind.tenant_id
         RETURNING grants.tenant_id, version, status, version AS found
     ), audited AS ({_AUDIT})
-    SELECT version, {_NOTIFY} FROM changed
+    SELECT version, {NOTIFY_CHANGED} FROM changed
 """)  # noqa: S608  # constants of this package alone
 
 HOLD = text("""

@@ -9,7 +9,7 @@ from ignition_broker.broker.callers.access import KEY_PREFIX, expiry_to_come, ke
 from ignition_broker.broker.errors import InvalidRequest, NotFound
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent
-from ignition_broker.storage import api_keys, audit, key_predecessors
+from ignition_broker.storage import api_keys, audit
 from ignition_broker.storage.database import Database
 
 DEFAULT_GRACE_SECONDS = 86_400
@@ -41,7 +41,7 @@ async def rotate_key(
             raise NotFound(f"No API key called {name!r}.")
         if locked.is_expired and expires_at is None:
             raise InvalidRequest("expires_at: this key has expired; give the new one a later end.")
-        await key_predecessors.add(connection, name, grace_seconds=grace_seconds)
+        await api_keys.keep_replaced(connection, name, grace_seconds=grace_seconds)
         api_key = await api_keys.replace(
             connection, name, key_hash=key_hash(key), expires_at=expires_at
         )

@@ -52,6 +52,7 @@ from ignition_broker.storage import (
     callbacks,
     connect_links,
     grants,
+    new_tokens,
     tenants,
 )
 from ignition_broker.storage.callbacks import Judgement
@@ -60,6 +61,7 @@ from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.makers import Maker, Standing
+from ignition_broker.storage.sealed_tokens import Stored
 
 log = structlog.get_logger(__name__)
 
@@ -222,7 +224,7 @@ class Connector:
         schedule = self._policy.schedule(sealed.lifetime_seconds, sealed.refresh_lifetime_seconds)
 
         # Also of a try whose commit was not answered: the next one then finds it committed.
-        rows: list[grants.Stored] = []
+        rows: list[Stored] = []
 
         async def store() -> datetime | Objection:
             """When the access token ends, or why nothing was stored."""
@@ -236,7 +238,7 @@ class Connector:
                     return objection
                 await tenants.end_begun(connection, dance.tenant)
                 age = self._clock.monotonic() - renewed.requested_at
-                stored = await grants.store_connected(
+                stored = await new_tokens.store_connected(
                     connection, dance.tenant, sealed, schedule, event, age_seconds=age
                 )
                 rows.append(stored)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.model import Grant, Lease, SealedLease
-from ignition_broker.storage import grants
+from ignition_broker.storage import leases
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
@@ -46,7 +46,7 @@ class Leases:
         """None while somebody else has it. Raises `StorageError`."""
         asked_at = self._clock.monotonic()
         return await self._database.single(
-            lambda c: grants.claim(
+            lambda c: leases.claim(
                 c,
                 self._cipher,
                 tenant=grant.tenant,
@@ -64,7 +64,7 @@ class Leases:
         `StorageError`."""
         asked_at = self._clock.monotonic()
         return await self._database.single(
-            lambda c: grants.claim_due(
+            lambda c: leases.claim_due(
                 c,
                 owner=self._new_owner(),
                 lease_seconds=LEASE_SECONDS,
@@ -108,7 +108,7 @@ class LeaseKeeper:
         asked_at = self._clock.monotonic()
         try:
             is_held = await self._database.single(
-                lambda c: grants.extend(c, self._lease, lease_seconds=LEASE_SECONDS)
+                lambda c: leases.extend(c, self._lease, lease_seconds=LEASE_SECONDS)
             )
         except StorageError:
             return False

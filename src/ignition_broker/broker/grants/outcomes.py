@@ -38,10 +38,19 @@ from ignition_broker.oauth.tokens import (
     RefreshToken,
     RefreshTokenOnly,
 )
-from ignition_broker.storage import audit, grants, refresh_tokens, renewability
+from ignition_broker.storage import (
+    audit,
+    grants,
+    leases,
+    new_tokens,
+    refresh_failures,
+    refresh_tokens,
+    renewability,
+)
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +66,7 @@ class RefreshPolicy:
 
     def schedule(
         self, lifetime_seconds: float, refresh_lifetime_seconds: float | None = None
-    ) -> grants.Schedule:
+    ) -> Schedule:
         """Ahead of expiry by the lead, at most half of the lifetime, spread by a tenth; and when
         two thirds of the refresh token's life are over, where its end is known."""
         lead = min(self.lead_seconds, lifetime_seconds / 2) * random.uniform(0.9, 1.0)  # noqa: S311
@@ -65,7 +74,7 @@ class RefreshPolicy:
         before_lapse = None
         if refresh_lifetime_seconds is not None:
             before_lapse = refresh_lifetime_seconds * 2 / 3 * random.uniform(0.9, 1.0)  # noqa: S311
-        return grants.Schedule(max(0.0, lifetime_seconds - lead), keepalive, before_lapse)
+        return Schedule(max(0.0, lifetime_seconds - lead), keepalive, before_lapse)
 
 
 class Overtaken:
@@ -161,19 +170,19 @@ class Outcomes:
             sealed.refresh_lifetime_seconds,
         )
 
-        async def store(connection: Connection) -> grants.Stored | None:
+        async def store(connection: Connection) -> Stored | None:
             age = self._clock.monotonic() - renewed.requested_at
             return (
-                await grants.store_refreshed(
+                await new_tokens.store_refreshed(
                     connection, lease, sealed, schedule, event, age_seconds=age, error=error
                 )
-                or await grants.find_stored(connection, lease, sealed)
+                or await new_tokens.find_stored(connection, lease, sealed)
                 or await self._repair.store_above(
                     connection, lease, sealed, schedule, event, age_seconds=age
                 )
             )
 
-        stored: grants.Stored | None = await self._until_done(store)
+        stored: Stored | None = await self._until_done(store)
         if stored is None:
             log.warning("refresh_overtaken", tenant=lease.tenant, version=lease.version)
             overtaken = replace(event, outcome="overtaken")
@@ -254,7 +263,9 @@ class Outcomes:
         if await self._repair.outlives_refusal(lease):
             log.warning("refusal_overtaken", tenant=lease.tenant, version=lease.version)
             return Overtaken()
-        if await self._until_done(lambda c: grants.record_refusal(c, lease, reason, event)):
+        if await self._until_done(
+            lambda c: refresh_failures.record_refusal(c, lease, reason, event)
+        ):
             log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
         return Overtaken()
 
@@ -264,7 +275,9 @@ class Outcomes:
         """For how many seconds the grant is left alone."""
         wait = max(retry_after or 0.0, _back_off_seconds(lease.failures))
         event = _event(outcome, lease, actor, error=error)
-        await self._until_done(lambda c: grants.record_not_used(c, lease, error, wait, event))
+        await self._until_done(
+            lambda c: refresh_failures.record_not_used(c, lease, error, wait, event)
+        )
         level = log.error if outcome in ("misconfigured", "rejected") else log.warning
         level("refresh_failed", tenant=lease.tenant, outcome=outcome, error=error)
         return wait
@@ -277,7 +290,9 @@ class Outcomes:
         wait = 0.0 if tries_at_once else _back_off_seconds(lease.failures)
         reason = outcome.reason
         event = _event("answer_lost", lease, actor, reason=reason, access_token_is_live=is_live)
-        await self._until_done(lambda c: grants.record_answer_lost(c, lease, reason, wait, event))
+        await self._until_done(
+            lambda c: refresh_failures.record_answer_lost(c, lease, reason, wait, event)
+        )
         log.warning("refresh_answer_lost", tenant=lease.tenant, reason=reason, is_live=is_live)
         if isinstance(outcome, NoToken):
             return ProviderFault(f"Ignition's answer: {reason}.", tenant=lease.tenant)
@@ -292,7 +307,7 @@ class Outcomes:
 
     async def given_back(self, lease: Lease | SealedLease) -> None:
         """The lease was not made use of."""
-        await self._until_done(lambda c: grants.give_back(c, lease))
+        await self._until_done(lambda c: leases.give_back(c, lease))
 
     async def _until_done(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
         pause = 0.02
@@ -307,11 +322,11 @@ class Outcomes:
 
 def seal(
     cipher: Cipher, tenant: str, renewed: Renewed, refresh_token: RefreshToken, scope: str
-) -> grants.SealedTokens:
+) -> SealedTokens:
     """Encrypted for the row."""
     answer = renewed.answer
     is_endless = not answer.lifetime_is_known and not refresh_token.reveal()
-    return grants.SealedTokens(
+    return SealedTokens(
         access_token=cipher.encrypt(tenant, "access_token", answer.access_token.reveal()),
         refresh_token=cipher.encrypt(tenant, "refresh_token", refresh_token.reveal()),
         token_type=answer.token_type,
@@ -346,7 +361,7 @@ def explain_rejection(rejected: Rejected) -> str:
     )
 
 
-def issued_token(tenant: str, renewed: Renewed, scope: str, stored: grants.Stored) -> IssuedToken:
+def issued_token(tenant: str, renewed: Renewed, scope: str, stored: Stored) -> IssuedToken:
     """Ignition's answer as it was committed."""
     answer = renewed.answer
     return IssuedToken(

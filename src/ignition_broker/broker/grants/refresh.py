@@ -40,7 +40,7 @@ from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, Grant, IssuedToken, Lease, SealedLease
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.storage.grants import STORE_HEAD_START_SECONDS
+from ignition_broker.storage.leases import STORE_HEAD_START_SECONDS
 
 STORE_SECONDS = 5.0
 """How much longer than for Ignition a caller waits, for the answer to be stored."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ignition_broker.clock import Clock
 from ignition_broker.model import GrantStatus
-from ignition_broker.storage.grants import Schedule, SealedTokens, Stored
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 MOST_VERSIONS = 100_000
 MOST_ANSWERS = 50_000

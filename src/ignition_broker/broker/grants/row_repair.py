@@ -16,6 +16,7 @@ from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.storage.restoring import RowState
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 log = structlog.get_logger(__name__)
 
@@ -83,12 +84,12 @@ class RowRepair:
         self,
         connection: Connection,
         lease: Lease,
-        sealed: grants.SealedTokens,
-        schedule: grants.Schedule,
+        sealed: SealedTokens,
+        schedule: Schedule,
         event: AuditEvent,
         *,
         age_seconds: float,
-    ) -> grants.Stored | None:
+    ) -> Stored | None:
         """Ignition's answer to a lease whose row went back below the lease's version; None where
         the row has moved on. ``event``: that of the answer, which is recorded too.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ignition_broker.broker.grants.circuit_breaker import Pause
 from ignition_broker.model import Grant, IssuedToken
-from ignition_broker.storage.grants import EARLY_RENEWAL_WINDOW_SECONDS
+from ignition_broker.storage.new_tokens import EARLY_RENEWAL_WINDOW_SECONDS
 
 UNCERTAIN_RESERVE_SECONDS = 60.0
 UNCERTAIN_RESERVE_PART = 1 / 60

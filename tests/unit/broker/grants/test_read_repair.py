@@ -19,8 +19,8 @@ from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.model import GrantStatus, Lease
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage.errors import StorageUnavailable
-from ignition_broker.storage.grants import Schedule, SealedTokens, Stored
 from ignition_broker.storage.restoring import NO_ROW, RowState
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 CONNECTED, DISCONNECTED = GrantStatus.CONNECTED, GrantStatus.DISCONNECTED

@@ -17,7 +17,7 @@ from ignition_broker.broker.grants.remembered_answers import (
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
-from ignition_broker.storage.grants import Schedule, SealedTokens, Stored
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 

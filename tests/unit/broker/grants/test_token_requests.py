@@ -136,7 +136,7 @@ class Clock:
 
 
 class Row:
-    """What `grants.extend` makes of it, in turn; an exception is raised. It then fails for ever."""
+    """What `leases.extend` makes of it, in turn; an exception is raised. It then fails for ever."""
 
     def __init__(self, *answers: bool | Exception) -> None:
         self.answers = list(answers)
