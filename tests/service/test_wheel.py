@@ -49,7 +49,8 @@ def test_a_built_wheel_migrates_and_serves_in_an_empty_environment(tmp_path, pos
     without = run("dev", "--port=1")
     assert without.returncode != 0
     check = "import importlib.resources as r; p = r.files('ignition_broker'); "
-    check += "assert (p / 'web/console/templates/base.html').is_file(); assert (p / 'py.typed').is_file()"
+    check += "assert (p / 'web/console/templates/base.html').is_file(); "
+    check += "assert (p / 'py.typed').is_file()"
     subprocess.run([environment / "bin" / "python", "-c", check], cwd=tmp_path, check=True)
     served = subprocess.Popen([command, "serve"], cwd=tmp_path, env=settings)
     try:
