@@ -113,6 +113,14 @@ def test_retry_after_is_honoured(broker, fake, admin):
     assert fake.counters()["token_requests"] == asked
 
 
+def test_a_rate_limit_without_retry_after_is_honoured(broker, fake, admin):
+    broker.connect("limited")
+    fake.fail("token", 1, status=429, headers={"X-RateLimit-Reset": str(int(time.time()) + 8)})
+    answer = refresh_rejected(admin, "limited")
+    assert problem(answer) == (503, "provider-unavailable")
+    assert 6 <= int(answer.headers["retry-after"]) <= 8
+
+
 def test_a_503_was_not_carried_out_and_is_tried_again_after_a_back_off(broker, fake, admin):
     broker.connect("away")
     fake.fail("token", 1, status=503)

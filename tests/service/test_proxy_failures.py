@@ -133,6 +133,29 @@ def test_otherwise_its_answer_is_passed_on(service, upstream, method, asked, ret
     assert len(upstream.exchanges) == sent
 
 
+@pytest.mark.parametrize(("remaining", "sent"), [("0", 2), (None, 2), ("57", 1)])
+def test_a_rate_limit_that_is_spent_says_when_to_ask_again(service, upstream, remaining, sent):
+    answers = []
+
+    async def limited(exchange) -> None:
+        await exchange.read_body()
+        if answers:
+            await exchange.send(OK)
+            return
+        # As Ignition's API says it: no Retry-After, and seconds since 1970.
+        resets_at = int(time.time()) + 1
+        head = f"HTTP/1.1 429 No\r\nX-RateLimit-Reset: {resets_at}\r\nContent-Length: 0\r\n"
+        head += "" if remaining is None else f"X-RateLimit-Remaining: {remaining}\r\n"
+        answers.append(time.monotonic())
+        await exchange.send(f"{head}\r\n".encode())
+
+    upstream.plays(limited)
+    answer = service.get("/proxy/acme/v1/me", headers={"Broker-Retry": "1"})
+    assert (answer.status_code, len(upstream.exchanges)) == (200 if sent == 2 else 429, sent)
+    if sent == 2:
+        assert time.monotonic() - answers[0] > 0.9
+
+
 def test_a_tenant_that_floods_the_proxy_waits_in_its_own_line(service, upstream, broker):
     async def slow(exchange) -> None:
         await exchange.read_body()

@@ -7,7 +7,6 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 from ignition_broker.oauth.reading import Reading, read_fields
 from ignition_broker.oauth.tokens import (
@@ -20,8 +19,8 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
+from ignition_broker.rate_limits import seconds_to_wait
 
-LONGEST_RETRY_AFTER_SECONDS = 3600.0
 NOT_CARRIED_OUT = frozenset({429, 503})
 """The statuses by which a server says that it did nothing (RFC 6585 section 4, RFC 9110 section
 15.6.4). Behind any other 5xx, the server may have carried the request out: a gateway gives 502 or
@@ -85,7 +84,7 @@ def judge_token_answer(
     A token that can be read counts, whatever the status and whatever else is wrong. After that,
     the statuses that say that nothing was done are judged before the body.
 
-    ``headers`` are looked up in lower case; ``now`` turns a ``Retry-After`` date into seconds;
+    ``headers`` are looked up in lower case; ``now`` turns a time to try again into seconds;
     ``is_whole`` is False where the body was cut off; ``sent`` are the secrets that the request
     held, so that a refresh token that an error repeats is not taken for a new one.
     """
@@ -107,7 +106,7 @@ def judge_token_answer(
             _refresh_lifetime_seconds(fields),
         )
     if status in NOT_CARRIED_OUT:
-        return Overloaded(status, retry_after_seconds(headers.get("retry-after"), now=now))
+        return Overloaded(status, seconds_to_wait(status, headers, now=now))
     # An error picked out of an answer that was cut off may be a part of something else.
     if error and (is_whole or (reading is not None and reading.is_whole)):
         return OAuthError(status, error, _description(fields))
@@ -116,21 +115,6 @@ def judge_token_answer(
     else:
         said = "no OAuth error"
     return NotOAuth(status, f"status {status}, {said}")
-
-
-def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
-    """``Retry-After`` as seconds from ``now``, at most an hour (RFC 9110 section 10.2.3)."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), LONGEST_RETRY_AFTER_SECONDS)
-    try:
-        at = parsedate_to_datetime(value)
-        seconds = (at - now).total_seconds()
-    except (TypeError, ValueError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)
 
 
 def plain_code(error: str) -> str:

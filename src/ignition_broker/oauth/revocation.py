@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ignition_broker.oauth.answers import retry_after_seconds
+from ignition_broker.rate_limits import seconds_to_wait
 
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
@@ -39,10 +39,10 @@ def judge_revocation_answer(
     status: int, headers: Mapping[str, str], *, now: datetime
 ) -> RevocationVerdict:
     """RFC 7009 section 2.2. ``headers`` are looked up in lower case; ``now`` turns a
-    ``Retry-After`` date into seconds."""
+    time to try again into seconds."""
     if 200 <= status < 300:
         return Revoked()
     if status >= 500 or status in _WORTH_ANOTHER_TRY:
-        asked = retry_after_seconds(headers.get("retry-after"), now=now)
+        asked = seconds_to_wait(status, headers, now=now)
         return RevocationUnanswered(f"status {status}", asked)
     return RevocationRefused(status)

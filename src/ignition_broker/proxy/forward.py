@@ -32,9 +32,9 @@ from ignition_broker.proxy.retries import (
     BUSY_STATUSES,
     IDEMPOTENT_METHODS,
     retries_asked_for,
-    retry_after_seconds,
 )
 from ignition_broker.proxy.tenant_concurrency import Turns
+from ignition_broker.rate_limits import as_texts, seconds_to_wait
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.server.request_order import OFFERED_PROTOCOLS
 
@@ -176,7 +176,9 @@ class Forwarder:
             answer, token = await self._with_a_token_that_works(request, answer, token, call)
             if answer.status not in BUSY_STATUSES or not retries or not request.body.can_replay:
                 return answer
-            seconds = retry_after_seconds(answer.headers, self._clock.now())
+            seconds = seconds_to_wait(
+                answer.status, as_texts(answer.headers), now=self._clock.now()
+            )
             if seconds is None or self._clock.monotonic() + seconds >= give_up_at:
                 return answer
             await answer.aclose()

@@ -13,7 +13,6 @@ from ignition_broker.oauth.answers import (
     OAuthError,
     Overloaded,
     judge_token_answer,
-    retry_after_seconds,
 )
 from ignition_broker.oauth.tokens import (
     LONGEST_LIFETIME_SECONDS,
@@ -21,6 +20,7 @@ from ignition_broker.oauth.tokens import (
     RefreshTokenOnly,
     TokenAnswer,
 )
+from ignition_broker.rate_limits import retry_after_seconds
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
