@@ -22,24 +22,24 @@ from ignition_broker.broker.admins.makers import Makers
 from ignition_broker.broker.admins.sessions import AdminSessions
 from ignition_broker.broker.admins.single_sign_on import SingleSignOn
 from ignition_broker.broker.audit.recorder import Journal
-from ignition_broker.broker.background import Schedule
+from ignition_broker.broker.background import BackgroundRefresher
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.callers.failed_attempts import Attempts
-from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.encryption_keys.inventory import KeyCheck
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.connect import Connector
 from ignition_broker.broker.grants.endpoints import HttpEndpoints
 from ignition_broker.broker.grants.issue import Issuer
-from ignition_broker.broker.grants.outcomes import Outcomes, RefreshPolicy
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder, RefreshPolicy
 from ignition_broker.broker.grants.provider import Provider, Registration
-from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache
-from ignition_broker.broker.grants.unrenewable import Endings
-from ignition_broker.broker.grants.wakeups import Notices
+from ignition_broker.broker.grants.unrenewable import UnrenewableWatcher
+from ignition_broker.broker.grants.wakeups import Wakeups
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.model import GrantStatus
@@ -124,13 +124,13 @@ class Parts:
     connector: Connector
     database: Database
     endpoints: HttpEndpoints
-    hearing: Hearing
+    change_feed: ChangeFeed
     issuer: Issuer
     makers: Makers
-    notices: Notices
+    wakeups: Wakeups
     refresher: Refresher
     revocations: Revocations
-    repair: Repair
+    repair: ReadRepair
 
 
 def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
@@ -153,9 +153,9 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         patience_seconds=settings.provider_patience,
         observe=observe,
     )
-    hearing = Hearing(clock)
-    cache = TokenCache(hearing)
-    notices = Notices()
+    change_feed = ChangeFeed(clock)
+    cache = TokenCache(change_feed)
+    wakeups = Wakeups()
     workloads = workload_identities(settings, clock)
     makers = Makers(
         cipher,
@@ -170,7 +170,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     def on_went_back(outcome: str) -> None:
         metrics.database_went_back.labels(outcome).inc()
 
-    repair = Repair(
+    repair = ReadRepair(
         database,
         RowRepair(database, cipher, clock, revocations, on_went_back),
         cache,
@@ -183,16 +183,16 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         provider,
         breaker,
         cache,
-        notices,
+        wakeups,
         clock,
-        Outcomes(database, cipher, revocations, clock, policy, repair),
+        OutcomeRecorder(database, cipher, revocations, clock, policy, repair),
         repair,
         owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
     )
     return Parts(
         access=Access(
             database,
-            hearing,
+            change_feed,
             clock,
             Attempts(clock, limit=settings.broker_failed_attempts),
             workloads,
@@ -215,10 +215,10 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         ),
         database=database,
         endpoints=endpoints,
-        hearing=hearing,
+        change_feed=change_feed,
         makers=makers,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
-        notices=notices,
+        wakeups=wakeups,
         refresher=refresher,
         revocations=revocations,
         repair=repair,
@@ -230,19 +230,19 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     clock = clock or SystemClock()
     metrics = Metrics()
     parts = assemble(settings, clock, metrics)
-    access, cache, hearing = parts.access, parts.cache, parts.hearing
+    access, cache, change_feed = parts.access, parts.cache, parts.change_feed
     admin_key = settings.broker_admin_key
     metrics.cached_tokens.set_function(lambda: len(cache))
     metrics.remembered_answers.set_function(lambda: len(parts.repair))
     metrics.late_token_requests.set_function(lambda: parts.endpoints.late_requests)
-    metrics.is_listening.set_function(lambda: float(hearing.is_trusted))
+    metrics.is_listening.set_function(lambda: float(change_feed.is_trusted))
     journal = Journal(
         parts.database,
         clock,
         is_strict=settings.broker_audit_strict,
         on_lost=metrics.audit_events_lost.inc,
     )
-    schedule = Schedule(
+    schedule = BackgroundRefresher(
         parts.database,
         parts.cipher,
         parts.breaker,
@@ -254,39 +254,39 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         audit_retention_days=settings.broker_audit_retention,
     )
 
-    endings = Endings(parts.database, clock, on_ending=metrics.grants_ending_soon.inc)
+    endings = UnrenewableWatcher(parts.database, clock, on_ending=metrics.grants_ending_soon.inc)
 
     def on_notice(channel: str, payload: str) -> None:
         if channel == REVOKED_KEYS_CHANNEL:
             revoked = KeyRevocation.parse(payload)
-            parts.repair.heard_revocation(revoked.name, revoked.created_at_us)
+            parts.repair.note_revocation(revoked.name, revoked.created_at_us)
             return
         if channel == API_KEYS_CHANNEL:
             access.forget(payload)
             return
         change = GrantChange.parse(payload)
         if change.status is GrantStatus.CONNECTED:
-            cache.heard(change.tenant, change.version)
+            cache.drop_older(change.tenant, change.version)
         else:
             cache.forget(change.tenant)
-        parts.repair.heard(change.tenant, change.version, change.status)
-        parts.notices.ring(change.tenant)
+        parts.repair.note_change(change.tenant, change.version, change.status)
+        parts.wakeups.wake(change.tenant)
 
     def on_proof(asked_at: float) -> None:
-        hearing.is_proved(asked_at)
-        parts.repair.feed_is_proved()
+        change_feed.delivery_confirmed(asked_at)
+        parts.repair.feed_confirmed()
 
     def on_lost() -> None:
-        hearing.ends()
+        change_feed.listening_ended()
         parts.repair.feed_ended()
 
     listener = Listener(
         parts.database,
         clock,
         on_notice=on_notice,
-        on_alive=hearing.begins,
+        on_alive=change_feed.listening_began,
         on_proof=on_proof,
-        on_deaf=hearing.is_disproved,
+        on_deaf=change_feed.delivery_failed,
         on_lost=on_lost,
     )
 
@@ -316,7 +316,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             grace_seconds = max(stopping.seconds_left(), SHUTDOWN_STORE_SECONDS)
             await asyncio.gather(
                 parts.refresher.end(grace_seconds),
-                parts.connector.exchanges.land_all(grace_seconds),
+                parts.connector.exchanges.wait_all(grace_seconds),
             )
             await _cancelled(listening)
             await _cancelled(repairing)

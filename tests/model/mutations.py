@@ -11,18 +11,18 @@ import pytest
 from sqlalchemy import TextClause
 
 from ignition_broker import deadlines
-from ignition_broker.broker.change_feed import HeardValues, Hearing
+from ignition_broker.broker.change_feed import ChangeFeed, ChangeFeedCache
 from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
 from ignition_broker.broker.grants import refresh
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.broker.grants.leases import LeaseKeeper, Leases
-from ignition_broker.broker.grants.outcomes import Outcomes, issued_token
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder, issued_token
 from ignition_broker.broker.grants.provider import Provider
-from ignition_broker.broker.grants.single_flight import Flight, Flights
+from ignition_broker.broker.grants.single_flight import Flight, SingleFlight
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import AnswerLost, Renewed
 from ignition_broker.broker.grants.token_requests import TokenRequests
-from ignition_broker.broker.grants.wanted_token import Want
+from ignition_broker.broker.grants.wanted_token import WantedToken
 from ignition_broker.model import Actor, IssuedToken, Lease
 from ignition_broker.oauth import answers
 from ignition_broker.storage import leases, new_tokens, refresh_failures, restoring
@@ -75,11 +75,13 @@ def store_only_with_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lost_answer_taken_for_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lost(self: Outcomes, lease: Lease, outcome: AnswerLost, actor: Actor) -> BrokerError:
+    async def lost(
+        self: OutcomeRecorder, lease: Lease, outcome: AnswerLost, actor: Actor
+    ) -> BrokerError:
         wait = await self._not_used(lease, "not_sent", outcome.reason, None, actor)
         return ProviderUnavailable(outcome.reason, retry_after_seconds=wait, tenant=lease.tenant)
 
-    monkeypatch.setattr(Outcomes, "_lost", lost)
+    monkeypatch.setattr(OutcomeRecorder, "_lost", lost)
 
 
 def no_head_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,25 +141,27 @@ def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Outcomes._renewed
+    store = OutcomeRecorder._renewed
 
-    async def served(self: Outcomes, lease: Lease, renewed: Renewed, actor: Actor) -> IssuedToken:
+    async def served(
+        self: OutcomeRecorder, lease: Lease, renewed: Renewed, actor: Actor
+    ) -> IssuedToken:
         self._storing = asyncio.create_task(store(self, lease, renewed, actor))  # type: ignore[attr-defined]
         now = self._clock.now()
         stored = Stored(lease.version + 1, now, now, now)
         return issued_token(lease.tenant, renewed, lease.scope, stored)
 
-    monkeypatch.setattr(Outcomes, "_renewed", served)
+    monkeypatch.setattr(OutcomeRecorder, "_renewed", served)
 
 
 def store_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def once(self: Outcomes, work: Callable[[Any], Any]) -> Any:
+    async def once(self: OutcomeRecorder, work: Callable[[Any], Any]) -> Any:
         try:
             return await self._database.single(work)
         except StorageError as error:
             raise Unavailable("The database is away.") from error
 
-    monkeypatch.setattr(Outcomes, "_until_done", once)
+    monkeypatch.setattr(OutcomeRecorder, "_until_done", once)
 
 
 def no_pause_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,59 +169,61 @@ def no_pause_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def memory_of_what_was_read_before_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    put = HeardValues.put
+    put = ChangeFeedCache.put
 
-    def unmarked(self: HeardValues[Any, Any], key: Any, value: Any, _mark: object) -> None:
+    def unmarked(self: ChangeFeedCache[Any, Any], key: Any, value: Any, _mark: object) -> None:
         put(self, key, value, self.mark())
 
-    monkeypatch.setattr(HeardValues, "put", unmarked)
+    monkeypatch.setattr(ChangeFeedCache, "put", unmarked)
 
 
 def late_answers_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is served, whatever was heard of since."""
     begin = TokenCache.__init__
 
-    def deaf(self: TokenCache, hearing: Hearing) -> None:
-        begin(self, hearing)
+    def deaf(self: TokenCache, change_feed: ChangeFeed) -> None:
+        begin(self, change_feed)
         self.was_dropped = lambda _tenant, _mark: False
 
     monkeypatch.setattr(TokenCache, "__init__", deaf)
 
 
 def a_refusal_binds_whoever_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Flights.start
+    start = SingleFlight.start
 
     def for_nobody_in_particular(
-        self: Flights[Any], tenant: str, work: Any, *, insists: bool = True, **_more: object
+        self: SingleFlight[Any], tenant: str, work: Any, *, must_renew: bool = True, **_more: object
     ) -> Flight[Any]:
-        return start(self, tenant, work, insists=insists)
+        return start(self, tenant, work, must_renew=must_renew)
 
-    monkeypatch.setattr(Flights, "start", for_nobody_in_particular)
+    monkeypatch.setattr(SingleFlight, "start", for_nobody_in_particular)
 
 
 def memory_is_thought_newer_than_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def renew_refused(self: Issuer, tenant: str, *, rejected_sha256: str) -> IssuedToken:
         token = self._cache.get(tenant) or (await self._refresher.read(tenant))[1]
         return await self._refresher.renew(
-            tenant, Want(token.version, rejected_sha256=rejected_sha256)
+            tenant, WantedToken(token.version, rejected_sha256=rejected_sha256)
         )
 
-    is_met_by = Want.is_met_by
+    is_met_by = WantedToken.is_met_by
 
-    def is_met_by_any_newer(self: Want, token: IssuedToken, now: float) -> bool:
+    def is_met_by_any_newer(self: WantedToken, token: IssuedToken, now: float) -> bool:
         is_newer = token.version > self.seen_version
         return is_met_by(replace(self, rejected_sha256=None) if is_newer else self, token, now)
 
     monkeypatch.setattr(Issuer, "renew_refused", renew_refused)
-    monkeypatch.setattr(Want, "is_met_by", is_met_by_any_newer)
+    monkeypatch.setattr(WantedToken, "is_met_by", is_met_by_any_newer)
 
 
 def any_live_token_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Want, "is_met_by", lambda _self, token, now: token.seconds_left(now) > 0)
+    monkeypatch.setattr(
+        WantedToken, "is_met_by", lambda _self, token, now: token.seconds_left(now) > 0
+    )
 
 
 def memory_is_believed_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Hearing, "is_trusted", True)
+    monkeypatch.setattr(ChangeFeed, "is_trusted", True)
 
 
 def _change(

@@ -142,4 +142,4 @@ def _wait_for_flights(scenario: Scenario) -> None:
 
 def _has_flights(replica: Replica) -> bool:
     refresher = replica.refresher
-    return bool(refresher.flights._in_the_air or refresher.requests.tenants())
+    return bool(refresher.flights._running or refresher.requests.tenants())

@@ -8,20 +8,20 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ignition_broker.broker.background import Schedule
+from ignition_broker.broker.background import BackgroundRefresher
 from ignition_broker.broker.callers.access import Access
-from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.endpoints import Endpoints
 from ignition_broker.broker.grants.issue import Issuer
-from ignition_broker.broker.grants.outcomes import Outcomes, RefreshPolicy
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder, RefreshPolicy
 from ignition_broker.broker.grants.provider import Provider, Registration
-from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache
-from ignition_broker.broker.grants.wakeups import Notices
+from ignition_broker.broker.grants.wakeups import Wakeups
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_post
@@ -94,10 +94,10 @@ class Replica:
         self.clock = SimulatedClock(
             world.time, began_at=-1000.0 * serial, wall_skew=(-1) ** serial * 5000.0
         )
-        self.hearing = Hearing(self.clock)
-        self.hearing.begins()
-        self.cache = TokenCache(self.hearing)
-        self.notices = Notices()
+        self.change_feed = ChangeFeed(self.clock)
+        self.change_feed.listening_began()
+        self.cache = TokenCache(self.change_feed)
+        self.wakeups = Wakeups()
         self.database = database(self)
         self.breaker = CircuitBreaker(self.clock, probe_seconds=TIMEOUT_SECONDS)
         self.provider = Provider(
@@ -111,7 +111,7 @@ class Replica:
         policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
         self.revocations = Revocations(self.database, cipher, self.provider, self.clock)
         rows = RowRepair(self.database, cipher, self.clock, self.revocations, _nobody_counts)
-        self.repair = Repair(
+        self.repair = ReadRepair(
             self.database, rows, self.cache, self.clock, remember_seconds=REMEMBER_SECONDS
         )
         self.refresher = Refresher(
@@ -120,16 +120,18 @@ class Replica:
             self.provider,
             self.breaker,
             self.cache,
-            self.notices,
+            self.wakeups,
             self.clock,
-            Outcomes(self.database, cipher, self.revocations, self.clock, policy, self.repair),
+            OutcomeRecorder(
+                self.database, cipher, self.revocations, self.clock, policy, self.repair
+            ),
             self.repair,
             owner=self.owner,
         )
         self.issuer = Issuer(
             self.database, self.cache, self.refresher, self.clock, lead_seconds=LEAD_SECONDS
         )
-        self.schedule = Schedule(
+        self.schedule = BackgroundRefresher(
             self.database,
             cipher,
             self.breaker,
@@ -168,11 +170,11 @@ class Replica:
 
         def heard() -> None:
             if status == GrantStatus.CONNECTED:
-                self.cache.heard(tenant, version)
+                self.cache.drop_older(tenant, version)
             else:
                 self.cache.forget(tenant)
-            self.repair.heard(tenant, version, GrantStatus(status))
-            self.notices.ring(tenant)
+            self.repair.note_change(tenant, version, GrantStatus(status))
+            self.wakeups.wake(tenant)
 
         if self.is_alive and self.listens:
             self.loop.arrive(heard)
@@ -180,7 +182,7 @@ class Replica:
 
     def hears_until(self, moment: float) -> None:
         elapsed = self._world.now - moment
-        self.hearing.is_proved(self.clock.monotonic() - elapsed)
+        self.change_feed.delivery_confirmed(self.clock.monotonic() - elapsed)
 
     def loses_notices(self) -> None:
         """The LISTEN connection is broken, and the process does not know it yet."""
@@ -192,14 +194,14 @@ class Replica:
     def goes_deaf(self) -> None:
         """It is closed; a stopped process sees that when it goes on."""
         self.loses_notices()
-        self.loop.arrive(self.hearing.ends)
+        self.loop.arrive(self.change_feed.listening_ended)
         self.run()
 
     def listens_again(self) -> None:
         if not self.listens:
             self.listens = True
-            self.loop.arrive(self.hearing.ends)
-            self.loop.arrive(self.hearing.begins)
+            self.loop.arrive(self.change_feed.listening_ended)
+            self.loop.arrive(self.change_feed.listening_began)
             self.run()
 
     def is_in_trouble(self, *, since: float) -> bool:

@@ -36,7 +36,7 @@ CATCH_UP_SECONDS = 0.05
 HOUSEKEEPING_SECONDS = 10.0
 
 
-class Schedule:
+class BackgroundRefresher:
     """``rate`` bounds the background requests a second to the provider; the replicas that listen
     on the same database share it evenly. ``audit_retention_days``: 0 keeps events for ever."""
 
@@ -67,7 +67,7 @@ class Schedule:
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until it is cancelled; what is under way then is for `Flights.land_all`."""
+        """Until it is cancelled; what is under way then is for `SingleFlight.wait_all`."""
         keep_house_at = 0.0
         while True:
             has_more = False

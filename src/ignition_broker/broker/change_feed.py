@@ -1,10 +1,12 @@
-"""Whether this process hears of changes, and what memory may be believed meanwhile.
+"""The change feed: whether this process learns of changes at once, and what it may serve from
+memory meanwhile.
 
-A promise of the product is that no replica serves a token a second after its disconnect. A
-LISTEN connection that merely seems open does not keep it: the process may have been stopped, the
-network be gone, or a pooler be between. So what is held counts only for `TRUST_SECONDS` from the
-last notification of this process's own that came back on that connection, which proves that every
-change before it was heard.
+The product promises that no replica serves a token a second after its disconnect. A LISTEN
+connection that merely looks open can't keep that promise: the process may have been stopped, the
+network be gone, or a pooler stand between. So memory is trusted only for `TRUST_SECONDS` after this
+process sent the newest notification of its own that came back on that connection: that one came
+back proves that every change committed before it has arrived. See
+docs/decisions/0010-proof-of-listening.md.
 """
 
 from __future__ import annotations
@@ -18,59 +20,68 @@ from ignition_broker.clock import Clock
 
 TRUST_SECONDS = 0.9
 PATIENCE_SECONDS = 1.0
-"""How long Postgres is waited for where memory holds something that was good before."""
+"""How long to wait for Postgres where memory holds an older value that would do."""
 _DROPS_REMEMBERED = 10_000
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Hearing:
-    """``epoch`` changes whenever a change may have been missed."""
+class ChangeFeed:
+    """The state of this process's LISTEN connection; `storage.listen.Listener` reports to it.
+
+    ``epoch`` changes whenever a change may have been missed.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._trusted_until = 0.0
         self.epoch = 0
-        self.is_deaf = False
-        """Postgres answers, and changes are not heard of: unlike where it is away, somebody may be
-        changing what is held, so none of it is to be used."""
+        self.is_failing = False
+        """Postgres answers but changes don't arrive. Unlike in an outage of Postgres, others may
+        be changing what memory holds, so none of it may be used, however old it may be."""
 
-    def begins(self) -> None:
-        """LISTEN began; what was held before may have changed unheard."""
+    def listening_began(self) -> None:
+        """Whatever memory held before may have changed unnoticed."""
         self.epoch += 1
 
-    def is_proved(self, asked_at: float) -> None:
-        """A notification that was sent at ``asked_at``, on the monotonic clock, came back."""
-        self._trusted_until = asked_at + TRUST_SECONDS
-        self.is_deaf = False
+    def delivery_confirmed(self, sent_at: float) -> None:
+        """A notification that this process sent at ``sent_at`` (monotonic clock) came back."""
+        self._trusted_until = sent_at + TRUST_SECONDS
+        self.is_failing = False
 
-    def is_disproved(self) -> None:
+    def delivery_failed(self) -> None:
         """A notification was sent and did not come back."""
-        self.is_deaf = True
+        self.is_failing = True
 
-    def ends(self) -> None:
+    def listening_ended(self) -> None:
+        """The connection is closed or broken."""
         self.epoch += 1
         self._trusted_until = 0.0
 
     @property
     def is_trusted(self) -> bool:
+        """Whether every change up to a moment ago has arrived."""
         return self._monotonic() < self._trusted_until
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """When a row was about to be read: the epoch, and how many drops there had been."""
+class ReadMark:
+    """Taken right before a row is read: the epoch and the number of drops so far."""
 
     epoch: int
     drops: int
 
 
-class HeardValues(Generic[Key, Value]):
-    """A bounded map, least recently used out first, that does not keep what may be out of date."""
+class ChangeFeedCache(Generic[Key, Value]):
+    """A bounded map that serves a value only while the change feed shows it to be current.
 
-    def __init__(self, hearing: Hearing, capacity: int) -> None:
-        self._hearing = hearing
+    The least recently used entry makes room for a new one. Take a `mark` before reading a row and
+    hand it to `put` with what was read: a value that was dropped in between is not kept.
+    """
+
+    def __init__(self, change_feed: ChangeFeed, capacity: int) -> None:
+        self._change_feed = change_feed
         self._capacity = capacity
         self._held: OrderedDict[Key, tuple[int, Value]] = OrderedDict()
         self._drops = 0
@@ -82,33 +93,33 @@ class HeardValues(Generic[Key, Value]):
 
     @property
     def drops(self) -> int:
-        """How many there have been; the same number means that nothing was dropped since."""
+        """How many drops there have been; an unchanged number means that nothing was dropped."""
         return self._drops
 
     def get(self, key: Key) -> Value | None:
-        """What is known to be current."""
+        """The value if it is known to be current."""
         held = self._held.get(key)
-        if held is None or held[0] != self._hearing.epoch or not self._hearing.is_trusted:
+        if held is None or held[0] != self._change_feed.epoch or not self._change_feed.is_trusted:
             return None
         self._held.move_to_end(key)
         return held[1]
 
-    def get_unheard(self, key: Key) -> Value | None:
-        """What was current once, for when Postgres can't be asked."""
-        held = None if self._hearing.is_deaf else self._held.get(key)
+    def get_stale(self, key: Key) -> Value | None:
+        """May be outdated; use only when Postgres is unreachable. None while the feed fails."""
+        held = None if self._change_feed.is_failing else self._held.get(key)
         return None if held is None else held[1]
 
     def get_of_epoch(self, key: Key, epoch: int) -> Value | None:
-        """What was read or stored in that epoch of the change feed."""
+        """The value if it was read or stored in that epoch of the change feed."""
         held = self._held.get(key)
         return None if held is None or held[0] != epoch else held[1]
 
-    def mark(self) -> Mark:
-        """To be taken before a row is read, and handed to `put` with what was read."""
-        return Mark(self._hearing.epoch, self._drops)
+    def mark(self) -> ReadMark:
+        """Call it before reading a row."""
+        return ReadMark(self._change_feed.epoch, self._drops)
 
-    def put(self, key: Key, value: Value, mark: Mark) -> None:
-        """Kept, unless the key was dropped since ``mark``."""
+    def put(self, key: Key, value: Value, mark: ReadMark) -> None:
+        """Keeps the value unless the key was dropped since ``mark``."""
         if self.was_dropped(key, mark):
             return
         self._held[key] = (mark.epoch, value)
@@ -116,16 +127,17 @@ class HeardValues(Generic[Key, Value]):
         if len(self._held) > self._capacity:
             self._held.popitem(last=False)
 
-    def was_dropped(self, key: Key, mark: Mark) -> bool:
-        """Since ``mark``, so that what was read then is out of date."""
+    def was_dropped(self, key: Key, mark: ReadMark) -> bool:
+        """Whether the key was dropped since ``mark``, so that what was read then is outdated."""
         return mark.drops < self._dropped_at.get(key, self._all_dropped_at)
 
     def drop(self, key: Key) -> None:
-        self.distrust(key)
+        """Forgets the key, and rejects what is being read of it just now."""
+        self.reject_reads(key)
         self._held.pop(key, None)
 
-    def distrust(self, key: Key) -> None:
-        """Whoever is reading the key's row just now has read it too early."""
+    def reject_reads(self, key: Key) -> None:
+        """The key's row has changed: `put` rejects what was read of it before."""
         self._drops += 1
         self._dropped_at[key] = self._drops
         self._dropped_at.move_to_end(key)
@@ -133,7 +145,8 @@ class HeardValues(Generic[Key, Value]):
             _key, self._all_dropped_at = self._dropped_at.popitem(last=False)
 
     def drop_where(self, is_meant: Callable[[Value], bool]) -> None:
-        """For a change that does not name the key."""
+        """As `drop`, for a change that does not name its keys: forgets every value that
+        ``is_meant`` accepts, and rejects all that is being read just now."""
         self._drops += 1
         self._all_dropped_at = self._drops
         self._dropped_at.clear()

@@ -113,7 +113,7 @@ class ProviderFault(BrokerError):
     pass
 
 
-class Passing(BrokerError):
+class Retryable(BrokerError):
     """Worth trying again after ``retry_after_seconds``."""
 
     def __init__(
@@ -123,15 +123,15 @@ class Passing(BrokerError):
         self.retry_after_seconds = max(1.0, retry_after_seconds)
 
 
-class TooManyAttempts(Passing):
+class TooManyAttempts(Retryable):
     pass
 
 
-class IdentityProviderUnavailable(Passing):
+class IdentityProviderUnavailable(Retryable):
     pass
 
 
-class ProviderUnavailable(Passing):
+class ProviderUnavailable(Retryable):
     pass
 
 
@@ -143,5 +143,5 @@ class RenewedTooOften(ProviderUnavailable):
     pass
 
 
-class Unavailable(Passing):
+class Unavailable(Retryable):
     pass

@@ -6,7 +6,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet
 
-from ignition_broker.broker.background import CATCH_UP_SECONDS, CONCURRENCY, Schedule
+from ignition_broker.broker.background import CATCH_UP_SECONDS, CONCURRENCY, BackgroundRefresher
 from ignition_broker.broker.grants.circuit_breaker import OPENS_AFTER, CircuitBreaker
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import SealedLease
@@ -29,7 +29,7 @@ class LateClock:
 
 def turns_in(seconds: float, clock: LateClock, rate: float, *, idle_before: float = 0.0) -> int:
     nobody: Any = None
-    schedule = Schedule(nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
+    schedule = BackgroundRefresher(nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
     clock.sleep(schedule._seconds_to_next_turn())
     clock.elapsed += idle_before
     ends_at = clock.elapsed + seconds
@@ -55,7 +55,7 @@ def test_no_more_is_claimed_than_has_its_turn_while_the_lease_is_fresh():
     clock: Any = LateClock(0.0)
 
     def most(rate: float) -> int:
-        return Schedule(
+        return BackgroundRefresher(
             nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate
         )._most_to_claim()
 
@@ -82,7 +82,7 @@ async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_dat
     nobody: Any = None
     cipher = Cipher([Fernet.generate_key().decode()])
     database: Any = AwayDatabase()
-    schedule = Schedule(database, cipher, breaker, nobody, nobody, nobody, clock, rate=1)
+    schedule = BackgroundRefresher(database, cipher, breaker, nobody, nobody, nobody, clock, rate=1)
     await schedule._renew(
         SealedLease(
             tenant="torn",

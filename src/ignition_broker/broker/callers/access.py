@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ignition_broker.broker.callers.entitlements import check_entitlements
 from ignition_broker.broker.callers.failed_attempts import Attempts, Refusals
-from ignition_broker.broker.change_feed import PATIENCE_SECONDS, HeardValues, Hearing
+from ignition_broker.broker.change_feed import PATIENCE_SECONDS, ChangeFeed, ChangeFeedCache
 from ignition_broker.broker.errors import (
     Conflict,
     InvalidRequest,
@@ -54,7 +54,7 @@ class Access:
     def __init__(
         self,
         database: Database,
-        hearing: Hearing,
+        change_feed: ChangeFeed,
         clock: Clock,
         attempts: Attempts,
         workloads: WorkloadIdentities | None,
@@ -70,7 +70,9 @@ class Access:
             if admin_key
             else None
         )
-        self._callers: HeardValues[bytes, Caller] = HeardValues(hearing, LARGEST_NUMBER_HELD)
+        self._callers: ChangeFeedCache[bytes, Caller] = ChangeFeedCache(
+            change_feed, LARGEST_NUMBER_HELD
+        )
         self._refusals = Refusals(clock, LARGEST_NUMBER_HELD)
         self._used: set[str] = set()
         self._use_noted: dict[str, float] = {}
@@ -127,7 +129,7 @@ class Access:
         hashed = hashlib.sha256(key).digest()
         if self.bootstrap is not None and self._is_bootstrap(hashed):
             return self.bootstrap
-        if self._callers.get_unheard(hashed) is not None:
+        if self._callers.get_stale(hashed) is not None:
             return await self.authenticate_hash(hashed)
         self._refusals.check(hashed)
         with self._attempts.attempt(address):
@@ -148,7 +150,7 @@ class Access:
         return self.bootstrap is not None and is_same_secret(hashed, self.bootstrap.key_hash)
 
     async def _find(self, hashed: bytes) -> Caller | None:
-        held = self._callers.get_unheard(hashed)
+        held = self._callers.get_stale(hashed)
         mark = self._callers.mark()
         asked_at = self._clock.monotonic()
         try:

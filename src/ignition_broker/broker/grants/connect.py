@@ -1,4 +1,4 @@
-"""The authorization dance: begun by an admin or a one-time link, ended by the callback."""
+"""Connecting a tenant: an admin or a one-time link begins it, the callback ends it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import structlog
 from ignition_broker.broker.errors import UnknownTenant
 from ignition_broker.broker.grants.connect_links import LinkForged, LinkSpent, link_hash
 from ignition_broker.broker.grants.connect_outcomes import (
+    ConnectAttempt,
     Connected,
     ConnectFailed,
-    Dance,
     Objection,
     StillConnecting,
     objection_to,
 )
 from ignition_broker.broker.grants.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.grants.provider import Provider
-from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
 from ignition_broker.broker.grants.repeated_callbacks import second_visit
 from ignition_broker.broker.grants.revocations import Revocations
-from ignition_broker.broker.grants.single_flight import Flights
+from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_outcomes import Refused, Renewed, Rotated
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
@@ -79,7 +79,7 @@ class Connector:
         policy: RefreshPolicy,
         clock: Clock,
         revocations: Revocations,
-        repair: Repair,
+        repair: ReadRepair,
         *,
         requested_scope: str,
         expected_issuer: str | None,
@@ -95,7 +95,7 @@ class Connector:
         self._requested_scope = requested_scope
         self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
         self._standing = standing
-        self.exchanges: Flights[Connected] = Flights()
+        self.exchanges: SingleFlight[Connected] = SingleFlight()
 
     async def begin(self, tenant: str, *, browser: str, actor: Actor, maker: Maker) -> str:
         """The provider's URL for this tenant and this browser; makes the tenant if it is new.
@@ -163,30 +163,32 @@ class Connector:
                 browser_hash,
                 patience_seconds=self._provider.patience_seconds,
             )
-        dance = Dance(state_hash, authorization.tenant, Actor(authorization.actor, request_id))
+        attempt = ConnectAttempt(
+            state_hash, authorization.tenant, Actor(authorization.actor, request_id)
+        )
         if not authorization.is_live:
             raise await self._failed(
-                dance, "This sign-in took too long", "It has to end within ten minutes."
+                attempt, "This sign-in took too long", "It has to end within ten minutes."
             )
-        await self._check(dance, judgement)
+        await self._check(attempt, judgement)
         verdict = judge_callback(query, expected_issuer=self._expected_issuer)
         if isinstance(verdict, CallbackError):
             raise await self._failed(
-                dance,
+                attempt,
                 "Ignition did not grant access",
                 verdict.description or "No reason was given.",
                 verdict.error,
             )
-        work = self._exchange(dance, verdict, authorization.code_verifier)
-        exchange = self.exchanges.start(dance.tenant, work).task
+        work = self._exchange(attempt, verdict, authorization.code_verifier)
+        exchange = self.exchanges.start(attempt.tenant, work).task
         if not await is_done_within(exchange, self._provider.timeout_seconds):
-            log.warning("exchange_late", tenant=dance.tenant)
+            log.warning("exchange_late", tenant=attempt.tenant)
             exchange.add_done_callback(_report_fault)
-            raise StillConnecting(dance.tenant)
+            raise StillConnecting(attempt.tenant)
         return exchange.result()
 
     async def _exchange(
-        self, dance: Dance, code: AuthorizationCode, verifier: CodeVerifier
+        self, attempt: ConnectAttempt, code: AuthorizationCode, verifier: CodeVerifier
     ) -> Connected:
         outcome = await self._provider.exchange_code(code, verifier)
         reason = None
@@ -195,30 +197,32 @@ class Connector:
             outcome = _without_access_token(outcome)
         if not isinstance(outcome, Renewed):
             kind = "The code was refused" if isinstance(outcome, Refused) else "Ignition failed"
-            raise await self._failed(dance, kind, _explain(outcome), type(outcome).__name__)
-        return await self._store(dance, outcome, reason)
+            raise await self._failed(attempt, kind, _explain(outcome), type(outcome).__name__)
+        return await self._store(attempt, outcome, reason)
 
-    async def _store(self, dance: Dance, renewed: Renewed, reason: str | None) -> Connected:
+    async def _store(
+        self, attempt: ConnectAttempt, renewed: Renewed, reason: str | None
+    ) -> Connected:
         """``reason``: why the answer's access token can't be handed out; None where it can."""
         answer = renewed.answer
         if reason is None and answer.lifetime_seconds <= 0:
             reason = LIVES_FOR_NOTHING
         scope = answer.scope if answer.scope is not None else self._requested_scope
         refresh_token = answer.refresh_token or RefreshToken("")
-        sealed = seal(self._cipher, dance.tenant, renewed, refresh_token, scope)
+        sealed = seal(self._cipher, attempt.tenant, renewed, refresh_token, scope)
         detail: dict[str, object] = {
             "scope": scope,
             "renewable": sealed.has_refresh_token,
-            **log_flaws(dance.tenant, answer.flaws),
+            **log_flaws(attempt.tenant, answer.flaws),
         }
         if reason is not None:
             detail["warning"] = reason
         event = AuditEvent(
             "connect",
             "done",
-            dance.actor.name,
-            dance.tenant,
-            dance.actor.request_id,
+            attempt.actor.name,
+            attempt.tenant,
+            attempt.actor.request_id,
             detail,
         )
         schedule = self._policy.schedule(sealed.lifetime_seconds, sealed.refresh_lifetime_seconds)
@@ -229,22 +233,22 @@ class Connector:
         async def store() -> datetime | Objection:
             """When the access token ends, or why nothing was stored."""
             async with self._database.begin() as connection:
-                await tenants.lock(connection, dance.tenant)
-                judgement = await callbacks.judge(connection, dance.state_hash, self._standing)
+                await tenants.lock(connection, attempt.tenant)
+                judgement = await callbacks.judge(connection, attempt.state_hash, self._standing)
                 if judgement is not None and judgement.expires_at is not None:
                     return judgement.expires_at
                 objection = objection_to(judgement)
                 if objection is not None:
                     return objection
-                await tenants.end_begun(connection, dance.tenant)
+                await tenants.end_begun(connection, attempt.tenant)
                 age = self._clock.monotonic() - renewed.requested_at
                 stored = await new_tokens.store_connected(
-                    connection, dance.tenant, sealed, schedule, event, age_seconds=age
+                    connection, attempt.tenant, sealed, schedule, event, age_seconds=age
                 )
                 rows.append(stored)
                 await callbacks.note_connected(
                     connection,
-                    dance.state_hash,
+                    attempt.state_hash,
                     scope=scope,
                     expires_at=stored.expires_at,
                     warning=reason,
@@ -253,17 +257,17 @@ class Connector:
 
         outcome = await self._until_stored(store)
         if not isinstance(outcome, datetime):
-            await self._give_up(dance, answer.refresh_token or answer.access_token)
-            raise await self._failed(dance, outcome.title, outcome.detail)
+            await self._give_up(attempt, answer.refresh_token or answer.access_token)
+            raise await self._failed(attempt, outcome.title, outcome.detail)
         if rows:
             answered = RememberedAnswer(rows[-1], sealed, schedule, renewed.requested_at)
-            self._repair.stored(dance.tenant, answered)
+            self._repair.stored(attempt.tenant, answered)
         if reason is None:
-            log.info("tenant_connected", tenant=dance.tenant, renewable=sealed.has_refresh_token)
+            log.info("tenant_connected", tenant=attempt.tenant, renewable=sealed.has_refresh_token)
         else:
-            log.error("tenant_connected_without_token", tenant=dance.tenant, reason=reason)
+            log.error("tenant_connected_without_token", tenant=attempt.tenant, reason=reason)
         return Connected(
-            dance.tenant,
+            attempt.tenant,
             scope,
             outcome,
             reason,
@@ -285,12 +289,12 @@ class Connector:
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, 0.5)
 
-    async def _give_up(self, dance: Dance, token: RefreshToken | AccessToken) -> None:
+    async def _give_up(self, attempt: ConnectAttempt, token: RefreshToken | AccessToken) -> None:
         """Revokes at Ignition what was exchanged and may not be stored.
 
         Not where the tenant has a grant: at some providers that would end the grant too.
         """
-        tenant, actor = dance.tenant, dance.actor
+        tenant, actor = attempt.tenant, attempt.actor
         summary = await self._database.once(lambda c: tenants.read(c, tenant))
         if summary is None or summary.status is not GrantStatus.DISCONNECTED:
             return
@@ -300,30 +304,30 @@ class Connector:
         if pending is not None:
             await self._revocations.attempt(pending)
 
-    async def _check(self, dance: Dance, judgement: Judgement | None) -> None:
+    async def _check(self, attempt: ConnectAttempt, judgement: Judgement | None) -> None:
         """Raises `ConnectFailed` where what began the dance has ended, or the tenant moved on."""
         objection = objection_to(judgement)
         if objection is not None:
-            raise await self._failed(dance, objection.title, objection.detail)
+            raise await self._failed(attempt, objection.title, objection.detail)
 
     async def _failed(
-        self, dance: Dance, title: str, detail: str, error: str | None = None
+        self, attempt: ConnectAttempt, title: str, detail: str, error: str | None = None
     ) -> ConnectFailed:
         async with self._database.begin() as connection:
-            await callbacks.forget(connection, dance.state_hash)
+            await callbacks.forget(connection, attempt.state_hash)
             await audit.append(
                 connection,
                 AuditEvent(
                     "connect",
                     "failed",
-                    dance.actor.name,
-                    dance.tenant,
-                    dance.actor.request_id,
+                    attempt.actor.name,
+                    attempt.tenant,
+                    attempt.actor.request_id,
                     {"reason": title, "error": error},
                 ),
             )
-        log.warning("connect_failed", tenant=dance.tenant, reason=title, error=error)
-        return ConnectFailed(title, detail, dance.tenant, error)
+        log.warning("connect_failed", tenant=attempt.tenant, reason=title, error=error)
+        return ConnectFailed(title, detail, attempt.tenant, error)
 
     async def link(self, token: str) -> connect_links.ConnectLink:
         """A live link, not spent by being looked at; raises `LinkForged` or `LinkSpent`."""

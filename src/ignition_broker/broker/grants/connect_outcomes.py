@@ -10,7 +10,7 @@ from ignition_broker.storage.callbacks import Judgement
 
 
 @dataclass(frozen=True, slots=True)
-class Dance:
+class ConnectAttempt:
     """One that was taken, and is to end in a grant or in a failure."""
 
     state_hash: bytes

@@ -10,8 +10,8 @@ from ignition_broker.broker.errors import (
     Unavailable,
     UnknownTenant,
 )
-from ignition_broker.broker.grants.read_repair import Repair
-from ignition_broker.broker.grants.single_flight import Flights
+from ignition_broker.broker.grants.read_repair import ReadRepair
+from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import Grant, GrantStatus, IssuedToken
@@ -24,13 +24,13 @@ class GrantReader:
     """What it reads, memory keeps."""
 
     def __init__(
-        self, database: Database, cipher: Cipher, cache: TokenCache, repair: Repair
+        self, database: Database, cipher: Cipher, cache: TokenCache, repair: ReadRepair
     ) -> None:
         self._database = database
         self._cipher = cipher
         self._cache = cache
         self._repair = repair
-        self._reads: Flights[tuple[Grant, IssuedToken]] = Flights()
+        self._reads: SingleFlight[tuple[Grant, IssuedToken]] = SingleFlight()
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
         """The connected grant as it is stored. Callers who ask at the same time share one

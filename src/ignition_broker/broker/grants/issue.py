@@ -14,7 +14,7 @@ from ignition_broker.broker.errors import (
 )
 from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.token_cache import TokenCache
-from ignition_broker.broker.grants.wanted_token import Want
+from ignition_broker.broker.grants.wanted_token import WantedToken
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, IssuedToken
 from ignition_broker.storage import grants
@@ -80,7 +80,7 @@ class Issuer:
             if not token.lives_for(min_ttl_seconds, self._clock.monotonic()) and (
                 token.is_renewable or not self._has_left(token, ending)
             ):
-                want = Want(token.version, min_ttl_seconds, on_callers_word=True)
+                want = WantedToken(token.version, min_ttl_seconds, on_callers_word=True)
                 token = await self._refresher.renew(tenant, want, actor)
         except (ProviderUnavailable, ProviderFault, Unavailable):
             if current is None or not self._will_do(current, at_worst):
@@ -95,7 +95,7 @@ class Issuer:
 
     async def _read(self, tenant: str, at_worst_seconds: float) -> IssuedToken:
         """As it is stored; as it was once, where Postgres can't be asked."""
-        held = self._cache.get_unheard(tenant)
+        held = self._cache.get_stale(tenant)
         if held is not None and not self._will_do(held, at_worst_seconds):
             held = None
         try:
@@ -121,14 +121,16 @@ class Issuer:
         Raises `RenewedTooOften` where callers have forced too many renewals of this tenant.
         """
         return await self._renew_rejected(
-            tenant, Want(0, rejected_sha256=rejected_sha256, on_callers_word=True), actor
+            tenant, WantedToken(0, rejected_sha256=rejected_sha256, on_callers_word=True), actor
         )
 
     async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken:
         """As `renew`, for the built-in proxy, which saw the API refuse the token."""
-        return await self._renew_rejected(tenant, Want(0, rejected_sha256=rejected_sha256), BROKER)
+        return await self._renew_rejected(
+            tenant, WantedToken(0, rejected_sha256=rejected_sha256), BROKER
+        )
 
-    async def _renew_rejected(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
+    async def _renew_rejected(self, tenant: str, want: WantedToken, actor: Actor) -> IssuedToken:
         token = self._cache.get(tenant)
         if token is None:
             _grant, token = await self._refresher.read(tenant)
@@ -144,7 +146,9 @@ class Issuer:
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
         """For an admin who asks by hand, whatever the state of the current token."""
         _grant, token = await self._refresher.read(tenant)
-        return await self._refresher.renew(tenant, Want(token.version, is_urgent=True), actor)
+        return await self._refresher.renew(
+            tenant, WantedToken(token.version, is_urgent=True), actor
+        )
 
     def _note_use(self, token: IssuedToken) -> None:
         now = self._clock.monotonic()

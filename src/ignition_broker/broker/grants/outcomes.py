@@ -14,7 +14,7 @@ from typing import Any, assert_never
 import structlog
 
 from ignition_broker.broker.errors import BrokerError, ProviderFault, ProviderUnavailable
-from ignition_broker.broker.grants.read_repair import Repair
+from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.token_outcomes import (
@@ -77,7 +77,7 @@ class RefreshPolicy:
         return Schedule(max(0.0, lifetime_seconds - lead), keepalive, before_lapse)
 
 
-class Overtaken:
+class ReadAgain:
     """The row has moved on: what it says now is what counts."""
 
 
@@ -96,10 +96,10 @@ class NothingToServe:
     failure: BrokerError
 
 
-Settled = IssuedToken | Overtaken | TryAtOnce | NothingToServe | BrokerError
+Settled = IssuedToken | ReadAgain | TryAtOnce | NothingToServe | BrokerError
 
 
-class Outcomes:
+class OutcomeRecorder:
     """Writes the rows. Nothing here raises for Postgres being away; it waits."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Outcomes:
         revocations: Revocations,
         clock: Clock,
         policy: RefreshPolicy,
-        repair: Repair,
+        repair: ReadRepair,
     ) -> None:
         self._database = database
         self._cipher = cipher
@@ -156,7 +156,7 @@ class Outcomes:
 
     async def _renewed(
         self, lease: Lease, renewed: Renewed, actor: Actor
-    ) -> IssuedToken | Overtaken | ProviderFault:
+    ) -> IssuedToken | ReadAgain | ProviderFault:
         """The token as it was committed."""
         answer = renewed.answer
         refresh_token = answer.refresh_token or lease.refresh_token
@@ -188,7 +188,7 @@ class Outcomes:
             overtaken = replace(event, outcome="overtaken")
             await self._until_done(lambda c: audit.append(c, overtaken))
             await self._revoke_if_unwanted(lease, renewed.answer.refresh_token, actor)
-            return Overtaken()
+            return ReadAgain()
         answered = RememberedAnswer(stored, sealed, schedule, renewed.requested_at)
         self._repair.stored(lease.tenant, answered)
         log.info("grant_refreshed", tenant=lease.tenant, version=stored.version)
@@ -198,7 +198,7 @@ class Outcomes:
 
     async def _rotated(
         self, lease: Lease, rotated: Rotated, actor: Actor
-    ) -> NothingToServe | Overtaken:
+    ) -> NothingToServe | ReadAgain:
         """The access token in force stays, and may be served to its end."""
         answer = rotated.answer
         sealed = await self._sealed_pair(lease, answer)
@@ -215,7 +215,7 @@ class Outcomes:
             overtaken = replace(event, outcome="overtaken")
             await self._until_done(lambda c: audit.append(c, overtaken))
             await self._revoke_if_unwanted(lease, answer.refresh_token, actor)
-            return Overtaken()
+            return ReadAgain()
         log.error("refresh_brought_no_access_token", tenant=lease.tenant, reason=answer.reason)
         text = f"Ignition's answer: {answer.reason}."
         return NothingToServe(ProviderFault(text, tenant=lease.tenant))
@@ -254,7 +254,7 @@ class Outcomes:
             if pending is not None:
                 await self._revocations.attempt(pending)
 
-    async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> Overtaken:
+    async def _refused(self, lease: Lease, refused: Refused, actor: Actor) -> ReadAgain:
         """Where another version is there, somebody else renewed it, and all is well."""
         reason = refused.description or "invalid_grant"
         if lease.was_uncertain:
@@ -262,12 +262,12 @@ class Outcomes:
         event = _event("refused", lease, actor, reason=reason)
         if await self._repair.outlives_refusal(lease):
             log.warning("refusal_overtaken", tenant=lease.tenant, version=lease.version)
-            return Overtaken()
+            return ReadAgain()
         if await self._until_done(
             lambda c: refresh_failures.record_refusal(c, lease, reason, event)
         ):
             log.warning("grant_refused", tenant=lease.tenant, version=lease.version, reason=reason)
-        return Overtaken()
+        return ReadAgain()
 
     async def _not_used(
         self, lease: Lease, outcome: str, error: str, retry_after: float | None, actor: Actor

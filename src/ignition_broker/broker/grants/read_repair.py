@@ -62,7 +62,7 @@ class _Noticed:
     at: float
 
 
-class Repair:
+class ReadRepair:
     """``rows`` writes. ``remember_seconds``: for how long what was stored is kept, and what was
     ended is ended again; 0: a database that went back is said to have, and believed."""
 
@@ -95,7 +95,7 @@ class Repair:
         self._to_compare: list[str] = []
         self._is_wanted = asyncio.Event()
         self.store_above = rows.store_above
-        self.heard_revocation = self._revocations.remember
+        self.note_revocation = self._revocations.remember
 
     def __len__(self) -> int:
         """How many answers are remembered."""
@@ -136,7 +136,7 @@ class Repair:
             self._lost_at = self._clock.monotonic()
             self._is_wanted.set()
 
-    def feed_is_proved(self) -> None:
+    def feed_confirmed(self) -> None:
         """The change feed works."""
         if self._is_fed:
             return
@@ -148,8 +148,8 @@ class Repair:
             self._to_compare = self._known.tenants()
             self._is_wanted.set()
 
-    def heard(self, tenant: str, version: int, status: GrantStatus) -> None:
-        """A change was notified of."""
+    def note_change(self, tenant: str, version: int, status: GrantStatus) -> None:
+        """The change feed brought this."""
         known = self._known.of(tenant)
         if status is GrantStatus.DISCONNECTED:
             # A disconnect counts whatever was there before, and nothing else says so.
@@ -257,7 +257,7 @@ class Repair:
 
     def _held(self, tenant: str, version: int) -> IssuedToken | None:
         """A live token in memory, of that version or a newer one."""
-        held = self._cache.get_unheard(tenant)
+        held = self._cache.get_stale(tenant)
         if held is None or held.version < version:
             return None
         return held if held.seconds_left(self._clock.monotonic()) > 0 else None

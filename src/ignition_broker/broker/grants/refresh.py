@@ -20,16 +20,21 @@ from ignition_broker.broker.errors import (
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.grant_reader import GrantReader
 from ignition_broker.broker.grants.leases import Leases
-from ignition_broker.broker.grants.outcomes import NothingToServe, Outcomes, Overtaken, TryAtOnce
+from ignition_broker.broker.grants.outcomes import (
+    NothingToServe,
+    OutcomeRecorder,
+    ReadAgain,
+    TryAtOnce,
+)
 from ignition_broker.broker.grants.provider import Provider
-from ignition_broker.broker.grants.read_repair import Repair
-from ignition_broker.broker.grants.single_flight import Flights
+from ignition_broker.broker.grants.read_repair import ReadRepair
+from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_requests import TokenRequests
 from ignition_broker.broker.grants.unrenewable import not_renewable
-from ignition_broker.broker.grants.wakeups import Notices
+from ignition_broker.broker.grants.wakeups import Wakeups
 from ignition_broker.broker.grants.wanted_token import (
-    Want,
+    WantedToken,
     is_early,
     pause_before_asking,
     pause_between_early_renewals,
@@ -64,10 +69,10 @@ class Refresher:
         provider: Provider,
         breaker: CircuitBreaker,
         cache: TokenCache,
-        notices: Notices,
+        wakeups: Wakeups,
         clock: Clock,
-        outcomes: Outcomes,
-        repair: Repair,
+        outcomes: OutcomeRecorder,
+        repair: ReadRepair,
         *,
         owner: str,
     ) -> None:
@@ -76,16 +81,16 @@ class Refresher:
         self.longest_seconds = provider.patience_seconds + STORE_SECONDS
         self._breaker = breaker
         self._cache = cache
-        self._notices = notices
+        self._wakeups = wakeups
         self._clock = clock
         self._outcomes = outcomes
         self._repair = repair
         self._grants = GrantReader(database, cipher, cache, repair)
         self.leases = Leases(database, cipher, clock, replica=owner)
         self.requests = TokenRequests(database, provider, outcomes, cache, clock)
-        self.flights: Flights[IssuedToken] = Flights()
+        self.flights: SingleFlight[IssuedToken] = SingleFlight()
 
-    async def renew(self, tenant: str, want: Want, actor: Actor = SYSTEM) -> IssuedToken:
+    async def renew(self, tenant: str, want: WantedToken, actor: Actor = SYSTEM) -> IssuedToken:
         """A token that meets ``want``, renewed if the stored one does not.
 
         A caller waits for Ignition for the provider's timeout, and for Postgres a little longer;
@@ -99,7 +104,7 @@ class Refresher:
             if flight is None:
                 work = self._renew(tenant, want, actor)
                 flight = self.flights.start(
-                    tenant, work, insists=want.insists, min_ttl_seconds=want.min_ttl_seconds
+                    tenant, work, must_renew=want.must_renew, min_ttl_seconds=want.min_ttl_seconds
                 )
             if not await is_done_within(flight.task, give_up_at - self._clock.monotonic()):
                 text = "The refresh that is under way takes longer than callers wait."
@@ -109,7 +114,7 @@ class Refresher:
             except BrokerError as error:
                 # What was refused to a caller who asked for something else does not bind this one.
                 is_for_more = flight.min_ttl_seconds > want.min_ttl_seconds
-                is_for_less = want.insists and not flight.insists
+                is_for_less = want.must_renew and not flight.must_renew
                 # Whoever began the flight has waited for longer than who joined it.
                 waited = self._clock.monotonic() - asked_at
                 has_time = isinstance(error, NotYetAnswered) and waited < self._timeout_seconds
@@ -121,7 +126,7 @@ class Refresher:
             if want.is_met_by(token, self._clock.monotonic()):
                 return token
 
-    async def _renew(self, tenant: str, want: Want, actor: Actor) -> IssuedToken:
+    async def _renew(self, tenant: str, want: WantedToken, actor: Actor) -> IssuedToken:
         give_up_at = self._clock.monotonic() + self._timeout_seconds
         locked: tuple[int, float] | None = None
         while self._clock.monotonic() < give_up_at:
@@ -137,7 +142,7 @@ class Refresher:
                     grant, is_early=is_early(issued, want, self._clock.monotonic())
                 )
                 if lease is not None:
-                    if want.insists or grant.is_uncertain or not lease.was_uncertain:
+                    if want.must_renew or grant.is_uncertain or not lease.was_uncertain:
                         return await self.use(lease, actor)
                     # An answer was lost after the row was read: what that means is yet to be seen.
                     self._breaker.release()
@@ -151,7 +156,7 @@ class Refresher:
                     break
             else:
                 locked = None
-            await self._notices.wait(tenant, POLL_SECONDS)
+            await self._wakeups.wait(tenant, POLL_SECONDS)
         if locked is not None:
             text = "The grant's row is locked in Postgres by somebody else."
             raise Unavailable(text, tenant=tenant)
@@ -166,7 +171,7 @@ class Refresher:
         """The connected grant as it is stored; raises where there is none."""
         return await self._grants.read(tenant)
 
-    def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: Want) -> None:
+    def _check_may_ask(self, grant: Grant, issued: IssuedToken, want: WantedToken) -> None:
         if want.is_urgent:
             return
         now = self._clock.monotonic()
@@ -215,7 +220,7 @@ class Refresher:
         match settled:
             case IssuedToken():
                 return settled
-            case Overtaken():
+            case ReadAgain():
                 _grant, issued = await self._grants.read_alone(lease.tenant)
                 return issued
             case TryAtOnce(failure=failure):
@@ -243,7 +248,7 @@ class Refresher:
     async def end(self, seconds: float) -> None:
         """Lets what is under way end, for at most ``seconds``: at a shutdown."""
         end_at = self._clock.monotonic() + seconds
-        await self.flights.land_all(seconds)
+        await self.flights.wait_all(seconds)
         await self.requests.end_all(end_at - self._clock.monotonic())
 
     async def _newer(self, lease: Lease, failure: BrokerError) -> IssuedToken:

@@ -1,4 +1,4 @@
-"""Single flight: in one process, the callers of one tenant share one refresh."""
+"""Single flight: in one process, callers who ask for the same tenant share one piece of work."""
 
 from __future__ import annotations
 
@@ -14,27 +14,33 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Flight(Generic[Result]):
-    """``insists``: it was begun for somebody whom the current token can't satisfy at all.
-    ``min_ttl_seconds``: for how long that one wants the token to live."""
+    """One piece of shared work, and what the caller who started it asked for.
+
+    ``must_renew``: the current token won't do for that caller, however long it lives.
+    ``min_ttl_seconds``: how long that caller wants the token to live.
+    """
 
     task: asyncio.Task[Result]
-    insists: bool
+    must_renew: bool
     min_ttl_seconds: float
 
 
-class Flights(Generic[Result]):
-    """A caller that goes away leaves its flight in the air; `land_all` waits for every one."""
+class SingleFlight(Generic[Result]):
+    """At most one flight a tenant can be joined. A flight goes on when its callers have gone."""
 
     def __init__(self) -> None:
         self._current: dict[str, Flight[Result]] = {}
-        self._in_the_air: set[asyncio.Task[Result]] = set()
+        self._running: set[asyncio.Task[Result]] = set()
 
     def __contains__(self, tenant: str) -> bool:
         return tenant in self._current
 
     def current(self, tenant: str) -> Flight[Result] | None:
-        """The one to join. One that has ended is not, though its callbacks have yet to run:
-        whoever it can't content would join it again and again, and give way to nobody."""
+        """The flight to join; None where there is none.
+
+        A flight whose task is done is not joined, even before its callbacks have run: a caller
+        whom its result does not satisfy would join it again and again without ever yielding.
+        """
         flight = self._current.get(tenant)
         return None if flight is None or flight.task.done() else flight
 
@@ -43,27 +49,27 @@ class Flights(Generic[Result]):
         tenant: str,
         work: Coroutine[Any, Any, Result],
         *,
-        insists: bool = True,
+        must_renew: bool = True,
         min_ttl_seconds: float = 0.0,
     ) -> Flight[Result]:
-        """Makes ``work`` the flight that callers of ``tenant`` join from now on."""
-        flight = Flight(asyncio.create_task(work), insists, min_ttl_seconds)
+        """Starts ``work`` as the flight that callers of ``tenant`` join from now on."""
+        flight = Flight(asyncio.create_task(work), must_renew, min_ttl_seconds)
         self._current[tenant] = flight
-        self._in_the_air.add(flight.task)
+        self._running.add(flight.task)
 
-        def landed(task: asyncio.Task[Result]) -> None:
-            self._in_the_air.discard(task)
+        def done(task: asyncio.Task[Result]) -> None:
+            self._running.discard(task)
             if self._current.get(tenant) is flight:
                 del self._current[tenant]
             if not task.cancelled():
-                # Whoever waits sees it; where nobody does, asyncio is not to complain.
+                # Retrieved, since asyncio logs an exception that no waiting caller retrieved.
                 task.exception()
 
-        flight.task.add_done_callback(landed)
+        flight.task.add_done_callback(done)
         return flight
 
-    async def land_all(self, seconds: float) -> None:
-        """Lets what is under way end, for at most ``seconds``."""
-        if self._in_the_air:
-            landing = asyncio.gather(*self._in_the_air, return_exceptions=True)
-            await is_done_within(landing, seconds)
+    async def wait_all(self, seconds: float) -> None:
+        """Waits until everything that runs has ended, for at most ``seconds``."""
+        if self._running:
+            all_done = asyncio.gather(*self._running, return_exceptions=True)
+            await is_done_within(all_done, seconds)

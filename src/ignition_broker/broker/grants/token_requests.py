@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from ignition_broker.broker.grants.leases import LeaseKeeper
-from ignition_broker.broker.grants.outcomes import Outcomes, Settled
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder, Settled
 from ignition_broker.broker.grants.provider import Provider
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import Outcome
@@ -40,7 +40,7 @@ class TokenRequests:
         self,
         database: Database,
         provider: Provider,
-        outcomes: Outcomes,
+        outcomes: OutcomeRecorder,
         cache: TokenCache,
         clock: Clock,
     ) -> None:

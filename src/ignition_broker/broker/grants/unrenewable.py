@@ -20,7 +20,7 @@ TICK_SECONDS = 1.0
 LIMIT = 100
 
 
-class Endings:
+class UnrenewableWatcher:
     """In every replica. ``on_ending(number)`` is told of grants whose end was announced."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Endings:
 async def not_renewable(database: Database, clock: Clock, token: IssuedToken) -> BrokerError:
     """What a caller is told of a grant without a refresh token, which ends with its token.
 
-    One who comes ahead of `Endings.look` has the end recorded.
+    One who comes ahead of `UnrenewableWatcher.look` has the end recorded.
     """
     tenant = token.tenant
     if token.seconds_left(clock.monotonic()) > 0:

@@ -1,23 +1,24 @@
-"""Waiting for what another replica does."""
+"""Wakes callers who wait for another replica's refresh."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Notices:
-    """Wakes those who wait for another replica's refresh."""
+class Wakeups:
+    """Whoever waits for a tenant's row to change is woken when the change feed names it."""
 
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
 
-    def ring(self, tenant: str) -> None:
+    def wake(self, tenant: str) -> None:
+        """The tenant's row has changed."""
         event = self._events.pop(tenant, None)
         if event is not None:
             event.set()
 
     async def wait(self, tenant: str, seconds: float) -> None:
-        """Until the tenant's row changed, at most ``seconds``."""
+        """Returns when the tenant's row has changed, after ``seconds`` at the latest."""
         event = self._events.setdefault(tenant, asyncio.Event())
         try:
             async with asyncio.timeout(seconds):

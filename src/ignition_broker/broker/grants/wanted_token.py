@@ -15,7 +15,7 @@ LONGEST_EARLY_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class WantedToken:
     """What a caller needs of a token. Of a version above ``seen_version``, half of its life will
     do where that is less than asked: nothing better is to be had than what Ignition has just given.
     It has less where a replica was stopped between Ignition's answer and its store.
@@ -28,7 +28,7 @@ class Want:
     on_callers_word: bool = False
 
     @property
-    def insists(self) -> bool:
+    def must_renew(self) -> bool:
         """Whether the token that was seen won't do, however long it lives."""
         return self.is_urgent or self.rejected_sha256 is not None
 
@@ -45,7 +45,7 @@ class Want:
         return token.lives_for(self.min_ttl_seconds, now)
 
 
-def is_early(token: IssuedToken, want: Want, now: float) -> bool:
+def is_early(token: IssuedToken, want: WantedToken, now: float) -> bool:
     """Whether a caller forces a renewal that is not due: more than half of the token's life is
     left, and the background refresher never renews so far ahead.
 
@@ -72,7 +72,9 @@ def pause_between_early_renewals(grant: Grant, token: IssuedToken) -> Pause | No
     return Pause("callers had it renewed too often just now", seconds) if seconds > 0 else None
 
 
-def pause_before_asking(grant: Grant, token: IssuedToken, want: Want, now: float) -> Pause | None:
+def pause_before_asking(
+    grant: Grant, token: IssuedToken, want: WantedToken, now: float
+) -> Pause | None:
     """What the grant's row says against using its refresh token now.
 
     After a lost answer the refresh token may be spent, and a second use may revoke the family,

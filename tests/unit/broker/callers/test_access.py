@@ -8,7 +8,7 @@ from tests.unit.values import ManualClock
 from ignition_broker.broker.callers.access import Access, key_hash
 from ignition_broker.broker.callers.failed_attempts import Attempts
 from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
-from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.errors import TooManyAttempts, Unauthenticated
 from ignition_broker.model import Caller, Scope
 
@@ -44,7 +44,7 @@ def access(database, clock) -> Access:
     """Deaf: no change is ever heard of."""
     return Access(
         database,
-        Hearing(clock),
+        ChangeFeed(clock),
         clock,
         Attempts(clock, limit=3),
         WorkloadIdentities((), clock),
@@ -75,7 +75,7 @@ async def test_the_admin_key_is_let_through_and_may_have_two_dots(database, cloc
     key = "an.admin.key-of-32-characters-or-more"
     access = Access(
         database,
-        Hearing(clock),
+        ChangeFeed(clock),
         clock,
         Attempts(clock, limit=3),
         WorkloadIdentities((), clock),

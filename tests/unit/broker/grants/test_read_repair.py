@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.values import NOW, ManualClock, make_grant, make_token
 
-from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.read_repair import (
     AWAITED_SECONDS,
     DEAF_SECONDS,
     SETTLE_SECONDS,
-    Repair,
+    ReadRepair,
 )
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
 from ignition_broker.broker.grants.token_cache import TokenCache
@@ -64,14 +64,14 @@ def rows():
 
 @pytest.fixture
 def cache(clock):
-    hearing = Hearing(clock)
-    hearing.begins()
-    return TokenCache(hearing)
+    change_feed = ChangeFeed(clock)
+    change_feed.listening_began()
+    return TokenCache(change_feed)
 
 
 @pytest.fixture
 def repair(rows, cache, clock):
-    return Repair(None, rows, cache, clock, remember_seconds=600)
+    return ReadRepair(None, rows, cache, clock, remember_seconds=600)
 
 
 def answer(version: int) -> RememberedAnswer:
@@ -118,7 +118,7 @@ async def test_what_is_remembered_is_stored_again_and_the_row_read_anew(repair, 
 async def test_a_row_that_is_behind_is_uncertain_and_another_replica_is_waited_for(
     repair, rows, clock
 ):
-    repair.heard("acme", 8, CONNECTED)
+    repair.note_change("acme", 8, CONNECTED)
     found = await repair.read("acme", reading(grant(7)))
     assert (found.is_uncertain, found.lease_is_held, found.went_back) == (True, True, True)
     assert rows.asked == [("mark", "acme", 7, 8, True)]
@@ -129,7 +129,7 @@ async def test_a_row_that_is_behind_is_uncertain_and_another_replica_is_waited_f
 
 
 async def test_a_newer_live_token_in_memory_serves_under_the_rows_version(repair, cache):
-    repair.heard("acme", 8, CONNECTED)
+    repair.note_change("acme", 8, CONNECTED)
     newer = make_token(version=8)
     cache.put(newer, cache.mark())
     for _ in range(2):
@@ -140,7 +140,7 @@ async def test_a_newer_live_token_in_memory_serves_under_the_rows_version(repair
 
 
 async def test_what_was_renewed_or_connected_since_is_not_behind(repair, rows, clock):
-    repair.heard("acme", 8, CONNECTED)
+    repair.note_change("acme", 8, CONNECTED)
     clock.at += 10
     found = await repair.read("acme", reading(grant(7, age=-5)))
     assert (found.is_uncertain, found.went_back) == (False, True)
@@ -163,7 +163,7 @@ async def test_a_row_read_before_a_newer_version_was_stored_says_nothing(repair,
 async def test_a_forgotten_disconnect_is_carried_out_again_and_nobody_is_served(
     repair, rows, clock
 ):
-    repair.heard("acme", 9, DISCONNECTED)
+    repair.note_change("acme", 9, DISCONNECTED)
     found = await repair.read(
         "acme", reading(grant(8), make_grant(make_token(), status=DISCONNECTED, issued=None))
     )
@@ -176,13 +176,13 @@ async def test_a_forgotten_disconnect_is_carried_out_again_and_nobody_is_served(
 
 async def test_a_disconnect_in_the_older_database_counts(repair, rows):
     repair.stored("acme", answer(8))
-    repair.heard("acme", 7, DISCONNECTED)
+    repair.note_change("acme", 7, DISCONNECTED)
     assert not await repair.offer("acme")
     assert repair.known("acme").version == 7
 
 
 def test_a_lease_of_a_row_that_is_behind_is_not_used(repair, clock):
-    repair.heard("acme", 8, CONNECTED)
+    repair.note_change("acme", 8, CONNECTED)
     assert repair.is_behind(lease(7))
     assert not repair.is_behind(lease(8))
     assert not repair.is_behind(lease(7, issued_since=clock.at + 1))
@@ -192,7 +192,7 @@ def test_a_lease_of_a_row_that_is_behind_is_not_used(repair, clock):
 async def test_after_a_break_of_the_feed_older_refresh_tokens_are_left_alone_for_a_while(
     repair, clock
 ):
-    repair.feed_is_proved()
+    repair.feed_confirmed()
     assert not repair.is_settling, "nothing was there before that could have been lost"
     clock.at += 100
     repair.feed_ended()
@@ -206,7 +206,7 @@ async def test_after_a_break_of_the_feed_older_refresh_tokens_are_left_alone_for
     with pytest.raises(StorageUnavailable):
         await repair.read("acme", away)
     assert repair.is_settling, "Postgres went away, and may come back as another"
-    repair.feed_is_proved()
+    repair.feed_confirmed()
     clock.at += SETTLE_SECONDS - 0.1
     assert (await repair.read("acme", reading(grant(1, age=101)))).lease_is_held
     clock.at += 0.1
@@ -220,7 +220,7 @@ async def away(_asked_at):
 
 async def test_a_refusal_that_a_newer_answer_outlives_ends_no_grant(repair, rows, clock):
     assert not await repair.outlives_refusal(lease(7)), "nothing newer is known"
-    repair.heard("acme", 8, CONNECTED)
+    repair.note_change("acme", 8, CONNECTED)
     rows.found = RowState(7, CONNECTED, NOW - 50)
     began = clock.at
     assert not await repair.outlives_refusal(lease(7))

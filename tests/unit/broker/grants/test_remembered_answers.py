@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from tests.unit.values import NOW, ManualClock, make_token
 
-from ignition_broker.broker.change_feed import Hearing
+from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants import remembered_answers
 from ignition_broker.broker.grants.remembered_answers import (
     KnownVersion,
@@ -117,25 +117,25 @@ def test_revocations_are_kept_for_their_time(clock):
 
 
 def test_memory_compares_versions_within_one_epoch_of_the_change_feed_alone(clock):
-    hearing = Hearing(clock)
-    hearing.begins()
-    hearing.is_proved(clock.at)
-    cache = TokenCache(hearing)
+    change_feed = ChangeFeed(clock)
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
+    cache = TokenCache(change_feed)
     cache.put(make_token(version=8), cache.mark())
     cache.put(make_token(version=7), cache.mark())
     assert cache.get("acme").version == 8, "a statement that was late"
-    hearing.ends()
-    hearing.begins()
-    hearing.is_proved(clock.at)
+    change_feed.listening_ended()
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
     cache.put(make_token(version=7), cache.mark())
     assert cache.get("acme").version == 7, "the database went back; no call reads it again"
 
 
 def test_a_row_that_is_known_to_have_gone_back_replaces_what_memory_holds(clock):
-    hearing = Hearing(clock)
-    hearing.begins()
-    hearing.is_proved(clock.at)
-    cache = TokenCache(hearing)
+    change_feed = ChangeFeed(clock)
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
+    cache = TokenCache(change_feed)
     cache.put(make_token(version=8), cache.mark())
     cache.replace(make_token(version=7), cache.mark())
     assert cache.get("acme").version == 7

@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from ignition_broker.broker.grants.single_flight import Flights
+from ignition_broker.broker.grants.single_flight import SingleFlight
 
 
 async def test_a_caller_that_goes_away_leaves_the_flight_in_the_air():
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
     may_land = asyncio.Event()
 
     async def work() -> str:
@@ -22,13 +22,13 @@ async def test_a_caller_that_goes_away_leaves_the_flight_in_the_air():
         await caller
     assert "acme" in flights
     may_land.set()
-    await flights.land_all(1)
+    await flights.wait_all(1)
     assert flight.task.result() == "landed"
     assert "acme" not in flights
 
 
 async def test_all_land_also_those_that_another_took_the_place_of():
-    flights: Flights[int] = Flights()
+    flights: SingleFlight[int] = SingleFlight()
     landed = []
 
     async def work(number: int) -> int:
@@ -39,12 +39,12 @@ async def test_all_land_also_those_that_another_took_the_place_of():
     for number in range(3):
         flights.start("acme", work(number))
     assert flights.current("acme") is not None
-    await flights.land_all(1)
+    await flights.wait_all(1)
     assert sorted(landed) == [0, 1, 2]
 
 
 async def test_a_flight_is_not_joined_from_the_moment_it_ends():
-    flights: Flights[str] = Flights()
+    flights: SingleFlight[str] = SingleFlight()
 
     async def work() -> str:
         return "landed"

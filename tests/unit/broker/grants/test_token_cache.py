@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import ManualClock, make_token
 
-from ignition_broker.broker.change_feed import TRUST_SECONDS, HeardValues, Hearing
+from ignition_broker.broker.change_feed import TRUST_SECONDS, ChangeFeed, ChangeFeedCache
 from ignition_broker.broker.grants.token_cache import TokenCache
 
 
@@ -13,64 +13,64 @@ def clock():
 
 
 @pytest.fixture
-def hearing(clock):
-    hearing = Hearing(clock)
-    hearing.begins()
-    hearing.is_proved(clock.at)
-    return hearing
+def change_feed(clock):
+    change_feed = ChangeFeed(clock)
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
+    return change_feed
 
 
 def test_nothing_is_believed_before_a_round_trip_has_proved_that_changes_are_heard(clock):
-    hearing = Hearing(clock)
-    cache = TokenCache(hearing)
-    hearing.begins()
+    change_feed = ChangeFeed(clock)
+    cache = TokenCache(change_feed)
+    change_feed.listening_began()
     cache.put(make_token(), cache.mark())
     assert cache.get("acme") is None
-    hearing.is_proved(clock.at)
+    change_feed.delivery_confirmed(clock.at)
     assert cache.get("acme") == make_token()
 
 
-def test_a_process_that_was_stopped_believes_nothing_until_the_next_round_trip(clock, hearing):
-    cache = TokenCache(hearing)
+def test_a_process_that_was_stopped_believes_nothing_until_the_next_round_trip(clock, change_feed):
+    cache = TokenCache(change_feed)
     cache.put(make_token(), cache.mark())
     clock.at += TRUST_SECONDS
     assert cache.get("acme") is None
-    hearing.is_proved(clock.at)
+    change_feed.delivery_confirmed(clock.at)
     assert cache.get("acme") == make_token()
 
 
-def test_trust_counts_from_when_the_round_trip_began(clock, hearing):
-    cache = TokenCache(hearing)
+def test_trust_counts_from_when_the_round_trip_began(clock, change_feed):
+    cache = TokenCache(change_feed)
     cache.put(make_token(), cache.mark())
     asked_at = clock.at
     clock.at += 10
-    hearing.is_proved(asked_at)
+    change_feed.delivery_confirmed(asked_at)
     assert cache.get("acme") is None
 
 
 def test_what_was_held_before_listening_began_anew_serves_only_when_postgres_is_away(
-    clock, hearing
+    clock, change_feed
 ):
-    cache = TokenCache(hearing)
+    cache = TokenCache(change_feed)
     cache.put(make_token(), cache.mark())
-    hearing.ends()
-    hearing.begins()
-    hearing.is_proved(clock.at)
+    change_feed.listening_ended()
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
     assert cache.get("acme") is None
-    assert cache.get_unheard("acme") == make_token()
+    assert cache.get_stale("acme") == make_token()
 
 
-def test_what_was_read_while_nobody_listened_is_not_believed_later(clock, hearing):
-    cache = TokenCache(hearing)
-    hearing.ends()
+def test_what_was_read_while_nobody_listened_is_not_believed_later(clock, change_feed):
+    cache = TokenCache(change_feed)
+    change_feed.listening_ended()
     cache.put(make_token(), cache.mark())
-    hearing.begins()
-    hearing.is_proved(clock.at)
+    change_feed.listening_began()
+    change_feed.delivery_confirmed(clock.at)
     assert cache.get("acme") is None
 
 
-def test_the_cache_is_bounded_and_drops_the_least_recently_used(hearing):
-    cache = TokenCache(hearing, 2)
+def test_the_cache_is_bounded_and_drops_the_least_recently_used(change_feed):
+    cache = TokenCache(change_feed, 2)
     for tenant in ("a", "b"):
         cache.put(make_token(tenant), cache.mark())
     cache.get("a")
@@ -80,27 +80,27 @@ def test_the_cache_is_bounded_and_drops_the_least_recently_used(hearing):
     assert len(cache) == 2
 
 
-def test_what_was_read_before_a_change_was_heard_of_is_not_kept(hearing):
-    cache = TokenCache(hearing)
+def test_what_was_read_before_a_change_was_heard_of_is_not_kept(change_feed):
+    cache = TokenCache(change_feed)
     mark = cache.mark()
     cache.forget("acme")
     cache.put(make_token(), mark)
     assert cache.get("acme") is None
 
 
-def test_an_older_token_does_not_replace_a_newer_one(hearing):
-    cache = TokenCache(hearing)
+def test_an_older_token_does_not_replace_a_newer_one(change_feed):
+    cache = TokenCache(change_feed)
     cache.put(make_token(version=2), cache.mark())
     cache.put(make_token(version=1), cache.mark())
     assert cache.get("acme").version == 2
-    cache.heard("acme", 2)
+    cache.drop_older("acme", 2)
     assert cache.get("acme") is not None
-    cache.heard("acme", 3)
+    cache.drop_older("acme", 3)
     assert cache.get("acme") is None
 
 
-def test_a_change_that_names_no_key_drops_what_it_means_and_what_is_being_read(hearing):
-    values: HeardValues[bytes, str] = HeardValues(hearing, 10)
+def test_a_change_that_names_no_key_drops_what_it_means_and_what_is_being_read(change_feed):
+    values: ChangeFeedCache[bytes, str] = ChangeFeedCache(change_feed, 10)
     values.put(b"1", "mine", values.mark())
     values.put(b"2", "other", values.mark())
     mark = values.mark()

@@ -5,7 +5,7 @@ from tests.unit.values import NOW, make_grant, make_token
 
 from ignition_broker.broker.grants.wanted_token import (
     EARLY_RENEWALS_AT_ONCE,
-    Want,
+    WantedToken,
     is_early,
     pause_before_asking,
     pause_between_early_renewals,
@@ -13,24 +13,26 @@ from ignition_broker.broker.grants.wanted_token import (
 
 
 def test_a_newer_version_meets_any_want():
-    want = Want(1, min_ttl_seconds=10**6, is_urgent=True)
+    want = WantedToken(1, min_ttl_seconds=10**6, is_urgent=True)
     assert not want.is_met_by(make_token(version=1), NOW)
     assert want.is_met_by(make_token(version=2, lifetime=1), NOW)
     assert not want.is_met_by(make_token(version=2, lifetime=0), NOW)
 
 
 def test_a_newer_token_that_was_long_on_its_way_is_no_token_that_lives_as_asked():
-    want = Want(1, min_ttl_seconds=2)
+    want = WantedToken(1, min_ttl_seconds=2)
     assert not want.is_met_by(make_token(version=2, lifetime=6, age=5.5), NOW)
     assert want.is_met_by(make_token(version=2, lifetime=6, age=3.5), NOW)
     # Ignition is slow, and what it gives can never be as long as asked.
-    assert Want(1, min_ttl_seconds=5.9).is_met_by(make_token(version=2, lifetime=6, age=1), NOW)
+    assert WantedToken(1, min_ttl_seconds=5.9).is_met_by(
+        make_token(version=2, lifetime=6, age=1), NOW
+    )
 
 
 def test_the_rejected_token_does_not_meet_the_want_of_whoever_saw_it_rejected():
     token = make_token()
-    assert not Want(1, rejected_sha256=token.sha256).is_met_by(token, NOW)
-    assert Want(1, rejected_sha256="0" * 64).is_met_by(token, NOW)
+    assert not WantedToken(1, rejected_sha256=token.sha256).is_met_by(token, NOW)
+    assert WantedToken(1, rejected_sha256="0" * 64).is_met_by(token, NOW)
 
 
 @pytest.mark.parametrize(
@@ -48,40 +50,44 @@ def test_the_rejected_token_does_not_meet_the_want_of_whoever_saw_it_rejected():
 def test_after_a_lost_answer_a_live_token_is_served_nearly_to_its_end(lifetime, age, waits):
     token = make_token(lifetime=lifetime, age=age)
     grant = make_grant(token, is_uncertain=True, failures=1, retry_in_seconds=lifetime - age)
-    pause = pause_before_asking(grant, token, Want(1, min_ttl_seconds=60), NOW)
+    pause = pause_before_asking(grant, token, WantedToken(1, min_ttl_seconds=60), NOW)
     assert (pause and pause.seconds) == (waits and pytest.approx(waits))
 
 
 def test_after_a_lost_answer_who_saw_the_token_rejected_need_not_wait():
     token = make_token(lifetime=3600)
     grant = make_grant(token, is_uncertain=True, failures=1, retry_in_seconds=3600)
-    want = Want(1, rejected_sha256=token.sha256)
+    want = WantedToken(1, rejected_sha256=token.sha256)
     assert pause_before_asking(grant, token, want, NOW) is None
 
 
 def test_a_second_lost_answer_makes_everybody_wait():
     token = make_token(lifetime=3600)
     grant = make_grant(token, is_uncertain=True, failures=2, retry_in_seconds=3)
-    want = Want(1, rejected_sha256=token.sha256)
+    want = WantedToken(1, rejected_sha256=token.sha256)
     assert pause_before_asking(grant, token, want, NOW).seconds == 3
 
 
 def test_a_failure_is_waited_out_and_named():
     token = make_token(age=100)
     grant = make_grant(token, failures=1, retry_in_seconds=2, last_error="status 503")
-    pause = pause_before_asking(grant, token, Want(1), NOW)
+    pause = pause_before_asking(grant, token, WantedToken(1), NOW)
     assert (pause.reason, pause.seconds) == ("status 503", 2)
-    assert pause_before_asking(make_grant(token), token, Want(1), NOW) is None
+    assert pause_before_asking(make_grant(token), token, WantedToken(1), NOW) is None
 
 
 @pytest.mark.parametrize(("age", "expected"), [(0, True), (49, True), (50, False), (99, False)])
 def test_a_renewal_is_early_while_more_than_half_of_the_tokens_life_is_left(age, expected):
     token = make_token(lifetime=100, age=age)
-    rejected = Want(1, rejected_sha256=token.sha256, on_callers_word=True)
+    rejected = WantedToken(1, rejected_sha256=token.sha256, on_callers_word=True)
     assert is_early(token, rejected, NOW) is expected
-    assert is_early(token, Want(1, min_ttl_seconds=99, on_callers_word=True), NOW) is expected
-    assert not is_early(token, Want(1, is_urgent=True), NOW), "an admin asked by hand"
-    assert not is_early(token, Want(1, rejected_sha256=token.sha256), NOW), "the proxy saw it"
+    assert (
+        is_early(token, WantedToken(1, min_ttl_seconds=99, on_callers_word=True), NOW) is expected
+    )
+    assert not is_early(token, WantedToken(1, is_urgent=True), NOW), "an admin asked by hand"
+    assert not is_early(token, WantedToken(1, rejected_sha256=token.sha256), NOW), (
+        "the proxy saw it"
+    )
 
 
 def early_pauses(lifetime: float, ago: float | None = 0.0) -> list[float]:
