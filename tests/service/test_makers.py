@@ -13,7 +13,6 @@ import pytest
 from cryptography.fernet import Fernet
 from tests.conftest import decide, sql
 
-from ignition_broker.app import assemble
 from ignition_broker.broker.admins.makers import ANY_SETTINGS, Makers
 from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN
 from ignition_broker.broker.grants.connect_links import create_link, link_hash, list_links
@@ -26,6 +25,7 @@ from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics
+from ignition_broker.wiring import assemble
 
 FERNET_KEY = Fernet.generate_key().decode()
 ADMIN_KEY = secrets.token_urlsafe(32)

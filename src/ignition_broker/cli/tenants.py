@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ignition_broker.app import Parts, assemble
 from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.errors import NotYetAnswered
 from ignition_broker.broker.grants.connect import disconnect
@@ -25,6 +24,7 @@ from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage.connect_links import ListedLink
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics
+from ignition_broker.wiring import Parts, assemble
 
 app = typer.Typer(help="Tenants and their grants.", no_args_is_help=True)
 
