@@ -15,7 +15,7 @@ from ignition_broker.background_tasks import BackgroundTasks, tune_garbage_colle
 from ignition_broker.broker.admins.bootstrap import BootstrapMarks
 from ignition_broker.broker.admins.sessions import AdminSessions
 from ignition_broker.broker.audit.recorder import Journal
-from ignition_broker.broker.encryption_keys.inventory import KeyCheck
+from ignition_broker.broker.encryption_keys.inventory import EncryptionKeyCheck
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.proxy.forward import Forwarder
@@ -118,7 +118,7 @@ def _services(
         connector=parts.connector,
         database=parts.database,
         issuer=parts.issuer,
-        keys=KeyCheck(parts.database, parts.cipher),
+        encryption_keys=EncryptionKeyCheck(parts.database, parts.cipher),
         journal=journal,
         makers=parts.makers,
         revocations=parts.revocations,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,12 +12,10 @@ from typing import Final
 
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS, AccessToken, RefreshToken
 from ignition_broker.path_rules import PathRules
-from ignition_broker.wildcards import matches_wildcards
+from ignition_broker.tenant_patterns import ANY_TENANT, TenantPatterns
 
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-_MOST_KNOWN_COVERED = 1000
-_TENANT_RULE = re.compile(r"[a-z0-9*?][a-z0-9._*?-]{0,62}")
 
 
 LONG_AGO: Final = float("-inf")
@@ -40,11 +38,6 @@ class Scope(StrEnum):
 
 def is_tenant_id(text: str) -> bool:
     return _TENANT.fullmatch(text) is not None
-
-
-def is_tenant_pattern(text: str) -> bool:
-    """A tenant id in which ``*`` and ``?`` stand for any characters, or any one."""
-    return _TENANT_RULE.fullmatch(text) is not None
 
 
 def is_known_end(lifetime_seconds: float) -> bool:
@@ -219,23 +212,11 @@ class Caller:
         return scope in self._granted
 
     @cached_property
-    def _covers_all(self) -> bool:
-        return "*" in self.tenants or Scope.ADMIN in self.scopes
-
-    @cached_property
-    def _known_cover(self) -> dict[str, bool]:
-        return {}
-
-    def covers(self, tenant: str) -> bool:
-        if self._covers_all:
-            return True
-        covered = self._known_cover.get(tenant)
-        if covered is None:
-            covered = _matches_any(tenant, self.tenants)
-            if len(self._known_cover) >= _MOST_KNOWN_COVERED:
-                self._known_cover.clear()
-            self._known_cover[tenant] = covered
-        return covered
+    def covers(self) -> Callable[[str], bool]:
+        """Whether it may act for the tenant of that id: an admin for every one, others by their
+        ``tenants`` (`ignition_broker.tenant_patterns`)."""
+        # The matching method itself, so that the hot path makes one call, not two.
+        return TenantPatterns((ANY_TENANT,) if Scope.ADMIN in self.scopes else self.tenants).cover
 
     @cached_property
     def path_rules(self) -> PathRules:
@@ -302,7 +283,3 @@ class Actor:
 
     name: str
     request_id: str | None = None
-
-
-def _matches_any(tenant: str, patterns: Sequence[str]) -> bool:
-    return any(matches_wildcards(pattern, tenant) for pattern in patterns)

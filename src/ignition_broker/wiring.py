@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ignition_broker.broker.admins.makers import Makers
 from ignition_broker.broker.admins.single_sign_on import SingleSignOn
 from ignition_broker.broker.callers.access import Access
-from ignition_broker.broker.callers.failed_attempts import Attempts
+from ignition_broker.broker.callers.failed_attempts import FailedAttempts
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.connect import Connector
@@ -96,7 +96,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         database,
         change_feed,
         clock,
-        Attempts(clock, limit=settings.broker_failed_attempts),
+        FailedAttempts(clock, limit=settings.broker_failed_attempts),
         workloads,
         admin_key=bootstrap_admin_key(settings),
     )

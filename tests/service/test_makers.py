@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet
 from tests.conftest import decide, sql
 
 from ignition_broker.broker.admins.makers import ANY_SETTINGS, Makers
-from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN
+from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
 from ignition_broker.broker.grants.connect_links import create_link, link_hash, list_links
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import SystemClock

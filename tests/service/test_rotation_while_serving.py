@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from tests.chaos.cluster import cluster
 from tests.conftest import sql
 
-from ignition_broker.broker.encryption_keys.rotation import rotate
+from ignition_broker.broker.encryption_keys.rotation import rotate_grants
 from ignition_broker.cipher import Cipher, fingerprint_of
 from ignition_broker.storage.database import Database
 
@@ -131,7 +131,7 @@ async def test_a_refresh_that_comes_between_reading_and_writing_wins(four):
     cipher = Interrupted([new, key], four)
     database = Database(four.database_url)
     try:
-        steps = [progress async for progress in rotate(database, cipher)]
+        steps = [progress async for progress in rotate_grants(database, cipher)]
     finally:
         await database.aclose()
     assert len(cipher.interrupted) == len(BUSY)

@@ -1,15 +1,17 @@
-"""The command line: composition only."""
+"""The command line: one module a group of commands; here they are put together."""
 
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
 
 from ignition_broker import __version__
-from ignition_broker.broker.errors import BrokerError
+from ignition_broker.broker.errors import BrokerError, InvalidRequest
 from ignition_broker.cipher import CipherError
-from ignition_broker.cli import api_keys, audit, dev, keys, serve, tenants
+from ignition_broker.cli import api_keys, audit, dev, encryption_keys, serve, tenants
+from ignition_broker.cli.output import FAILED, WRONG_USAGE, print_notice
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
 from ignition_broker.storage.errors import SessionsNotKept, StorageError
@@ -26,7 +28,7 @@ app.command()(dev.dev)
 app.command()(serve.serve)
 app.command()(serve.migrate)
 app.command("fake-ignition")(dev.fake_ignition)
-app.add_typer(keys.app, name="keys")
+app.add_typer(encryption_keys.app, name="keys")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(audit.app, name="audit")
@@ -46,30 +48,33 @@ def root(
     ),
 ) -> None:
     if context.invoked_subcommand not in {"serve", "dev", "fake-ignition"}:
-        # A log line would stand among what is printed; what went wrong is said on stderr.
+        # Log lines would mix with the output; what went wrong is said on stderr.
         configure_logging("CRITICAL", "auto")
 
 
 def main() -> None:
-    """Exit codes: 0 done, 1 it failed, 2 wrong usage or settings."""
+    """Runs the command that the arguments name, and exits.
+
+    Exit codes: 0 done; 1 it failed; 2 wrong usage or settings. What went wrong is one line on
+    stderr; of settings, a line each.
+    """
     try:
         app()
     except SettingsError as error:
-        for line in error.lines:
-            print(line, file=sys.stderr)
-        sys.exit(2)
-    except BrokerError as error:
-        print(error.detail, file=sys.stderr)
-        sys.exit(1)
-    except CipherError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        _end(WRONG_USAGE, *error.lines)
+    except InvalidRequest as error:
+        _end(WRONG_USAGE, error.detail)
     except SessionsNotKept as error:
-        print(f"DATABASE_URL: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(WRONG_USAGE, f"DATABASE_URL: {error}")
+    except BrokerError as error:
+        _end(FAILED, error.detail)
     except StorageError as error:
-        print(f"the database can't be used: {error}", file=sys.stderr)
-        sys.exit(1)
-    except EmbeddedPostgresError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        _end(FAILED, f"the database can't be used: {error}")
+    except (CipherError, EmbeddedPostgresError) as error:
+        _end(FAILED, str(error))
+
+
+def _end(exit_code: int, *lines: str) -> NoReturn:
+    for line in lines:
+        print_notice(line)
+    sys.exit(exit_code)

@@ -1,9 +1,10 @@
-"""`audit`: the trail verified and exported, at the database."""
+"""`audit`: verifies and exports the audit trail, at the database."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from ignition_broker.broker.audit import verification
-from ignition_broker.cli.api_keys import with_database
-from ignition_broker.cli.database import going_on_by
+from ignition_broker.cli.database import resuming_by, with_database
+from ignition_broker.cli.output import FAILED, AsJson, print_json, print_notice
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import ChainLink, RecordedEvent
 from ignition_broker.storage.database import Database
 
-app = typer.Typer(help="The audit verification.", no_args_is_help=True)
+app = typer.Typer(help="The audit trail.", no_args_is_help=True)
 
 
 @app.command()
@@ -26,34 +27,29 @@ def verify(
         Path | None,
         typer.Option(help="A file that `audit heads` wrote earlier: the trail must still hold it."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find events that were removed, changed or reordered; exit 1 if there are any."""
     kept = [] if heads is None else _kept_heads(heads)
-    # One snapshot can't be read on after a restart, so it begins anew.
-    with going_on_by(lambda: "nothing was changed; run `audit verify` again"):
+    # A restart ends the snapshot, so the verification starts again from the beginning.
+    with resuming_by(lambda: "nothing was changed; run `audit verify` again"):
         verdict = with_database(lambda db: db.patiently(lambda: verification.verify(db, kept)))
     if as_json:
-        fields = {
-            "events": verdict.events,
-            "unchained": verdict.unchained,
-            "findings": verdict.findings,
-        }
-        typer.echo(json.dumps(fields, indent=2))
+        print_json(asdict(verdict))
     else:
         for finding in verdict.findings:
             typer.echo(finding)
         found = f"{len(verdict.findings)} findings" if verdict.findings else "nothing amiss"
         unchained = f", {verdict.unchained} from before there were chains" * bool(verdict.unchained)
-        typer.echo(f"{verdict.events} chained events{unchained}: {found}", err=True)
+        print_notice(f"{verdict.events} chained events{unchained}: {found}")
     if verdict.findings:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
 def heads() -> None:
-    """Print the newest event of each chain, to be kept where nobody can write to it later."""
-    with going_on_by(lambda: "run `audit heads` again"):
+    """Print the newest event of each chain; keep it where nobody can change it later."""
+    with resuming_by(lambda: "run `audit heads` again"):
         found = with_database(lambda db: db.patiently(lambda: verification.heads(db)))
     for head in found:
         typer.echo(json.dumps({"chain": head.chain, "position": head.position, "hash": head.hash}))
@@ -62,9 +58,11 @@ def heads() -> None:
 @app.command()
 def export(
     since: Annotated[str, typer.Option(help="2026-01-01 or 2026-01-01T12:00:00+01:00.")],
-    until: Annotated[str | None, typer.Option(help="The same; before it. Default: all.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="The end, in the same form; not included. Default: now.")
+    ] = None,
 ) -> None:
-    """Print the events of a time as JSON lines, oldest first; times without a zone are UTC."""
+    """Print the events of a period as JSON lines, oldest first; times without a zone are UTC."""
     first, end = _moment(since), None if until is None else _moment(until)
 
     last: RecordedEvent | None = None
@@ -74,15 +72,15 @@ def export(
         async for last in verification.export(database, since=first, until=end):
             typer.echo(json.dumps(_fields(last)))
 
-    def how() -> str:
+    def advice() -> str:
         if last is None:
             return "nothing was printed; run it again"
         return (
-            f"all up to event {last.id} was printed; go on with --since {_in_utc(last.at)}, which "
-            "prints the events of that very moment again"
+            f"everything up to event {last.id} was printed; go on with --since {_in_utc(last.at)}, "
+            "which prints the events of that instant again"
         )
 
-    with going_on_by(how):
+    with resuming_by(advice):
         with_database(work)
 
 

@@ -20,7 +20,7 @@ import uvicorn
 from cryptography.fernet import Fernet
 
 from ignition_broker.app import create_app
-from ignition_broker.broker.callers.access import create_key, revoke_key
+from ignition_broker.broker.callers.api_keys import create_api_key, revoke_api_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.grants.connect_links import create_link
 from ignition_broker.clock import SystemClock
@@ -169,8 +169,8 @@ def _settings(
 
 async def _service_key(database: Database) -> str:
     with contextlib.suppress(NotFound):
-        await revoke_key(database, "dev-service", ACTOR)
-    _api_key, key = await create_key(
+        await revoke_api_key(database, "dev-service", ACTOR)
+    _api_key, key = await create_api_key(
         database,
         SystemClock(),
         name="dev-service",

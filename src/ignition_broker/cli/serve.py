@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from ignition_broker.cli.database import going_on_by
-from ignition_broker.cli.key_check import check_keys
+from ignition_broker.cli.database import resuming_by
+from ignition_broker.cli.encryption_key_check import check_encryption_keys
 from ignition_broker.server.graceful_stop import StopTimes
 from ignition_broker.server.http_protocol import ProxyHttpProtocol
 from ignition_broker.server.listening import listen
@@ -22,14 +22,14 @@ from ignition_broker.telemetry import configure_logging
 def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
 ) -> None:
-    """Run the service."""
+    """Run the broker; SIGTERM lets running calls end."""
     settings = load_settings(Settings)
     configure_logging(
         settings.broker_log_level, settings.broker_log_format, secrets=settings.secrets()
     )
-    # A core file would hold every token and key in clear.
+    # A core file would hold every token and key in plain text.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    check_keys(settings)
+    check_encryption_keys(settings)
     config = uvicorn.Config(
         "ignition_broker.app:application",
         factory=True,
@@ -38,7 +38,8 @@ def serve(
         host=settings.broker_host,
         port=settings.broker_port,
         workers=workers,
-        # On by itself, it would let any process on this machine name its own address.
+        # uvicorn turns it on by itself for loopback: any process on this machine could then name
+        # its own address.
         proxy_headers=bool(settings.broker_trusted_proxies),
         forwarded_allow_ips=settings.broker_trusted_proxies,
         log_config=None,
@@ -54,6 +55,6 @@ def migrate() -> None:
     """Bring the database to the newest schema."""
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     settings = load_settings(DatabaseSettings)
-    with going_on_by(lambda: "what was begun was undone; run `migrate` again"):
+    with resuming_by(lambda: "what was begun was undone; run `migrate` again"):
         version = schema.migrate(settings.database_url.get_secret_value())
     typer.echo(f"the schema is at {version}")

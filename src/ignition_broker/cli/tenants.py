@@ -1,36 +1,32 @@
-"""`tenants`: what the admin API does, at the database."""
+"""`tenants`: lists, connects, renews and disconnects tenants, at the database."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated, TypeVar
+from datetime import datetime
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.errors import NotYetAnswered
 from ignition_broker.broker.grants.connect import disconnect
 from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
 from ignition_broker.broker.grants.tenants import list_tenants, show_tenant
-from ignition_broker.cli.api_keys import ACTOR, with_database
+from ignition_broker.cli.database import CLI_ACTOR, Result, with_database
+from ignition_broker.cli.output import AsJson, print_json, print_notice, print_table, time_text
 from ignition_broker.clock import SystemClock
-from ignition_broker.model import IssuedToken, TenantSummary, is_tenant_id
+from ignition_broker.model import IssuedToken, is_tenant_id
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
-from ignition_broker.storage.connect_links import ListedLink
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics
 from ignition_broker.wiring import Parts, assemble
 
 app = typer.Typer(help="Tenants and their grants.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json")]
-MANY = 1_000_000
-Result = TypeVar("Result")
+MOST_LISTED = 1_000_000
 
 
 def _tenant_id(text: str) -> str:
@@ -46,6 +42,7 @@ TenantId = Annotated[str, typer.Argument(callback=_tenant_id)]
 
 
 def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
+    """For a command that asks Ignition: runs ``work`` with what `serve` is made of."""
     settings = load_settings(Settings)
 
     async def run() -> Result:
@@ -53,7 +50,7 @@ def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
         try:
             return await work(parts)
         finally:
-            # What Ignition still answers is the grant's only good refresh token.
+            # An answer that is still to come may hold the only valid refresh token.
             await parts.refresher.end(parts.refresher.longest_seconds)
             await parts.endpoints.aclose()
             await parts.database.aclose()
@@ -64,53 +61,58 @@ def with_parts(work: Callable[[Parts], Awaitable[Result]]) -> Result:
 @app.command("list")
 def list_all(as_json: AsJson = False) -> None:
     """Show every tenant with its status."""
-    rows = with_database(lambda database: list_tenants(database, limit=MANY))
+    rows = with_database(lambda database: list_tenants(database, limit=MOST_LISTED))
     if as_json:
-        typer.echo(json.dumps([_fields(row) for row in rows], indent=2))
+        print_json([asdict(row) for row in rows])
         return
-    table = Table("tenant", "status", "expires", "scope", "last error")
-    for row in rows:
-        table.add_row(
-            row.tenant,
-            row.status.value,
-            f"{row.expires_at:%Y-%m-%d %H:%M:%S}" if row.expires_at else "",
-            row.scope or "",
-            row.last_error or "",
-        )
-    Console().print(table)
+    print_table(
+        ("tenant", "status", "expires", "scope", "last error"),
+        [
+            (
+                row.tenant,
+                row.status.value,
+                time_text(row.expires_at),
+                row.scope or "",
+                row.last_error or "",
+            )
+            for row in rows
+        ],
+    )
 
 
 @app.command()
 def show(tenant: TenantId, as_json: AsJson = False) -> None:
     """Show one tenant."""
-    fields = _fields(with_database(lambda database: show_tenant(database, tenant)))
+    fields = asdict(with_database(lambda database: show_tenant(database, tenant)))
     if as_json:
-        typer.echo(json.dumps(fields, indent=2))
+        print_json(fields)
         return
     for name, value in fields.items():
-        typer.echo(f"{name}: {'' if value is None else value}")
+        typer.echo(f"{name}: {_shown(value)}")
 
 
 @app.command("connect-link")
 def connect_link(tenant: TenantId) -> None:
-    """Print a link that connects the tenant, once; makes the tenant if it is new."""
+    """Print a one-time link that connects the tenant; creates the tenant if it is new."""
     origin = load_settings(DatabaseSettings).public_origin
-    link = with_database(lambda database: create_link(database, tenant, ACTOR, OPERATOR))
+    link = with_database(lambda database: create_link(database, tenant, CLI_ACTOR, OPERATOR))
     typer.echo(f"{origin}/connect/{link.token}")
 
 
 @app.command()
 def links(tenant: TenantId, as_json: AsJson = False) -> None:
-    """Show the tenant's connect links: those that work, and those that were used."""
+    """Show the tenant's connect links: those that work and those that were used."""
     rows = with_database(lambda database: list_links(database, tenant, ANY_SETTINGS))
     if as_json:
-        typer.echo(json.dumps([_fields(row) for row in rows], indent=2))
+        print_json([asdict(row) for row in rows])
         return
-    table = Table("id", "expires", "created by", "used")
-    for row in rows:
-        used = f"{row.used_at:%Y-%m-%d %H:%M:%S}" if row.used_at else ""
-        table.add_row(row.id, f"{row.expires_at:%Y-%m-%d %H:%M:%S}", row.created_by, used)
-    Console().print(table)
+    print_table(
+        ("id", "expires", "created by", "used"),
+        [
+            (row.id, time_text(row.expires_at), row.created_by, time_text(row.used_at))
+            for row in rows
+        ],
+    )
 
 
 @app.command("revoke-link")
@@ -118,9 +120,9 @@ def revoke_connect_link(
     tenant: TenantId,
     link: Annotated[str, typer.Argument(help="Its id, as `tenants links` shows it.")],
 ) -> None:
-    """Take a connect link out of use, and end the sign-in that it began."""
-    with_database(lambda database: revoke_link(database, tenant, link, ACTOR))
-    typer.echo(f"{tenant}: link {link} revoked")
+    """Revoke a connect link, and end the sign-in that was begun with it."""
+    with_database(lambda database: revoke_link(database, tenant, link, CLI_ACTOR))
+    typer.echo(f"{tenant}: revoked link {link}")
 
 
 @app.command()
@@ -134,19 +136,24 @@ def refresh(tenant: TenantId) -> None:
 def disconnect_tenant(tenant: TenantId) -> None:
     """Revoke the grant at Ignition and forget its tokens."""
     revoked = with_parts(
-        lambda parts: disconnect(parts.database, parts.cipher, parts.revocations, tenant, ACTOR)
+        lambda parts: disconnect(parts.database, parts.cipher, parts.revocations, tenant, CLI_ACTOR)
     )
-    said = {True: "revoked at Ignition", False: "Ignition did not confirm the revocation yet"}
-    typer.echo(f"{tenant}: disconnected" + (f", {said[revoked]}" if revoked is not None else ""))
+    outcomes = {
+        True: ", revoked at Ignition",
+        False: ", Ignition did not confirm the revocation yet",
+        None: "",
+    }
+    typer.echo(f"{tenant}: disconnected{outcomes[revoked]}")
 
 
 async def _renewed(parts: Parts, tenant: str) -> IssuedToken:
-    """However late Ignition answers, as long as this process is the one that asked."""
+    """The renewed token, however late Ignition answers. Raises `NotYetAnswered` where another
+    process asked Ignition."""
     _grant, old = await parts.refresher.read(tenant)
     try:
-        return await parts.issuer.renew_anyway(tenant, ACTOR)
+        return await parts.issuer.renew_anyway(tenant, CLI_ACTOR)
     except NotYetAnswered as error:
-        typer.echo(f"{error.detail} Waiting on…", err=True)
+        print_notice(f"{error.detail} Waiting on…")
         await parts.refresher.end(parts.refresher.longest_seconds)
         _grant, token = await parts.refresher.read(tenant)
         if token.version == old.version:
@@ -154,8 +161,7 @@ async def _renewed(parts: Parts, tenant: str) -> IssuedToken:
         return token
 
 
-def _fields(row: TenantSummary | ListedLink) -> dict[str, object]:
-    return {
-        name: value.isoformat() if hasattr(value, "isoformat") else value
-        for name, value in asdict(row).items()
-    }
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    return value.isoformat() if isinstance(value, datetime) else str(value)

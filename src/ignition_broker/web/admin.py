@@ -9,7 +9,8 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import JSONResponse, Response
 
-from ignition_broker.broker.callers import access, api_key_rotation
+from ignition_broker.broker.callers import api_key_rotation
+from ignition_broker.broker.callers import api_keys as broker_api_keys
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.grants.connect import disconnect
 from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
@@ -85,7 +86,7 @@ class ConnectLinks(BaseModel):
 
 
 class NewApiKey(BaseModel):
-    """Documented here, judged by `access.check_key_request`, which says how to mend it."""
+    """Documented here, checked by `check_api_key_request`, which says how to mend it."""
 
     name: Annotated[str, Field(json_schema_extra={"pattern": KEY_NAME_PATTERN})]
     scopes: Annotated[
@@ -233,7 +234,9 @@ async def disconnect_tenant(
 
 @router.get("/api-keys")
 async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
-    return ApiKeys(api_keys=[_api_key(row) for row in await access.list_keys(services.database)])
+    return ApiKeys(
+        api_keys=[_api_key(row) for row in await broker_api_keys.list_api_keys(services.database)]
+    )
 
 
 @router.post(
@@ -250,7 +253,7 @@ async def api_keys(_caller: AdminCaller, services: BrokerServices) -> ApiKeys:
 async def create_api_key(
     request: Request, new: NewApiKey, caller: AdminCaller, services: BrokerServices
 ) -> Response:
-    api_key, key = await access.create_key(
+    api_key, key = await broker_api_keys.create_api_key(
         services.database,
         services.clock,
         name=new.name,
@@ -284,7 +287,7 @@ async def rotate_api_key(
 ) -> Response:
     """A new key of that name; the one before works until the grace ends."""
     rotation = rotation or Rotation()
-    api_key, key = await api_key_rotation.rotate_key(
+    api_key, key = await api_key_rotation.rotate_api_key(
         services.database,
         services.clock,
         name,
@@ -303,7 +306,7 @@ async def rotate_api_key(
 async def revoke_api_key(
     request: Request, name: KeyName, caller: AdminCaller, services: BrokerServices
 ) -> None:
-    await access.revoke_key(services.database, name, actor_of(request, caller))
+    await broker_api_keys.revoke_api_key(services.database, name, actor_of(request, caller))
     # Other replicas hear of it in a moment; this one's answer says that it is done.
     services.access.forget(name)
 

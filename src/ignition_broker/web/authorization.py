@@ -14,13 +14,13 @@ SHOW_A_KEY = "Show an API key: Authorization: Bearer ibk_…"
 
 def held_caller(scope: Scope, access: Access) -> Caller | None:
     """If memory can tell. Raises `Unauthenticated` for a request without one key."""
-    return access.held(bearer(scope))
+    return access.from_memory(bearer(scope))
 
 
 async def caller_of(scope: Scope, access: Access) -> Caller:
     """From memory if it can be. Raises `Unauthenticated`, `TooManyAttempts` or `Unavailable`."""
     key = bearer(scope)
-    return access.held(key) or await access.authenticate(key, address_of(scope))
+    return access.from_memory(key) or await access.authenticate(key, address_of(scope))
 
 
 def address_of(scope: Scope) -> str | None:

@@ -58,7 +58,7 @@ async def readyz(request: Request, services: BrokerServices) -> Response:
 async def _readable(request: Request, services: BrokerServices, version: str) -> Response:
     """Looked at here too, since Postgres may have been away when `serve` began."""
     try:
-        is_readable = await services.keys.are_enough()
+        is_readable = await services.encryption_keys.passes()
     except StorageError as error:
         return _not_ready(request, _why(error))
     if not is_readable:

@@ -8,7 +8,7 @@ from ignition_broker.broker.admins.makers import Makers
 from ignition_broker.broker.admins.single_sign_on import SingleSignOn
 from ignition_broker.broker.audit.recorder import Journal
 from ignition_broker.broker.callers.access import Access
-from ignition_broker.broker.encryption_keys.inventory import KeyCheck
+from ignition_broker.broker.encryption_keys.inventory import EncryptionKeyCheck
 from ignition_broker.broker.grants.connect import Connector
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.broker.grants.revocations import Revocations
@@ -28,7 +28,7 @@ class Services:
     connector: Connector
     database: Database
     issuer: Issuer
-    keys: KeyCheck
+    encryption_keys: EncryptionKeyCheck
     journal: Journal
     makers: Makers
     revocations: Revocations

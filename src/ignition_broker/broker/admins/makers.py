@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Sequence
 
 from ignition_broker.broker.admins.sessions import IDLE_SECONDS, LIFETIME_SECONDS
-from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN
+from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import Caller
 from ignition_broker.storage.makers import Maker, Standing

@@ -14,7 +14,8 @@ from typing import Final
 
 from ignition_broker.broker.admins.bootstrap import BootstrapMarks
 from ignition_broker.broker.admins.single_sign_on import Identity
-from ignition_broker.broker.callers.access import BOOTSTRAP_ADMIN, Access
+from ignition_broker.broker.callers.access import Access
+from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
 from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
 from ignition_broker.model import AuditEvent, Caller, Scope
 from ignition_broker.storage import audit, sessions
@@ -66,7 +67,7 @@ class AdminSessions:
         which ends.
         """
         # No JWT, which a session would outlive.
-        caller = await self._access.authenticate_key(key.encode(), address)
+        caller = await self._access.authenticate_api_key(key.encode(), address)
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.", key=caller.name)
         is_bootstrap = caller.name == BOOTSTRAP_ADMIN
@@ -125,7 +126,7 @@ class AdminSessions:
             if live.key_hash in self._bootstrap:
                 return self._access.bootstrap
             try:
-                return await self._access.authenticate_hash(live.key_hash)
+                return await self._access.authenticate_api_key_hash(live.key_hash)
             except Unauthenticated:
                 return None
         if live.issuer != self._issuer or self._admin_groups.isdisjoint(live.groups):

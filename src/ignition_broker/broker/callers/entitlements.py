@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.model import Scope, is_tenant_pattern
+from ignition_broker.model import Scope
 from ignition_broker.path_rules import MalformedRule, check_rules
+from ignition_broker.tenant_patterns import is_tenant_pattern
 
 
 def check_entitlements(

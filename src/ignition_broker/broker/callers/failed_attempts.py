@@ -1,7 +1,7 @@
-"""Failed tries to be let in, limited by the address that they come from.
+"""Limits wrong API keys and JWTs by the address that they come from.
 
-Limits failed look-ups, not calls. Many services may share one address behind a network's gateway,
-so a key that is held in memory never comes here (`broker.callers.access`).
+What is limited is failed look-ups, not calls: many services may share one address behind a
+gateway, so a key that is held in memory never comes here (`broker.callers.access`).
 """
 
 from __future__ import annotations
@@ -25,29 +25,41 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Allowance:
-    """``left`` tries at ``at``, on the monotonic clock; below 0 after many at once."""
+class RemainingAttempts:
+    """An address had ``left`` attempts ``at`` a time of the monotonic clock; fewer than 0 after
+    many at once."""
 
     left: float
     at: float
 
 
-class Attempts:
-    """In each process, ``limit`` failures a minute from one address, more as time goes by; 0: no
-    limit. Bounded: the addresses that failed longest ago are forgotten first."""
+class FailedAttempts:
+    """The limit on failures from one address, in this process: a token bucket for each address.
+
+    The addresses that failed longest ago are forgotten first (`ADDRESSES_REMEMBERED`).
+
+    Args:
+        limit: failures a minute from one address; 0: no limit.
+    """
 
     def __init__(self, clock: Clock, *, limit: int) -> None:
         self._monotonic = clock.monotonic
         self._limit = limit
-        self._allowances: OrderedDict[str, Allowance] = OrderedDict()
+        self._remaining: OrderedDict[str, RemainingAttempts] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._allowances)
+        return len(self._remaining)
 
     @contextmanager
-    def attempt(self, address: str | None) -> Iterator[None]:
-        """Around a try; counts it if it ends in `Unauthenticated`. ``address`` None: unknown, so
-        not limited. Raises `TooManyAttempts`."""
+    def limited(self, address: str | None) -> Iterator[None]:
+        """Around an attempt to authenticate: counts it if it ends in `Unauthenticated`.
+
+        Args:
+            address: where the call comes from; None where that is unknown: not limited.
+
+        Raises:
+            TooManyAttempts: too many attempts from ``address`` failed.
+        """
         if address is None or not self._limit:
             yield
             return
@@ -60,10 +72,10 @@ class Attempts:
             raise
 
     def _check(self, group: str) -> None:
-        allowance = self._allowances.get(group)
-        if allowance is None:
+        remaining = self._remaining.get(group)
+        if remaining is None:
             return
-        left = self._left(allowance)
+        left = self._left(remaining)
         if left < 1:
             raise TooManyAttempts(
                 "Too many calls from this address showed no valid key; try again later.",
@@ -71,25 +83,26 @@ class Attempts:
             )
 
     def _count(self, group: str) -> None:
-        held = self._allowances.get(group)
-        before = self._limit if held is None else self._left(held)
-        # Tries under way at once are not held back by each other; the floor keeps what they cost
-        # from lasting for more than two windows.
+        remaining = self._remaining.get(group)
+        before = self._limit if remaining is None else self._left(remaining)
+        # Concurrent attempts are not held back by each other; the floor limits what they cost to
+        # two windows.
         left = max(before - 1, -float(self._limit))
-        self._allowances[group] = Allowance(left, self._monotonic())
-        self._allowances.move_to_end(group)
-        if len(self._allowances) > ADDRESSES_REMEMBERED:
-            self._allowances.popitem(last=False)
+        self._remaining[group] = RemainingAttempts(left, self._monotonic())
+        self._remaining.move_to_end(group)
+        if len(self._remaining) > ADDRESSES_REMEMBERED:
+            self._remaining.popitem(last=False)
         if left < 1 <= before:
             log.warning("attempts_limited", address=group)
 
-    def _left(self, allowance: Allowance) -> float:
-        regained = (self._monotonic() - allowance.at) * self._limit / WINDOW_SECONDS
-        return min(float(self._limit), allowance.left + regained)
+    def _left(self, remaining: RemainingAttempts) -> float:
+        regained = (self._monotonic() - remaining.at) * self._limit / WINDOW_SECONDS
+        return min(float(self._limit), remaining.left + regained)
 
 
 def address_group(address: str) -> str:
-    """What one caller can have many of counts as one: an IPv6 network of 64 bits."""
+    """The addresses that count as one: an IPv6 network of 64 bits, since one host has all of it;
+    an IPv4 address alone. Text that is no address counts by its beginning."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -101,23 +114,27 @@ def address_group(address: str) -> str:
     return str(ipaddress.ip_network((parsed, 64), strict=False))
 
 
-class Refusals:
-    """Keys that were refused a moment ago. Whoever repeats one guesses nothing: it is neither
-    looked up again nor counted."""
+class RefusedCredentials:
+    """API keys and JWTs that were refused a moment ago, by their SHA-256.
 
-    def __init__(self, clock: Clock, most: int) -> None:
+    Repeating one guesses nothing, so it is neither looked up again nor counted as an attempt. At
+    most ``capacity`` are remembered.
+    """
+
+    def __init__(self, clock: Clock, capacity: int) -> None:
         self._clock = clock
-        self._most = most
+        self._capacity = capacity
         self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
 
     def check(self, hashed: bytes) -> None:
-        """Raises `Unauthenticated`."""
+        """Raises `Unauthenticated`, with the reason of before, for one that is remembered."""
         until, reason = self._refused.get(hashed, (0.0, ""))
         if until > self._clock.monotonic():
             raise Unauthenticated(reason)
 
     def remember(self, hashed: bytes, reason: str, seconds: float) -> None:
+        """Refuses it for ``seconds``, with the text ``reason``."""
         self._refused[hashed] = (self._clock.monotonic() + seconds, reason)
         self._refused.move_to_end(hashed)
-        if len(self._refused) > self._most:
+        if len(self._refused) > self._capacity:
             self._refused.popitem(last=False)

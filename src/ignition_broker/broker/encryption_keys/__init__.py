@@ -1,1 +1,1 @@
-"""Which encryption key holds what, and the rotation from one to the next."""
+"""Encryption keys: which grants are stored under each, and re-encryption with the newest."""

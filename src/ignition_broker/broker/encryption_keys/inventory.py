@@ -1,9 +1,10 @@
-"""What each encryption key still holds, and whether one is missing that a stored row needs."""
+"""How many grants are stored under each encryption key, and whether a needed key is missing."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 from ignition_broker.cipher import Cipher
 from ignition_broker.storage import key_notes
@@ -17,11 +18,13 @@ NAMED_TENANTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
-    """``fingerprint`` is None for rows that no configured key opens and that bear no note.
+class EncryptionKeyUse:
+    """How many ``grants`` are stored under one encryption key.
 
-    ``place``: 1 for the configured key that encrypts, None for one that is not configured.
-    ``tenants``: some of those whose tokens can't be read.
+    Attributes:
+        fingerprint: None for grants that no configured key decrypts and whose key was not noted.
+        place: among the configured keys, 1 for the one that encrypts; None: it is not configured.
+        tenants: of a key that is not configured, at most `NAMED_TENANTS` whose grants need it.
     """
 
     fingerprint: str | None
@@ -31,20 +34,18 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
-    """``untried``: grants of whose key nobody knows until a rotation or a refresh notes it."""
+class KeyInventory:
+    """The encryption keys in use. ``untried``: how many grants do not say which key they need and
+    were too many to try; a rotation or a refresh notes it."""
 
-    keys: list[Holding] = field(default_factory=list)
+    keys: list[EncryptionKeyUse] = field(default_factory=list)
     untried: int = 0
 
-    @property
-    def missing(self) -> list[Holding]:
-        return [held for held in self.keys if held.place is None and held.grants]
 
-
-async def holdings(database: Database, cipher: Cipher) -> Holdings:
-    """By index what is noted; what is not, by trying at most `TRIED_BY_STATUS` rows."""
-    tried, foreign, untried = await _tried(database, cipher, TRIED_BY_STATUS)
+async def take_inventory(database: Database, cipher: Cipher) -> KeyInventory:
+    """Counts the grants of each key: by an index where the row notes its key; else by decrypting,
+    of at most `TRIED_BY_STATUS` grants. Raises the errors of `storage.errors`."""
+    tried = await _try_unnoted(database, cipher, TRIED_BY_STATUS)
     configured = list(cipher.fingerprints)
     noted = await database.once(key_notes.distinct)
     keys = []
@@ -52,79 +53,99 @@ async def holdings(database: Database, cipher: Cipher) -> Holdings:
         count = await _count(database, fingerprint)
         is_configured = fingerprint in configured
         place = configured.index(fingerprint) + 1 if is_configured else None
-        named = () if is_configured else await _tenants(database, fingerprint)
-        keys.append(Holding(fingerprint, place, count + tried[fingerprint], named))
-    if foreign:
-        keys.append(Holding(None, None, len(foreign), tuple(foreign[:NAMED_TENANTS])))
-    return Holdings(keys, untried)
+        tenants = () if is_configured else await _tenants(database, fingerprint)
+        count += tried.by_fingerprint[fingerprint]
+        keys.append(EncryptionKeyUse(fingerprint, place, count, tenants))
+    if tried.undecryptable:
+        keys.append(_unknown_key(tried.undecryptable))
+    untried = 0
+    if not tried.were_all:
+        untried = max(0, await database.once(key_notes.count_unnoted) - tried.number)
+    return KeyInventory(keys, untried)
 
 
-async def missing_keys(database: Database, cipher: Cipher) -> list[Holding]:
-    """For a start: one index step a key, and at most `TRIED_AT_START` unnoted rows tried, so that
-    it takes no longer with a million grants."""
+async def missing_keys(database: Database, cipher: Cipher) -> list[EncryptionKeyUse]:
+    """The keys that grants need and that are not configured.
+
+    Asked before every start, so it must not take longer with a million grants: one index step a
+    key, and of the grants that do not note their key at most `TRIED_AT_START` are decrypted. Raises
+    the errors of `storage.errors`.
+    """
     missing = []
     for fingerprint in await database.once(key_notes.distinct):
         if fingerprint not in cipher.fingerprints:
-            named = await _tenants(database, fingerprint)
-            missing.append(Holding(fingerprint, None, await _count(database, fingerprint), named))
-    _counts, foreign, _untried = await _tried(database, cipher, TRIED_AT_START, counts_rest=False)
-    if foreign:
-        missing.append(Holding(None, None, len(foreign), tuple(foreign[:NAMED_TENANTS])))
+            tenants = await _tenants(database, fingerprint)
+            count = await _count(database, fingerprint)
+            missing.append(EncryptionKeyUse(fingerprint, None, count, tenants))
+    tried = await _try_unnoted(database, cipher, TRIED_AT_START)
+    if tried.undecryptable:
+        missing.append(_unknown_key(tried.undecryptable))
     return missing
 
 
-class KeyCheck:
-    """Whether the keys were ever seen to be enough; once they were, this process writes with
-    them."""
+class EncryptionKeyCheck:
+    """Whether every stored grant can be decrypted with the configured keys.
+
+    Asks the database until it once was so; grants stored later need no further key.
+    """
 
     def __init__(self, database: Database, cipher: Cipher) -> None:
         self._database = database
         self._cipher = cipher
-        self._were_enough = False
+        self._has_passed = False
 
-    async def are_enough(self) -> bool:
-        """Raises the errors of `storage.errors`."""
-        if not self._were_enough:
-            self._were_enough = not await missing_keys(self._database, self._cipher)
-        return self._were_enough
+    async def passes(self) -> bool:
+        """False while a key is missing. Raises the errors of `storage.errors`."""
+        if not self._has_passed:
+            self._has_passed = not await missing_keys(self._database, self._cipher)
+        return self._has_passed
 
 
-async def _tried(
-    database: Database, cipher: Cipher, most: int, *, counts_rest: bool = True
-) -> tuple[Counter[str], list[str], int]:
-    """Grants by the key that opens them, tenants that none opens, and how many were not tried."""
-    by_key: Counter[str] = Counter()
-    foreign: list[str] = []
-    seen, after = 0, ""
-    while seen < most:
-        rows = await database.once(
-            lambda c, after=after: key_notes.unnoted(c, after=after, limit=BATCH)  # type: ignore[misc]
-        )
+@dataclass(slots=True)
+class _Tried:
+    """Grants that do not note their key, decrypted one by one. ``undecryptable``: the tenants of
+    those that no configured key decrypts."""
+
+    by_fingerprint: Counter[str] = field(default_factory=Counter)
+    undecryptable: list[str] = field(default_factory=list)
+    number: int = 0
+    were_all: bool = False
+
+
+async def _try_unnoted(database: Database, cipher: Cipher, most: int) -> _Tried:
+    tried, after = _Tried(), ""
+    while tried.number < most:
+        rows = await database.once(partial(key_notes.unnoted, after=after, limit=BATCH))
         if not rows:
-            return by_key, foreign, 0
+            tried.were_all = True
+            break
         for row in rows:
-            fingerprint = _key_of(cipher, row)
+            fingerprint = _fingerprint_of_both(cipher, row)
             if fingerprint is None:
-                foreign.append(row.tenant)
+                tried.undecryptable.append(row.tenant)
             else:
-                by_key[fingerprint] += 1
-        seen += len(rows)
+                tried.by_fingerprint[fingerprint] += 1
+        tried.number += len(rows)
         after = rows[-1].tenant
-    rest = await database.once(key_notes.count_unnoted) - seen if counts_rest else 0
-    return by_key, foreign, max(0, rest)
+    return tried
 
 
-def _key_of(cipher: Cipher, row: SealedRow) -> str | None:
-    """Of the key that opens both tokens; an older release's rotation never left them under two."""
-    opened = [cipher.fingerprint_that_opens(each) for each in (row.access_token, row.refresh_token)]
-    return None if None in opened else opened[1]
+def _fingerprint_of_both(cipher: Cipher, row: SealedRow) -> str | None:
+    """Of the key that decrypts both tokens; None where one of them can't be decrypted."""
+    access = cipher.fingerprint_that_opens(row.access_token)
+    refresh = cipher.fingerprint_that_opens(row.refresh_token)
+    # Both are always stored together, so under the same key.
+    return None if access is None else refresh
+
+
+def _unknown_key(tenants: list[str]) -> EncryptionKeyUse:
+    return EncryptionKeyUse(None, None, len(tenants), tuple(tenants[:NAMED_TENANTS]))
 
 
 async def _count(database: Database, fingerprint: str) -> int:
-    return await database.once(lambda c: key_notes.count_noted(c, fingerprint))
+    return await database.once(partial(key_notes.count_noted, fingerprint=fingerprint))
 
 
 async def _tenants(database: Database, fingerprint: str) -> tuple[str, ...]:
-    return tuple(
-        await database.once(lambda c: key_notes.tenants(c, fingerprint, limit=NAMED_TENANTS))
-    )
+    named = partial(key_notes.tenants, fingerprint=fingerprint, limit=NAMED_TENANTS)
+    return tuple(await database.once(named))

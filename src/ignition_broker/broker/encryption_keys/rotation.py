@@ -1,8 +1,8 @@
-"""Re-encryption with the newest key, while the service runs.
+"""Re-encryption of all grants with the newest key, while the service runs.
 
-Row by row it can be stopped anywhere and run again: each row says which key holds it, so what is
-done is passed over. A refresh that comes between reading and writing wins; its row is looked at
-once more, since a replica whose first key is another writes with that one.
+It can be stopped anywhere and run again: each row says which key it is stored under, so finished
+rows are skipped. A refresh between reading and writing a row wins. Such a row is read again in the
+next pass, since a replica that is configured with another first key stores with that one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.model import Actor, AuditEvent
@@ -20,25 +21,34 @@ from ignition_broker.storage.key_notes import SealedRow
 
 BATCH = 500
 PASSES = 5
-"""A row that is written at this very moment each time is left after so many looks."""
+"""How many times a row is tried that a refresh stores anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """``seen`` of ``total`` rows in this pass. ``rotated`` counts rows of all passes;
-    ``unreadable`` those of this pass that no configured key opens or that were moved, of which
-    ``named`` are some; ``left`` those of this pass that were written meanwhile."""
+class RotationProgress:
+    """How far a rotation is.
+
+    Attributes:
+        seen: rows of this pass that were looked at, of ``total``.
+        rotated: rows that were re-encrypted, in all passes.
+        unreadable: rows of this pass that no configured key decrypts, or whose ciphertext belongs
+            to another row; ``unreadable_tenants`` are the first of them.
+        left: rows of this pass that were stored by somebody else between reading and writing.
+    """
 
     seen: int
     total: int
     rotated: int
     unreadable: int
-    named: tuple[str, ...]
+    unreadable_tenants: tuple[str, ...]
     left: int
 
 
-async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[Progress]:
-    """Yields after each batch. Raises the errors of `storage.errors`: what was done stays done."""
+async def rotate_grants(database: Database, cipher: Cipher) -> AsyncIterator[RotationProgress]:
+    """Re-encrypts every grant with the first key; yields after each batch.
+
+    Raises the errors of `storage.errors`; batches that were yielded are committed.
+    """
     rotated = 0
     for _pass in range(PASSES):
         progress = None
@@ -49,18 +59,22 @@ async def rotate(database: Database, cipher: Cipher) -> AsyncIterator[Progress]:
         rotated = progress.rotated
 
 
-async def record(
+async def record_rotation(
     database: Database,
     cipher: Cipher,
-    last: Progress | None,
+    last: RotationProgress | None,
     actor: Actor,
     *,
     began_at: datetime,
 ) -> None:
-    """In the audit trail, what a run came to: to which key, by its fingerprint, and how many.
+    """Records the result of a rotation in the audit trail.
 
-    Once, whatever breaks: the event's request id is made up, and known again by a second try.
-    ``began_at``: a moment before this.
+    The event is recorded once, even if the answer to a first try is lost: its request id, made up
+    where ``actor`` has none, identifies it.
+
+    Args:
+        last: what `rotate_grants` yielded last; None: nothing.
+        began_at: a time before this call; older events are not compared.
     """
     detail: dict[str, object] = {
         "key_fingerprint": cipher.fingerprint,
@@ -74,7 +88,9 @@ async def record(
     await database.once(lambda c: audit.append_missing(c, [event], since=began_at))
 
 
-async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIterator[Progress]:
+async def _one_pass(
+    database: Database, cipher: Cipher, rotated: int
+) -> AsyncIterator[RotationProgress]:
     newest = cipher.fingerprint
     total = await database.once(rotation.count)
     seen = left = 0
@@ -82,7 +98,7 @@ async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIt
     unreadable: list[str] = []
     while True:
         batch = await database.once(
-            lambda c, after=after: rotation.batch(c, newest=newest, after=after, limit=BATCH)  # type: ignore[misc]
+            partial(rotation.batch, newest=newest, after=after, limit=BATCH)
         )
         if batch is None:
             return
@@ -95,20 +111,19 @@ async def _one_pass(database: Database, cipher: Cipher, rotated: int) -> AsyncIt
                 if isinstance(error, Misplaced):
                     await database.record_move(error)
         if pairs:
-            replaced = await database.once(
-                lambda c, pairs=pairs: rotation.replace(c, pairs, newest=newest)  # type: ignore[misc]
-            )
+            replaced = await database.once(partial(rotation.replace, pairs=pairs, newest=newest))
             rotated += replaced
             left += len(pairs) - replaced
         seen += batch.seen
         after = batch.last
-        yield Progress(
+        yield RotationProgress(
             seen, max(total, seen), rotated, len(unreadable), tuple(unreadable[:5]), left
         )
 
 
 def _renewed(cipher: Cipher, row: SealedRow) -> SealedRow:
-    """As it is to be stored; what the newest key wrote already stays, and is only noted."""
+    """The row as it is to be stored. Tokens that are under the newest key already stay the same;
+    storing them notes that key."""
     return SealedRow(
         row.tenant,
         access_token=cipher.renewed(row.tenant, "access_token", row.access_token),

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from ignition_broker.broker.callers import access
+from ignition_broker.broker.callers import api_keys as broker_api_keys
 from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
 from ignition_broker.model import Scope
 from ignition_broker.web.console.return_paths import API_KEYS, NEW_API_KEY, address, sign_in_address
@@ -56,7 +56,7 @@ async def api_keys(request: Request, services: BrokerServices) -> Response:
     session = await services.sessions.read(request)
     if session is None:
         return RedirectResponse(sign_in_address(API_KEYS), 303)
-    keys = await access.list_keys(services.database)
+    keys = await broker_api_keys.list_api_keys(services.database)
     return page("api_keys.html", session=session, keys=keys, now=services.clock.now())
 
 
@@ -94,7 +94,7 @@ async def create_api_key(
     if not session.is_fresh:
         return RedirectResponse(sign_in_address(draft.page), 303)
     try:
-        api_key, key = await access.create_key(
+        api_key, key = await broker_api_keys.create_api_key(
             services.database,
             services.clock,
             name=draft.name,
@@ -127,7 +127,9 @@ async def revoke_api_key(
         # Back to the list, since a sign-in repeats no form.
         return RedirectResponse(sign_in_address(API_KEYS), 303)
     try:
-        await access.revoke_key(services.database, name, actor_of(request, session.caller))
+        await broker_api_keys.revoke_api_key(
+            services.database, name, actor_of(request, session.caller)
+        )
     except NotFound as error:
         return failure(404, "No such API key", error.detail, "It may have been revoked already.")
     services.access.forget(name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import ManualClock
 
-from ignition_broker.broker.callers.access import Access, key_hash
-from ignition_broker.broker.callers.failed_attempts import Attempts
+from ignition_broker.broker.callers.access import Access
+from ignition_broker.broker.callers.api_keys import api_key_hash
+from ignition_broker.broker.callers.failed_attempts import FailedAttempts
 from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.errors import TooManyAttempts, Unauthenticated
@@ -20,7 +21,7 @@ class OneKey:
 
     def __init__(self, key: str) -> None:
         self.caller: Caller | None = Caller(
-            "mine", frozenset({Scope.TOKEN}), ("*",), None, key_hash(key)
+            "mine", frozenset({Scope.TOKEN}), ("*",), None, api_key_hash(key)
         )
         self.asked = 0
 
@@ -46,7 +47,7 @@ def access(database, clock) -> Access:
         database,
         ChangeFeed(clock),
         clock,
-        Attempts(clock, limit=3),
+        FailedAttempts(clock, limit=3),
         WorkloadIdentities((), clock),
         admin_key="x" * 32,
     )
@@ -65,7 +66,7 @@ async def test_a_key_that_was_good_before_is_let_through_where_memory_counts_no_
 ):
     await access.authenticate(b"ibk_mine", HERE)
     await exhaust(access, database)
-    assert access.held(b"ibk_mine") is None
+    assert access.from_memory(b"ibk_mine") is None
     assert (await access.authenticate(b"ibk_mine", HERE)).name == "mine"
     with pytest.raises(TooManyAttempts):
         await access.authenticate(b"ibk_another", HERE)
@@ -77,7 +78,7 @@ async def test_the_admin_key_is_let_through_and_may_have_two_dots(database, cloc
         database,
         ChangeFeed(clock),
         clock,
-        Attempts(clock, limit=3),
+        FailedAttempts(clock, limit=3),
         WorkloadIdentities((), clock),
         admin_key=key,
     )

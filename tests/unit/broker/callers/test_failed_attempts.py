@@ -5,70 +5,70 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import ManualClock
 
-from ignition_broker.broker.callers import failed_attempts as attempts
-from ignition_broker.broker.callers.failed_attempts import Attempts, address_group
+from ignition_broker.broker.callers import failed_attempts
+from ignition_broker.broker.callers.failed_attempts import FailedAttempts, address_group
 from ignition_broker.broker.errors import TooManyAttempts, Unauthenticated, Unavailable
 
 
-def fail(tries: Attempts, address: str | None, times: int = 1) -> None:
+def fail(tries: FailedAttempts, address: str | None, times: int = 1) -> None:
     for _ in range(times):
-        with pytest.raises(Unauthenticated), tries.attempt(address):
+        with pytest.raises(Unauthenticated), tries.limited(address):
             raise Unauthenticated("no")
 
 
 def test_past_the_limit_an_address_waits_for_the_time_that_it_is_told():
     clock = ManualClock()
-    tries = Attempts(clock, limit=30)
+    tries = FailedAttempts(clock, limit=30)
     fail(tries, "192.0.2.1", 30)
-    with pytest.raises(TooManyAttempts) as refused, tries.attempt("192.0.2.1"):
+    with pytest.raises(TooManyAttempts) as refused, tries.limited("192.0.2.1"):
         pytest.fail("it was let through")
     assert refused.value.retry_after_seconds == pytest.approx(2)
-    with tries.attempt("192.0.2.2"):
+    with tries.limited("192.0.2.2"):
         pass
     clock.at += 2
     fail(tries, "192.0.2.1")
-    with pytest.raises(TooManyAttempts), tries.attempt("192.0.2.1"):
+    with pytest.raises(TooManyAttempts), tries.limited("192.0.2.1"):
         pytest.fail("it was let through")
 
 
 def test_what_succeeds_or_can_not_be_told_costs_nothing():
-    tries = Attempts(ManualClock(), limit=2)
+    tries = FailedAttempts(ManualClock(), limit=2)
     for _ in range(10):
-        with tries.attempt("192.0.2.1"):
+        with tries.limited("192.0.2.1"):
             pass
-        with pytest.raises(Unavailable), tries.attempt("192.0.2.1"):
+        with pytest.raises(Unavailable), tries.limited("192.0.2.1"):
             raise Unavailable("away")
     assert len(tries) == 0
 
 
 def test_many_tries_at_once_cost_two_windows_at_most():
     clock = ManualClock()
-    tries = Attempts(clock, limit=30)
-    under_way = [tries.attempt("192.0.2.1") for _ in range(1000)]
+    tries = FailedAttempts(clock, limit=30)
+    under_way = [tries.limited("192.0.2.1") for _ in range(1000)]
     for one in under_way:
         one.__enter__()
     for one in under_way:
         error = Unauthenticated("no")
         assert one.__exit__(Unauthenticated, error, None) is False
     clock.at += 61
-    with pytest.raises(TooManyAttempts), tries.attempt("192.0.2.1"):
+    with pytest.raises(TooManyAttempts), tries.limited("192.0.2.1"):
         pytest.fail("it was let through")
     clock.at += 61
     fail(tries, "192.0.2.1")
 
 
 def test_no_limit_and_no_address_are_never_held_back():
-    fail(Attempts(ManualClock(), limit=0), "192.0.2.1", 100)
-    fail(Attempts(ManualClock(), limit=1), None, 100)
+    fail(FailedAttempts(ManualClock(), limit=0), "192.0.2.1", 100)
+    fail(FailedAttempts(ManualClock(), limit=1), None, 100)
 
 
 def test_the_table_is_bounded(monkeypatch):
-    monkeypatch.setattr(attempts, "ADDRESSES_REMEMBERED", 3)
-    tries = Attempts(ManualClock(), limit=1)
+    monkeypatch.setattr(failed_attempts, "ADDRESSES_REMEMBERED", 3)
+    tries = FailedAttempts(ManualClock(), limit=1)
     for number in range(10):
         fail(tries, f"192.0.2.{number}")
     assert len(tries) == 3
-    with pytest.raises(TooManyAttempts), tries.attempt("192.0.2.9"):
+    with pytest.raises(TooManyAttempts), tries.limited("192.0.2.9"):
         pytest.fail("it was let through")
 
 
