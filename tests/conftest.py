@@ -27,6 +27,11 @@ from ignition_broker.embedded import EmbeddedPostgres
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
 from ignition_broker.storage import schema
 
+# All that the tests call is on this machine, to which no proxy leads.
+for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+    for inherited in (name, name.upper()):
+        os.environ.pop(inherited, None)
+
 
 def free_port() -> int:
     with socket.socket() as probe:

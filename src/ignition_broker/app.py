@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         on_lost=metrics.audit_events_lost.inc,
     )
     stopping = Stopping(clock, grace_seconds=settings.broker_grace_seconds)
-    api = upstream(settings)
+    api = upstream(settings, parts.egress)
     background = BackgroundTasks(settings, parts, journal, stopping, clock, metrics)
 
     @asynccontextmanager

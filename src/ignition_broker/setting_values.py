@@ -7,6 +7,7 @@ Where two can, the setting is refused by its name. Neither ever reaches Ignition
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 _QUOTES = ("'", '"')
 _SEPARATORS = re.compile(r"[,\s]+")
@@ -30,7 +31,7 @@ _MAY_HOLD_QUOTES = frozenset(
         "broker_oidc_groups_claim",
     }
 )
-_BETWEEN_COMMAS = frozenset({"broker_encryption_keys", "broker_trusted_proxies"})
+_BETWEEN_COMMAS = frozenset({"broker_encryption_keys", "broker_trusted_proxies", "no_proxy"})
 _BETWEEN_BLANKS = frozenset({"ignition_scopes", "ignition_refusal_codes", "broker_oidc_scopes"})
 _OF_MANY_LINES = frozenset({"broker_jwt_issuers"})
 _ONE_WORD = frozenset(
@@ -41,6 +42,8 @@ _ONE_WORD = frozenset(
         "broker_operations_host",
         "ignition_issuer",
         "broker_oidc_issuer",
+        "https_proxy",
+        "http_proxy",
     }
 )
 
@@ -61,6 +64,21 @@ class AsMeant(PydanticBaseSettingsSource):
             for name, value in self._source().items()
         }
         return {name: value for name, value in values.items() if value != ""}
+
+
+class LowerCaseFirst(PydanticBaseSettingsSource):
+    """Of the variables ``names``, written in lower case: they come before those in upper case, as
+    urllib and curl have it. pydantic-settings takes whichever it meets last."""
+
+    def __init__(self, settings_cls: type[BaseSettings], names: tuple[str, ...]) -> None:
+        super().__init__(settings_cls)
+        self._names = tuple(name for name in names if name in settings_cls.model_fields)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return os.environ.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: os.environ[name] for name in self._names if os.environ.get(name)}
 
 
 def as_meant(name: str, text: str) -> str:

@@ -13,8 +13,11 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ignition_broker.oauth.answers import plain_code
+from ignition_broker.outbound.egress_proxies import EgressProxies, parse_proxy, with_scheme
+from ignition_broker.outbound.tls import check_authorities
 from ignition_broker.setting_values import (
     AsMeant,
+    LowerCaseFirst,
     as_meant,
     check_one_word,
     trimmed,
@@ -47,6 +50,9 @@ EXAMPLES = {
     '"scopes": ["token"], "tenants": ["acme"]}]}]',
     "BROKER_TRUSTED_PROXIES": "BROKER_TRUSTED_PROXIES=10.0.0.0/8,192.0.2.7",
     "BROKER_OPERATIONS_PORT": "BROKER_OPERATIONS_PORT=3001",
+    "BROKER_CA_FILE": "BROKER_CA_FILE=/etc/ssl/inner-authority.pem",
+    "HTTPS_PROXY": "HTTPS_PROXY=http://proxy.example.com:3128",
+    "HTTP_PROXY": "HTTP_PROXY=http://proxy.example.com:3128",
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
     "IGNITION_REFUSAL_CODES": "IGNITION_REFUSAL_CODES=bad_refresh_token invalid_refresh_token",
@@ -93,7 +99,8 @@ class DatabaseSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        sources = map(AsMeant, (env_settings, dotenv_settings, file_secret_settings))
+        proxies = LowerCaseFirst(settings_cls, ("https_proxy", "http_proxy", "no_proxy"))
+        sources = map(AsMeant, (proxies, env_settings, dotenv_settings, file_secret_settings))
         return init_settings, *sources
 
     @field_validator("*", mode="before")
@@ -180,6 +187,11 @@ class Settings(RotationSettings):
     )
     ignition_token_format: Literal["form", "json"] = "form"
     ignition_refusal_codes: str = ""
+    broker_ca_file: str | None = None
+    # May hold credentials.
+    https_proxy: str | None = Field(None, repr=False)
+    http_proxy: str | None = Field(None, repr=False)
+    no_proxy: str = ""
     broker_admin_key: SecretStr | None = None
     broker_jwt_issuers: str = ""
     broker_failed_attempts: int = Field(300, ge=0)
@@ -265,6 +277,33 @@ class Settings(RotationSettings):
     @property
     def refusal_codes(self) -> frozenset[str]:
         return frozenset(plain_code(code) for code in self.ignition_refusal_codes.split())
+
+    @field_validator("broker_ca_file")
+    @classmethod
+    def _holds_authorities(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_authorities(value)
+        return value
+
+    @field_validator("https_proxy", "http_proxy")
+    @classmethod
+    def _is_proxy(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_proxy(value)
+        return value
+
+    @property
+    def egress_proxies(self) -> EgressProxies:
+        return EgressProxies.of(https=self.https_proxy, http=self.http_proxy, exempt=self.no_proxy)
+
+    def secrets(self) -> list[str]:
+        """Those of the proxies' URLs too."""
+        passwords = []
+        for url in (self.https_proxy, self.http_proxy):
+            password = None if url is None else urlsplit(with_scheme(url)).password
+            if password:
+                passwords += [password, unquote(password)]
+        return [*super().secrets(), *passwords]
 
     @field_validator("broker_oidc_issuer")
     @classmethod

@@ -29,6 +29,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
+from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.http1_pool import Limits, Pool
 from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.settings import Settings, fernet_keys
@@ -49,6 +50,7 @@ class Parts:
     cipher: Cipher
     connector: Connector
     database: Database
+    egress: Egress
     endpoints: HttpEndpoints
     change_feed: ChangeFeed
     issuer: Issuer
@@ -63,7 +65,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     """Wires the parts, unconnected; the caller closes ``endpoints`` and ``database``."""
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value())
-    endpoints = HttpEndpoints(timeout_seconds=settings.broker_provider_timeout)
+    egress = Egress(more_authorities=settings.broker_ca_file, proxies=settings.egress_proxies)
+    endpoints = HttpEndpoints(timeout_seconds=settings.broker_provider_timeout, egress=egress)
     breaker = CircuitBreaker(clock, probe_seconds=settings.broker_provider_timeout)
     provider = _provider(settings, endpoints, breaker, clock, metrics)
     change_feed = ChangeFeed(clock)
@@ -119,6 +122,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         cipher=cipher,
         connector=connector,
         database=database,
+        egress=egress,
         endpoints=endpoints,
         change_feed=change_feed,
         makers=makers,
@@ -195,7 +199,7 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     )
 
 
-def upstream(settings: Settings) -> Upstream:
+def upstream(settings: Settings, egress: Egress) -> Upstream:
     """Sends proxied calls to Ignition's API, over HTTP/2 where the settings ask for it."""
     limits = Limits(
         connect_timeout_seconds=settings.broker_proxy_connect_timeout,
@@ -209,8 +213,8 @@ def upstream(settings: Settings) -> Upstream:
         # Imported here, since httpcore's HTTP/2 is slow to import and off by default.
         from ignition_broker.outbound.http2 import Http2Upstream
 
-        return Http2Upstream(settings.ignition_api_url, limits)
-    return Pool(settings.ignition_api_url, limits)
+        return Http2Upstream(settings.ignition_api_url, limits, egress)
+    return Pool(settings.ignition_api_url, limits, egress=egress)
 
 
 def _provider(

@@ -163,6 +163,9 @@ def _settings(
         "broker_admin_key": kept.admin_key,
         "broker_port": port,
         "broker_log_level": "WARNING",
+        # It reaches nothing but this machine, whatever proxy the shell names.
+        "https_proxy": None,
+        "http_proxy": None,
     }
     return Settings(_env_file=None, **values)  # type: ignore[call-arg, arg-type]
 

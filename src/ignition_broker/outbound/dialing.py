@@ -1,4 +1,4 @@
-"""A new connection to a server: its addresses, happy eyeballs (RFC 8305), TLS."""
+"""A new connection to a server: addresses, happy eyeballs (RFC 8305), an egress proxy, TLS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from aiohappyeyeballs import start_connection
 
-from ignition_broker.outbound.tls import client_context
+from ignition_broker.outbound.egress import Egress
+from ignition_broker.outbound.errors import EgressProxyFailed
+from ignition_broker.outbound.tunnel import open_tunnel
 from ignition_broker.system_errors import shortage_or_name
 
 # Before the next address is tried beside the first (RFC 8305 section 5).
@@ -20,38 +22,55 @@ ADDRESSES_SECONDS = 1.0
 
 
 class Dialer:
-    def __init__(self, host: str, port: int, *, is_tls: bool) -> None:
+    """To one server, directly or through the egress proxy that `Egress` names for it."""
+
+    def __init__(self, host: str, port: int, *, is_tls: bool, egress: Egress) -> None:
         self._host = host
         self._port = port
         self._is_tls = is_tls
-        self._context: ssl.SSLContext | None = None
+        self._egress = egress
+        self.proxy = egress.proxies.leading_to("https" if is_tls else "http", host, port)
         self._addresses: Sequence[Any] = ()
         self._addresses_until = 0.0
 
+    @property
+    def way(self) -> str:
+        """Ends the sentence of an error: which proxy leads there, if one does."""
+        return "" if self.proxy is None else f" through the egress proxy at {self.proxy.name}"
+
     async def dial(self, protocol: asyncio.Protocol) -> None:
-        """Raises `OSError`."""
+        """Raises `OSError`, or `EgressProxyFailed`."""
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._addresses_until:
-            self._addresses = await loop.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_STREAM
-            )
-            self._addresses_until = loop.time() + ADDRESSES_SECONDS
-        line = await start_connection(self._addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+        line = await self._connected()
         try:
+            if self.proxy is not None and self._is_tls:
+                await open_tunnel(line, self.proxy, self._host, self._port)
             await loop.create_connection(
                 lambda: protocol,
                 sock=line,
-                ssl=self._tls(),
+                ssl=self._egress.tls("http/1.1") if self._is_tls else None,
                 server_hostname=self._host if self._is_tls else None,
             )
         except BaseException:
             line.close()
             raise
 
-    def _tls(self) -> ssl.SSLContext | None:
-        if self._is_tls and self._context is None:
-            self._context = client_context("http/1.1")
-        return self._context
+    async def _connected(self) -> socket.socket:
+        """To the server, or to the proxy."""
+        if self.proxy is None:
+            return await self._connected_to(self._host, self._port)
+        try:
+            return await self._connected_to(self.proxy.host, self.proxy.port)
+        except OSError as error:
+            text = f"The egress proxy at {self.proxy.name} can't be reached: {reason(error)}."
+            raise EgressProxyFailed(text) from error
+
+    async def _connected_to(self, host: str, port: int) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._addresses_until:
+            self._addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self._addresses_until = loop.time() + ADDRESSES_SECONDS
+        return await start_connection(self._addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
 
 
 def reason(error: OSError) -> str:

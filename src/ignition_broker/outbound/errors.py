@@ -4,6 +4,7 @@ ExchangeError
 ├── NoConnectionFree   all that may be held are in use
 ├── RequestWithdrawn   when it was about to be sent, it was not to be sent any more
 ├── Unreachable        no connection, or it broke before the answer was whole
+│   └── EgressProxyFailed   the egress proxy on the way to the server made none
 └── TimedOut           no response headers in time, or silence amid the answer
 """
 
@@ -32,6 +33,13 @@ class Unreachable(ExchangeError):
         super().__init__(detail)
         self.was_sent = was_sent
         self.may_be_stale = may_be_stale
+
+
+class EgressProxyFailed(Unreachable):
+    """Nothing was sent to the server."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, was_sent=False)
 
 
 class TimedOut(ExchangeError):

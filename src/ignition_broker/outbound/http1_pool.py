@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ignition_broker.outbound.dialing import Dialer, reason
+from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.errors import (
     NoConnectionFree,
     RequestWithdrawn,
@@ -24,6 +25,7 @@ from ignition_broker.outbound.errors import (
 from ignition_broker.outbound.exchange import Exchange, Headers
 from ignition_broker.outbound.http1_connection import Connection
 from ignition_broker.outbound.idle_connections import IdleConnections
+from ignition_broker.outbound.tunnel import AUTHENTICATION_REQUIRED, proxy_authorization, refusal
 
 # Below what servers keep idle connections for (uvicorn: 5 s), lest a call meet a closing one.
 KEEP_ALIVE_SECONDS = 4.0
@@ -49,17 +51,26 @@ class Limits:
 
 
 class Pool:
-    """``url``: of the origin that every request goes to; its path is not used here. ``server``: its
-    name in errors."""
+    """``url``: of the origin that every request goes to; its path is not used here. ``egress``: the
+    way there; by default direct, trusting the machine's authorities. ``server``: its name in
+    errors."""
 
-    def __init__(self, url: str, limits: Limits, *, server: str = "the API") -> None:
+    def __init__(
+        self, url: str, limits: Limits, *, egress: Egress | None = None, server: str = "the API"
+    ) -> None:
         parts = urlsplit(url)
         self._server = server
         self._subject = server[:1].upper() + server[1:]
         is_tls = parts.scheme == "https"
         port = parts.port or (443 if is_tls else 80)
-        self._dialer = Dialer(parts.hostname or "", port, is_tls=is_tls)
-        self._host_line = b" HTTP/1.1\r\nHost: " + parts.netloc.encode("idna") + b"\r\n"
+        self._dialer = Dialer(parts.hostname or "", port, is_tls=is_tls, egress=egress or Egress())
+        host = parts.netloc.encode("idna")
+        self._before_target, self._after_target = b" ", b" HTTP/1.1\r\nHost: " + host + b"\r\n"
+        # Without TLS there is no tunnel: the proxy is sent the request (RFC 9112 section 3.2.2).
+        self._forwarding = None if is_tls else self._dialer.proxy
+        if self._forwarding is not None:
+            self._before_target += b"http://" + host
+            self._after_target += proxy_authorization(self._forwarding)
         self._limits = limits
         self._idle = IdleConnections(limits.idle_per_tenant)
         self._waiting: deque[_Waiting] = deque()
@@ -87,7 +98,7 @@ class Pool:
 
         Raises `ExchangeError`.
         """
-        parts = [method.encode("ascii"), b" ", target, self._host_line]
+        parts = [method.encode("ascii"), self._before_target, target, self._after_target]
         is_chunked = body is not None
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
@@ -121,6 +132,9 @@ class Pool:
         except BaseException:
             exchange.close()
             raise
+        if self._forwarding is not None and exchange.status == AUTHENTICATION_REQUIRED:
+            exchange.close()
+            raise refusal(self._forwarding, exchange.status)
         return exchange
 
     async def aclose(self) -> None:
@@ -184,10 +198,11 @@ class Pool:
             else:
                 self._on_lost(connection)
             if isinstance(error, TimeoutError):
-                text = f"{self._subject} does not accept connections within {seconds:g} s."
+                way = self._dialer.way
+                text = f"{self._subject} does not accept connections within {seconds:g} s{way}."
                 raise Unreachable(text, was_sent=False) from error
             if isinstance(error, OSError):
-                text = f"{self._subject} can't be reached: {reason(error)}."
+                text = f"{self._subject} can't be reached{self._dialer.way}: {reason(error)}."
                 raise Unreachable(text, was_sent=False) from error
             raise
         if self._sweeping is None:

@@ -22,8 +22,11 @@ from urllib.parse import urlsplit
 
 import httpcore
 
+from ignition_broker.outbound.egress import Egress
+from ignition_broker.outbound.egress_proxies import EgressProxy
 from ignition_broker.outbound.errors import (
     BodyBrokeOff,
+    EgressProxyFailed,
     ExchangeError,
     NoConnectionFree,
     TimedOut,
@@ -31,7 +34,7 @@ from ignition_broker.outbound.errors import (
 )
 from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.http1_pool import Limits, Pool
-from ignition_broker.outbound.tls import client_context
+from ignition_broker.outbound.tunnel import connect_request, is_tunnel_open
 from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.system_errors import shortage_or_name
 
@@ -83,23 +86,26 @@ def _sound(received: Headers) -> Headers:
 
 
 class Http2Upstream:
-    """``api_url``: the origin that every request goes to; its path is not used here."""
+    """``api_url``: the origin that every request goes to; its path is not used here. ``egress``:
+    the way there."""
 
-    def __init__(self, api_url: str, limits: Limits) -> None:
+    def __init__(self, api_url: str, limits: Limits, egress: Egress | None = None) -> None:
+        egress = egress or Egress()
         parts = urlsplit(api_url)
         self._scheme = parts.scheme.encode("ascii")
         self._host = (parts.hostname or "").encode("idna")
         self._port = parts.port
         self._authority = parts.netloc.encode("idna")
         self._limits = limits
+        proxy = egress.proxies.leading_to(parts.scheme, parts.hostname or "", parts.port or 443)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=client_context("h2", "http/1.1"),
+            ssl_context=egress.tls("h2", "http/1.1"),
             max_connections=limits.connections,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
             http2=True,
-            network_backend=_Http2Alone(),
+            network_backend=_Http2Alone(proxy),
         )
-        self._http1 = Pool(api_url, limits)
+        self._http1 = Pool(api_url, limits, egress=egress)
         # Without TLS there is no ALPN to agree on HTTP/2 by (RFC 9113 section 3.2).
         self._http1_until = 0.0 if parts.scheme == "https" else math.inf
 
@@ -164,6 +170,12 @@ class _ChoseHttp1(Exception):
 
 
 class _Http2Alone(httpcore.AnyIOBackend):
+    """httpcore's own proxy would speak HTTP/1.1 to a server that chooses it, on connections that
+    tenants share."""
+
+    def __init__(self, proxy: EgressProxy | None) -> None:
+        self._proxy = proxy
+
     async def connect_tcp(
         self,
         host: str,
@@ -172,8 +184,48 @@ class _Http2Alone(httpcore.AnyIOBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        line = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        proxy = self._proxy
+        if proxy is None:
+            line = await super().connect_tcp(host, port, timeout, local_address, socket_options)
+            return _BeforeTls(line)
+        try:
+            line = await super().connect_tcp(
+                proxy.host, proxy.port, timeout, local_address, socket_options
+            )
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+            reason = shortage_or_name(error)
+            text = f"The egress proxy at {proxy.name} can't be reached: {reason}."
+            raise EgressProxyFailed(text) from error
+        try:
+            await _open_tunnel(line, proxy, host, port, timeout)
+        except BaseException:
+            await line.aclose()
+            raise
         return _BeforeTls(line)
+
+
+async def _open_tunnel(
+    line: httpcore.AsyncNetworkStream,
+    proxy: EgressProxy,
+    host: str,
+    port: int,
+    timeout: float | None,
+) -> None:
+    head = b""
+    try:
+        async with asyncio.timeout(timeout):
+            await line.write(connect_request(proxy, host, port))
+            while not is_tunnel_open(proxy, head):
+                piece = await line.read(1 << 14)
+                if not piece:
+                    raise EgressProxyFailed(
+                        f"The egress proxy at {proxy.name} closed the connection."
+                    )
+                head += piece
+    except (httpcore.NetworkError, TimeoutError) as error:
+        reason = shortage_or_name(error)
+        text = f"The egress proxy at {proxy.name} made no tunnel: {reason}."
+        raise EgressProxyFailed(text) from error
 
 
 class _BeforeTls(httpcore.AsyncNetworkStream):

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 from tests.service.certificates import Authority
 
+from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.tls import client_context
 from ignition_broker.storage.errors import StorageFault
 from ignition_broker.storage.tls import ssl_argument
@@ -31,6 +32,25 @@ def test_authorities_that_are_there_are_not_added_to(monkeypatch, tmp_path):
     context = client_context("http/1.1")
     assert context.cert_store_stats()["x509_ca"] == 1
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_further_authority_stands_beside_the_machines(monkeypatch, tmp_path):
+    ours, inner = Authority(tmp_path, "ours"), Authority(tmp_path, "inner")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours.certificate))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    egress = Egress(more_authorities=str(inner.certificate))
+    for authority in (ours, inner):
+        shake_hands(egress.tls(), authority.issue("localhost").server_context(), "localhost")
+    assert egress.tls("http/1.1") is egress.tls("http/1.1")
+
+
+def test_where_one_authority_alone_is_trusted_the_others_prove_nothing(monkeypatch, tmp_path):
+    ours, inner = Authority(tmp_path, "ours"), Authority(tmp_path, "inner")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours.certificate))
+    egress = Egress(more_authorities=str(ours.certificate)).trusting_only(str(inner.certificate))
+    shake_hands(egress.tls(), inner.issue("localhost").server_context(), "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(egress.tls(), ours.issue("localhost").server_context(), "localhost")
 
 
 def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> None:

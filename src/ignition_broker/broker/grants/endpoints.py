@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 from ignition_broker import __version__
 from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.content_coding import decoded
+from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.errors import ExchangeError, NoConnectionFree
 from ignition_broker.outbound.exchange import Exchange, Headers
 from ignition_broker.outbound.http1_pool import Limits, Pool
@@ -57,7 +58,8 @@ class HttpEndpoints:
     most two thirds of it pass until there is a connection, so that it is known what was not sent.
     The answer is waited for without an end: whoever asks cancels."""
 
-    def __init__(self, *, timeout_seconds: float) -> None:
+    def __init__(self, *, timeout_seconds: float, egress: Egress | None = None) -> None:
+        self._egress = egress or Egress()
         self._limits = Limits(
             connect_timeout_seconds=timeout_seconds / 3,
             timeout_seconds=math.inf,
@@ -122,7 +124,7 @@ class HttpEndpoints:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._pools:
-            self._pools[origin] = Pool(origin, self._limits, server="Ignition")
+            self._pools[origin] = Pool(origin, self._limits, egress=self._egress, server="Ignition")
         target = quote(parts.path or "/", safe=_AS_IT_IS)
         if parts.query:
             target += "?" + quote(parts.query, safe=_AS_IT_IS + "?")
