@@ -7,9 +7,9 @@ at all, may stay for ever.
 from __future__ import annotations
 
 from asyncio import BaseTransport, TimerHandle
-from http import HTTPStatus
 from typing import Any
 
+from ignition_broker.problems import HEADERS_TOO_LARGE
 from ignition_broker.server.refusals import Refusal
 from ignition_broker.server.request_order import OrderedHttpProtocol
 
@@ -22,9 +22,7 @@ STALLED_TICKS = 6
 """So many in which a caller neither sends the body it announced nor takes a byte of its answer."""
 
 TOO_LARGE = Refusal(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "headers-too-large",
-    "The headers are too large",
+    HEADERS_TOO_LARGE,
     f"At most {LARGEST_HEAD_BYTES} bytes and {MOST_HEADERS} headers are read.",
 )
 

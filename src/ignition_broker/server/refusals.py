@@ -1,4 +1,4 @@
-"""Answers to what never became a request, as `web.errors` words them."""
+"""Answers to bytes that never became a request, so that no route can answer them."""
 
 from __future__ import annotations
 
@@ -7,48 +7,34 @@ import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from ignition_broker.problems import UNREADABLE, ProblemKind
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``code`` and ``detail`` of a problem (RFC 9457)."""
+    """One such answer; it is the last on its connection."""
 
-    status: HTTPStatus
-    code: str
-    title: str
+    kind: ProblemKind
     detail: str
 
     def answer(self) -> bytes:
-        """As it goes out, with an id of its own. The last on its connection.
+        """The head and body to write, with a new request id.
 
-        It bears ``Broker-Error`` too: whether it was for the proxy may not have been read.
+        It bears ``Broker-Error`` too, since the path may not have been read: the call may have been
+        one to the proxy.
         """
         request_id = secrets.token_hex(9)
-        problem = {
-            "type": f"urn:ignition-broker:{self.code}",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-            "request_id": request_id,
-        }
-        body = json.dumps(problem).encode("ascii")
+        body = json.dumps(self.kind.members(self.detail, request_id)).encode("ascii")
+        status = HTTPStatus(self.kind.status)
         head = (
-            f"HTTP/1.1 {self.status:d} {self.status.phrase}\r\n"
+            f"HTTP/1.1 {status:d} {status.phrase}\r\n"
             "content-type: application/problem+json\r\n"
             f"content-length: {len(body)}\r\ncache-control: no-store\r\n"
-            f"broker-error: {self.code}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+            f"broker-error: {self.kind.code}\r\n"
+            f"x-request-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
         return head.encode("ascii") + body
 
 
-NOT_READABLE = Refusal(
-    HTTPStatus.BAD_REQUEST,
-    "invalid-request",
-    "The request is malformed",
-    "What was sent can't be read as HTTP.",
-)
-TUNNEL = Refusal(
-    HTTPStatus.BAD_REQUEST,
-    "invalid-request",
-    "The request is malformed",
-    "The method CONNECT is not carried out.",
-)
+NOT_READABLE = Refusal(UNREADABLE, "What was sent can't be read as HTTP.")
+TUNNEL = Refusal(UNREADABLE, "The method CONNECT is not carried out.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from ignition_broker import problems
 from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
 from ignition_broker.outbound.errors import (
@@ -21,6 +21,7 @@ from ignition_broker.outbound.errors import (
     TimedOut,
     Unreachable,
 )
+from ignition_broker.problems import ProblemKind
 from ignition_broker.proxy.caller_pace import CallerTooSlow
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
@@ -39,82 +40,64 @@ class BodyTooSlow(errors.BrokerError):
     """It was announced and did not come in time."""
 
 
-PROBLEMS: dict[type[Exception], tuple[str, int, str]] = {
-    errors.InvalidRequest: ("invalid-request", 422, "The request is malformed"),
-    FormForged: ("invalid-request", 400, "The form is stale"),
-    BodyTooLarge: ("body-too-large", 413, "The body is too large"),
-    BodyTooSlow: ("request-timeout", 408, "The body came too slowly"),
-    CallerTooSlow: ("request-timeout", 408, "The body came too slowly"),
-    errors.Unauthenticated: ("unauthenticated", 401, "No valid API key"),
-    errors.TooManyAttempts: ("too-many-attempts", 429, "Too many failed attempts"),
-    errors.Forbidden: ("forbidden", 403, "Not covered by this API key"),
-    errors.SignOnFailed: ("invalid-request", 400, "Not signed on"),
-    errors.NotAnAdmin: ("forbidden", 403, "Not an admin"),
-    errors.IdentityProviderUnavailable: ("unavailable", 503, "Not signed on"),
-    errors.NotFound: ("not-found", 404, "Not found"),
-    errors.Conflict: ("conflict", 409, "It exists already"),
-    errors.UnknownTenant: ("unknown-tenant", 404, "Unknown tenant"),
-    errors.NotConnected: ("not-connected", 409, "Tenant not connected"),
-    errors.ReauthorizationRequired: (
-        "reauthorization-required",
-        409,
-        "Tenant must be connected again",
-    ),
-    errors.NotRenewable: ("not-renewable", 409, "The token can't be renewed"),
-    errors.ProviderFault: ("provider-error", 502, "Ignition's answer is no token"),
-    errors.RenewedTooOften: ("renewed-too-often", 429, "Renewed too often"),
-    errors.ProviderUnavailable: ("provider-unavailable", 503, "Ignition is not available"),
-    errors.Unavailable: ("unavailable", 503, "Temporarily unavailable"),
-    PathRefused: ("invalid-request", 400, "The path is not passed on"),
-    NoConnectionFree: ("unavailable", 503, "Temporarily unavailable"),
-    Unreachable: (
-        "upstream-unreachable",
-        502,
-        "Ignition's API can't be reached",
-    ),
-    TimedOut: ("upstream-timeout", 504, "Ignition's API did not answer"),
-    StorageUnavailable: ("unavailable", 503, "Temporarily unavailable"),
-    StorageFault: ("internal-error", 500, "Internal error"),
-    CipherError: ("internal-error", 500, "Internal error"),
+PROBLEMS: dict[type[Exception], ProblemKind] = {
+    errors.InvalidRequest: problems.MALFORMED,
+    FormForged: problems.FORM_STALE,
+    BodyTooLarge: problems.BODY_TOO_LARGE,
+    BodyTooSlow: problems.TOO_SLOW,
+    CallerTooSlow: problems.TOO_SLOW,
+    errors.Unauthenticated: problems.UNAUTHENTICATED,
+    errors.TooManyAttempts: problems.TOO_MANY_ATTEMPTS,
+    errors.Forbidden: problems.FORBIDDEN,
+    errors.SignOnFailed: problems.SIGN_ON_FAILED,
+    errors.NotAnAdmin: problems.NOT_AN_ADMIN,
+    errors.IdentityProviderUnavailable: problems.SIGN_ON_UNAVAILABLE,
+    errors.NotFound: problems.NOT_FOUND,
+    errors.Conflict: problems.CONFLICT,
+    errors.UnknownTenant: problems.UNKNOWN_TENANT,
+    errors.NotConnected: problems.NOT_CONNECTED,
+    errors.ReauthorizationRequired: problems.REAUTHORIZATION_REQUIRED,
+    errors.NotRenewable: problems.NOT_RENEWABLE,
+    errors.ProviderFault: problems.PROVIDER_FAULT,
+    errors.RenewedTooOften: problems.RENEWED_TOO_OFTEN,
+    errors.ProviderUnavailable: problems.PROVIDER_UNAVAILABLE,
+    errors.Unavailable: problems.UNAVAILABLE,
+    PathRefused: problems.PATH_REFUSED,
+    NoConnectionFree: problems.UNAVAILABLE,
+    Unreachable: problems.UPSTREAM_UNREACHABLE,
+    TimedOut: problems.UPSTREAM_TIMEOUT,
+    StorageUnavailable: problems.UNAVAILABLE,
+    StorageFault: problems.INTERNAL,
+    CipherError: problems.INTERNAL,
 }
-
-TYPE_PREFIX = "urn:ignition-broker:"
+"""An error that is not listed is what its nearest listed base class is."""
 
 KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-_CODES_BY_STATUS = {
-    400: "invalid-request",
-    401: "unauthenticated",
-    403: "forbidden",
-    404: "not-found",
-    405: "method-not-allowed",
-    413: "body-too-large",
-    422: "invalid-request",
+# Errors that the framework raises by itself.
+_FRAMEWORK_PROBLEMS = {
+    400: problems.UNREADABLE,
+    401: problems.UNAUTHENTICATED,
+    403: problems.FORBIDDEN,
+    404: problems.NOT_FOUND,
+    405: problems.METHOD_NOT_ALLOWED,
+    413: problems.BODY_TOO_LARGE,
+    422: problems.MALFORMED,
 }
 
 
 def problem(
-    code: str,
-    status: int,
-    title: str,
+    kind: ProblemKind,
     detail: str,
     *,
     request_id: str | None,
     tenant: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    members: dict[str, Any] = {
-        "type": f"{TYPE_PREFIX}{code}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-    }
-    if tenant is not None:
-        members["tenant"] = tenant
+    """The answer that says so; ``detail`` is for the caller to read."""
     return Response(
-        json.dumps(members),
-        status,
+        json.dumps(kind.members(detail, request_id, tenant)),
+        kind.status,
         {"Cache-Control": "no-store", **(headers or {})},
         "application/problem+json",
     )
@@ -122,14 +105,14 @@ def problem(
 
 def problem_for(error: Exception, request_id: str | None) -> Response:
     """The answer for an error of the layers below."""
-    code, status, title = entry_for(error)
+    kind = kind_of(error)
     headers: dict[str, str] = {}
-    if status == 401:
+    if kind.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
-    if status in (408, 413):
+    if kind.status in (408, 413):
         # What is left of the body is not read, so the connection can't be used again.
         headers["Connection"] = "close"
-    if status in {429, 503}:
+    if kind.status in {429, 503}:
         seconds = getattr(error, "retry_after_seconds", 1.0)
         headers["Retry-After"] = str(math.ceil(seconds))
     if isinstance(error, errors.BrokerError):
@@ -138,9 +121,7 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
         detail, tenant = error.detail, None
     else:
         detail, tenant = "Something went wrong here; the log has this request's id.", None
-    return problem(
-        code, status, title, detail, request_id=request_id, tenant=tenant, headers=headers
-    )
+    return problem(kind, detail, request_id=request_id, tenant=tenant, headers=headers)
 
 
 def answer_for(error: Exception, request_id: str, path: str) -> Response:
@@ -154,12 +135,12 @@ def answer_for(error: Exception, request_id: str, path: str) -> Response:
     return answer
 
 
-def entry_for(error: Exception) -> tuple[str, int, str]:
-    """Code, status and title."""
-    for kind in type(error).__mro__:
-        if kind in PROBLEMS:
-            return PROBLEMS[kind]
-    return "internal-error", 500, "Internal error"
+def kind_of(error: Exception) -> ProblemKind:
+    """Which problem an error is; an unknown one is an internal error."""
+    for known in type(error).__mro__:
+        if known in PROBLEMS:
+            return PROBLEMS[known]
+    return problems.INTERNAL
 
 
 def install(app: FastAPI) -> None:
@@ -178,24 +159,17 @@ def install(app: FastAPI) -> None:
             f"{'.'.join(str(step) for step in entry['loc'][1:]) or 'body'}: {entry['msg']}"
             for entry in error.errors()
         ]
-        return problem(
-            "invalid-request",
-            422,
-            "The request is malformed",
-            "; ".join(parts),
-            request_id=request.state.request_id,
-        )
+        return problem(problems.MALFORMED, "; ".join(parts), request_id=request.state.request_id)
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101  # as registered below
-        code = _CODES_BY_STATUS.get(error.status_code, "invalid-request")
+        others = problems.UNREADABLE if error.status_code < 500 else problems.INTERNAL
+        kind = _FRAMEWORK_PROBLEMS.get(error.status_code, others)
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(_allowed_methods(request))
         return problem(
-            code,
-            error.status_code,
-            str(error.detail),
+            kind,
             str(error.detail),
             request_id=request.state.request_id,
             headers=headers,

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from ignition_broker.problems import NOT_READY
 from ignition_broker.storage.errors import SchemaUnfit, SessionsNotKept, StorageError
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.errors import problem
@@ -83,12 +84,7 @@ def _why(error: StorageError) -> str:
 
 def _not_ready(request: Request, reason: str) -> Response:
     return problem(
-        "unavailable",
-        503,
-        "Not ready",
-        reason,
-        request_id=request.state.request_id,
-        headers={"Retry-After": "1"},
+        NOT_READY, reason, request_id=request.state.request_id, headers={"Retry-After": "1"}
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
-from ignition_broker.web.errors import PROBLEMS, TYPE_PREFIX
+from ignition_broker.problems import TYPE_PREFIX
+from ignition_broker.web.errors import PROBLEMS
 
 Responses = dict[int | str, dict[str, Any]]
 
 # A code with two statuses is the router's 422, but for the proxy's paths.
-_STATUSES: Final = {code: status for code, status, _title in reversed(PROBLEMS.values())}
+_STATUSES: Final = {kind.code: kind.status for kind in reversed(PROBLEMS.values())}
 _REQUEST_ID: Final = "X-Request-ID"
 
 

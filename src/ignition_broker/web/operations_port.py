@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ignition_broker.problems import NOT_FOUND
 from ignition_broker.web.errors import problem
 from ignition_broker.web.middleware import RequestIds
 
@@ -26,7 +27,7 @@ class OperationsPort:
             await self._app(scope, receive, send)
             return
         request_id = self._ids.of(scope)
-        answer = problem("not-found", 404, "Not Found", "Not Found", request_id=request_id)
+        answer = problem(NOT_FOUND, "Not Found", request_id=request_id)
         answer.headers["X-Request-ID"] = request_id
         await answer(scope, receive, send)
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ignition_broker.problems import PATH_ENCODED
 from ignition_broker.web.errors import problem
 
 # Letters, digits, '-', '.', '_', '~'; and '/', '\\' and '%', which would make another path of it.
@@ -35,11 +36,5 @@ class PlainPaths:
         if scope["type"] != "http" or not is_needlessly_encoded(scope["raw_path"]):
             await self._app(scope, receive, send)
             return
-        answer = problem(
-            "invalid-request",
-            400,
-            "The path is needlessly percent-encoded",
-            ADVICE,
-            request_id=scope["state"]["request_id"],
-        )
+        answer = problem(PATH_ENCODED, ADVICE, request_id=scope["state"]["request_id"])
         await answer(scope, receive, send)

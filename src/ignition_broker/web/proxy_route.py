@@ -19,7 +19,7 @@ from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.server.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.authorization import caller_of, check, check_paths, held_caller
-from ignition_broker.web.errors import answer_for, entry_for
+from ignition_broker.web.errors import answer_for, kind_of
 from ignition_broker.web.middleware import RequestIds, known_method
 from ignition_broker.web.path_spelling import ADVICE, is_needlessly_encoded
 
@@ -66,7 +66,7 @@ class ProxyRoute:
             else:
                 self._journal.note_denied(error, ROUTE, request_id)
                 answer = answer_for(error, request_id, scope["path"])
-                answer.headers["Broker-Error"] = entry_for(error)[0]
+                answer.headers["Broker-Error"] = kind_of(error).code
                 status = answer.status_code
                 await answer(scope, receive, send)
         self._counts.count(ROUTE, known_method(scope["method"]), status)
