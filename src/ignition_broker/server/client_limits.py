@@ -7,11 +7,11 @@ at all, may stay for ever.
 from __future__ import annotations
 
 from asyncio import BaseTransport, TimerHandle
-from typing import Any
 
 from ignition_broker.problems import HEADERS_TOO_LARGE
 from ignition_broker.server.refusals import Refusal
 from ignition_broker.server.request_order import OrderedHttpProtocol
+from ignition_broker.server.uvicorn_internals import RequestResponseCycle, newest_request
 
 LARGEST_HEAD_BYTES = 64 * 1024
 """The request line and all headers. What stands in front sends at most half of that by default."""
@@ -100,10 +100,9 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
             super()._could_not_read(reason)
 
     def _tick(self) -> None:
-        # Until the first request there is none, whatever uvicorn's annotation says.
-        cycle: Any = self.cycle
-        is_idle = cycle is None or cycle.response_complete
-        has_head_to_come = cycle is None or self._received_bytes != self._answered_bytes
+        newest = newest_request(self)
+        is_idle = newest is None or newest.response_complete
+        has_head_to_come = newest is None or self._received_bytes != self._answered_bytes
         mark = self._heads if is_idle and has_head_to_come else None
         is_kept_too_long = (
             is_idle
@@ -114,21 +113,21 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
             self.transport.close()
             return
         self._idle_mark = mark
-        self._count_stall(None if is_idle else cycle)
+        self._count_stall(None if is_idle else newest)
         if self._stalled_ticks >= STALLED_TICKS:
             self.transport.abort()
             return
         self._watch = self.loop.call_later(self.tick_seconds, self._tick)
 
-    def _count_stall(self, cycle: Any) -> None:
+    def _count_stall(self, answering: RequestResponseCycle | None) -> None:
         """Where it is the caller who is waited for; a pause of the other side's is none of its."""
         waits_for_body = (
-            cycle is not None
-            and cycle.more_body
-            and not cycle.response_started
+            answering is not None
+            and answering.more_body
+            and not answering.response_started
             and not self.flow.read_paused
         )
-        waits_for_reader = cycle is not None and self.flow.write_paused
+        waits_for_reader = answering is not None and self.flow.write_paused
         mark = (self._received_bytes, self.transport.get_write_buffer_size())
         is_stalled = (waits_for_body or waits_for_reader) and mark == self._stall_mark
         self._stalled_ticks = self._stalled_ticks + 1 if is_stalled else 0

@@ -7,6 +7,7 @@ from asyncio import BaseTransport, TimerHandle
 from typing import Any
 
 from ignition_broker.server.client_limits import BoundedHttpProtocol
+from ignition_broker.server.uvicorn_internals import newest_request
 
 FIRST_REQUEST_SECONDS = 5.0
 """For the first request of a connection that was accepted before the listener closed."""
@@ -34,8 +35,7 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
 
     def drain(self) -> None:
         self._is_draining = True
-        # Until the first request there is none, whatever uvicorn's annotation says.
-        newest: Any = self.cycle
+        newest = newest_request(self)
         if newest is not None and not newest.response_started:
             newest.keep_alive = False
 
@@ -44,7 +44,7 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
         a request may be on its way. An idle one is closed after its keep-alive time, or with
         ``closes_idle`` at once unless a request lies there unread."""
         self.drain()
-        newest: Any = self.cycle
+        newest = newest_request(self)
         if newest is None:
             self._last_timer = self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_if_idle)
         elif not newest.response_complete:
@@ -60,7 +60,7 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
     @property
     def is_answering(self) -> bool:
         """Whether a cut would be felt: a request is being answered, or its answer taken."""
-        newest: Any = self.cycle
+        newest = newest_request(self)
         return newest is not None and (
             not newest.response_complete or self.transport.get_write_buffer_size() > 0
         )
@@ -69,7 +69,7 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
         self.transport.abort()
 
     def _close_if_idle(self) -> None:
-        newest: Any = self.cycle
+        newest = newest_request(self)
         if newest is None or newest.response_complete:
             self.transport.close()
 

@@ -17,16 +17,17 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.server import ServerState
 
 from ignition_broker.clock import SystemClock
 from ignition_broker.server.accepting import Acceptor
 from ignition_broker.server.stop_state import STATE_KEY
+from ignition_broker.server.uvicorn_internals import ServerState, make_protocol
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ class StoppingServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, times: StopTimes) -> None:
         super().__init__(config)
-        self._acceptor = Acceptor(self._protocol)
+        self._acceptor = Acceptor(partial(make_protocol, self))
         self.server_state = self._state = _State(self._acceptor)
         self._times = times
         self._clock = SystemClock()
@@ -135,13 +136,6 @@ class StoppingServer(uvicorn.Server):
         for each in sockets:
             each.close()
         await self._acceptor.close()
-
-    def _protocol(self) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
 
     async def _finish(self, until: float) -> None:
         await self._wait(until, for_calls=True)

@@ -7,9 +7,8 @@ import sys
 import uvicorn
 
 from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
+from ignition_broker.server.uvicorn_internals import STARTUP_FAILURE
 from ignition_broker.server.workers import Workers
-
-STARTUP_FAILED = 3
 
 
 def listen(config: uvicorn.Config, times: StopTimes, second: tuple[str, int] | None) -> None:
@@ -27,4 +26,4 @@ def listen(config: uvicorn.Config, times: StopTimes, second: tuple[str, int] | N
         server.run([each.bind_socket() for each in addresses] if second is not None else None)
         has_started = server.started
     if not has_started:
-        sys.exit(STARTUP_FAILED)
+        sys.exit(STARTUP_FAILURE)

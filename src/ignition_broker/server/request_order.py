@@ -15,15 +15,21 @@ from __future__ import annotations
 import socket
 import struct
 from asyncio import BaseTransport
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ignition_broker.server.joined_writes import JoinedWrites
 from ignition_broker.server.refusals import NOT_READABLE, TUNNEL, Refusal
+from ignition_broker.server.uvicorn_internals import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+    answer_without_chunks,
+    newest_request,
+    tell_that_caller_is_gone,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +51,7 @@ class OrderedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         for cycle in self._unanswered():
-            _tell_that_caller_is_gone(cycle)
+            tell_that_caller_is_gone(cycle)
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -101,7 +107,7 @@ class OrderedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         if cycle.scope["http_version"] != "1.1":
-            _answer_without_chunks(cycle)
+            answer_without_chunks(cycle)
         HttpToolsProtocol._start_asgi_task(self, cycle, app)
 
     def on_response_complete(self) -> None:
@@ -123,8 +129,7 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         # Set here and not once for all, since each call costs every other request too.
         for cycle in self._unanswered():
             cycle.on_response = self._end_behind_answers
-        # Until the first request there is none, whatever uvicorn's annotation says.
-        newest: RequestResponseCycle | None = self.cycle
+        newest = newest_request(self)
         if newest is not None and newest.more_body and newest.scope is self.scope:
             # No other request has begun: it is this one's body that can't be read.
             self._give_up(newest)
@@ -146,11 +151,11 @@ class OrderedHttpProtocol(HttpToolsProtocol):
                 return
         elif newest.response_started:
             # Answered, or half answered: another answer would be taken for the next request's.
-            _tell_that_caller_is_gone(newest)
+            tell_that_caller_is_gone(newest)
             self.transport.close()
             return
         else:
-            _tell_that_caller_is_gone(newest)
+            tell_that_caller_is_gone(newest)
         assert self._last is not None  # noqa: S101  # set by the only caller
         self._end_with(self._last)
 
@@ -175,33 +180,3 @@ class OrderedHttpProtocol(HttpToolsProtocol):
             yield self._running
         for cycle, _app in self.pipeline:
             yield cycle
-
-
-def _tell_that_caller_is_gone(cycle: RequestResponseCycle) -> None:
-    cycle.disconnected = True
-    cycle.message_event.set()
-
-
-def _answer_without_chunks(cycle: RequestResponseCycle) -> None:
-    """For callers of another version than HTTP/1.1: where no length is known, the connection's end
-    is the body's (RFC 9112 section 6.3). Nor do they wait for 100 (RFC 9110 section 10.1.1)."""
-    send = cycle.send
-    cycle.keep_alive = False
-    cycle.waiting_for_100_continue = False
-    is_ended_by_close = False
-
-    async def send_without_chunks(message: Any) -> None:
-        nonlocal is_ended_by_close
-        if message["type"] == "http.response.start":
-            is_ended_by_close = not _has_length(message.get("headers", ()))
-            if is_ended_by_close:
-                cycle.chunked_encoding = False
-        elif is_ended_by_close:
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
-
-    cycle.send = send_without_chunks  # type: ignore[method-assign]
-
-
-def _has_length(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    return any(name.lower() == b"content-length" for name, _value in headers)

@@ -20,9 +20,9 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 
 from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
+from ignition_broker.server.uvicorn_internals import STARTUP_FAILURE
 
 log = structlog.get_logger(__name__)
 
