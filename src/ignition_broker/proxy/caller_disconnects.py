@@ -1,4 +1,4 @@
-"""Callers who leave ahead of their answer or are too slow, and what is broken off then."""
+"""Ends a call, and its request to the API, when its caller disconnects or is too slow."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.caller_pace import LEAST_BYTES_PER_SECOND, CallerTooSlow
 from ignition_broker.proxy.request_body import RequestBody
 
-# Most calls are over by then, and cost neither a task nor a timer.
-LOOKED_AT_EVERY_SECONDS = 0.1
+# Most calls are over by then, so that they need neither a task nor a timer of their own.
+CHECK_EVERY_SECONDS = 0.1
 TOO_SLOW = f"The caller sent or took less than {LEAST_BYTES_PER_SECOND} bytes a second."
 
 
-class Departures:
-    """Watches the callers of all calls that last."""
+class CallerDisconnects:
+    """Watches the callers of all running calls by one timer."""
 
     def __init__(self) -> None:
-        self.calls: set[Departure] = set()
+        self.calls: set[WatchedCall] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def break_off(self, body: RequestBody) -> Departure:
-        """A block that is broken off, and with it the upstream request, when the caller leaves."""
+    def watch(self, body: RequestBody) -> WatchedCall:
+        """A context manager that cancels its block when the caller goes.
+
+        A disconnect ends the block silently; a caller that is too slow raises `CallerTooSlow`.
+        """
         if self._timer is None:
-            self._look_later()
-        return Departure(self.calls, body)
+            self._check_later()
+        return WatchedCall(self.calls, body)
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(LOOKED_AT_EVERY_SECONDS, self._look)
+        self._timer = loop.call_later(CHECK_EVERY_SECONDS, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         for call in self.calls:
-            call.watch_if_it_lasts()
+            call.check()
         if self.calls:
-            self._look_later()
+            self._check_later()
 
 
-class Departure:
-    # On the class, since every call makes such an object.
-    _is_seen = False
+class WatchedCall:
+    """One call's block; made by `CallerDisconnects.watch`."""
+
+    # Defaults stand on the class, since every call makes such an object.
+    _was_checked = False
     _is_cut = False
     _task: asyncio.Task[object] | None = None
     _watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, calls: set[Departure], body: RequestBody) -> None:
+    def __init__(self, calls: set[WatchedCall], body: RequestBody) -> None:
         self._calls = calls
         self._body = body
 
@@ -75,18 +80,20 @@ class Departure:
             assert self._task is not None  # noqa: S101  # a coroutine runs in a task
             self._task.uncancel()
             return True
-        # The API's client saw the body end early, and nobody is left to be told.
+        # The request to the API failed because its body ended early; nobody is left to be told.
         return isinstance(error, ExchangeError)
 
-    def watch_if_it_lasts(self) -> None:
+    def check(self) -> None:
+        """Cancels a call whose caller is too slow. The second check of a call begins to watch for
+        its caller's disconnect."""
         if self._body.pace.is_too_slow and not self._is_cut and self._task is not None:
             self._is_cut = True
             self._task.cancel()
-        if self._watcher is None and self._is_seen:
+        if self._watcher is None and self._was_checked:
             self._watcher = asyncio.get_running_loop().create_task(self._watch())
-        self._is_seen = True
+        self._was_checked = True
 
     async def _watch(self) -> None:
-        # Not once the answer is whole: what is left then is to give its connection back.
+        # Once the answer is whole, the task is left alone: it still has to return its connection.
         if await self._body.caller_gone() and self._task is not None:
             self._task.cancel()

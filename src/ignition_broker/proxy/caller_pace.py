@@ -1,4 +1,4 @@
-"""Callers who send a body or take an answer so slowly that they hold a place for nothing."""
+"""Callers who send a body or take an answer too slowly to keep a slot of the proxy."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Callable
 from ignition_broker.outbound.errors import ExchangeError
 
 LEAST_BYTES_PER_SECOND = 500
-"""Of a body, on the average, as Apache's mod_reqtimeout has it."""
+"""A caller's average, at the least: the default of Apache's mod_reqtimeout."""
 BODY_GRACE_SECONDS = 30.0
-"""So long a caller may be waited for beyond what its bytes so far have earned."""
+"""A caller that sends a body may be waited for so long beyond what its bytes have earned."""
 ANSWER_GRACE_SECONDS = 120.0
-"""For one piece of an answer, 64 KiB at most. What came before earns nothing: megabytes of it may
-lie in the sockets' buffers unread."""
+"""The same for each piece of an answer, 64 KiB at most. Earlier pieces earn no time: megabytes of
+them may lie unread in the sockets' buffers."""
 
 
 class CallerTooSlow(ExchangeError):
-    """The call was ended, so that others may have its place."""
+    """The call was ended, so that its slot is free for others."""
 
 
-class Pace:
-    """Counts the time for which the caller is waited for, and no other: a pause of the API's, or
-    one that the API makes by not reading, is none of the caller's."""
+class CallerPace:
+    """Adds up the time for which the proxy waits for the caller.
+
+    A pause of the API's does not count, nor does one in which the API does not read the body.
+    ``monotonic`` gives seconds; ``grace_seconds`` is allowed on top of `LEAST_BYTES_PER_SECOND`.
+    """
 
     _waited_seconds = 0.0
     _since: float | None = None
@@ -31,17 +34,17 @@ class Pace:
         self._monotonic = monotonic
         self._grace_seconds = grace_seconds
 
-    def waits(self) -> None:
-        """From now on, until `moved`."""
+    def starts_to_wait(self) -> None:
+        """The proxy waits for the caller, until `moved`."""
         self._since = self._monotonic()
 
-    def waits_anew(self) -> None:
-        """From now on, with nothing earned before."""
+    def starts_anew(self) -> None:
+        """As `starts_to_wait`, and earlier waits and bytes no longer count."""
         self._waited_seconds, self._bytes = 0.0, 0
         self._since = self._monotonic()
 
     def moved(self, size: int) -> None:
-        """So many bytes came, or were taken."""
+        """The caller sent or took ``size`` bytes, which ends the wait."""
         if self._since is not None:
             self._waited_seconds += self._monotonic() - self._since
             self._since = None
@@ -49,6 +52,7 @@ class Pace:
 
     @property
     def is_too_slow(self) -> bool:
+        """Whether the proxy is waiting and has waited for too long; False while it is not."""
         if self._since is None:
             return False
         waited_seconds = self._waited_seconds + self._monotonic() - self._since

@@ -1,10 +1,6 @@
-"""One call passed on: token, send, and one refresh and replay where the API blames the token."""
+"""Forwards one call: gets a token, sends, and after a 401 refreshes once and replays once."""
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,8 +12,9 @@ from ignition_broker.outbound.connection_reuse import BODILESS_STATUSES
 from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.upstream import Upstream, UpstreamAnswer
-from ignition_broker.proxy.caller_disconnects import Departures
-from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, Pace
+from ignition_broker.proxy.caller_disconnects import CallerDisconnects
+from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, CallerPace
+from ignition_broker.proxy.forwarded_call import ApiRequest, ForwardedCall, Tokens
 from ignition_broker.proxy.framing import framing
 from ignition_broker.proxy.headers import (
     ApiLinks,
@@ -33,7 +30,7 @@ from ignition_broker.proxy.retries import (
     IDEMPOTENT_METHODS,
     retries_asked_for,
 )
-from ignition_broker.proxy.tenant_concurrency import Turns
+from ignition_broker.proxy.tenant_concurrency import TenantConcurrency
 from ignition_broker.rate_limits import as_texts, seconds_to_wait
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.server.request_order import OFFERED_PROTOCOLS
@@ -47,49 +44,13 @@ REFUSED_METHODS = frozenset({"TRACE", "CONNECT"})
 WORTH_A_SECOND_LOOK = BUSY_STATUSES | {401, 403}
 
 
-class Tokens(Protocol):
-    """Where tokens come from; raises errors that are not the proxy's to judge."""
-
-    def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None: ...
-
-    async def issue(
-        self, tenant: str, *, min_ttl_seconds: float, at_worst_seconds: float | None = None
-    ) -> IssuedToken: ...
-
-    async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken: ...
-
-
-@dataclass(slots=True)
-class ForwardedCall:
-    """What was read off the request, and once the answer has begun, its ``status``.
-
-    ``confirm`` raises where the caller's key has ended since; asked ahead of a send that comes
-    after a wait.
-    """
-
-    tenant: str
-    raw_path: bytes
-    prefix: bytes
-    request_id: str
-    caller: str
-    confirm: Callable[[], Awaitable[None]]
-    status: int = 0
-
-
-@dataclass(slots=True)
-class _Request:
-    """What goes out, but for the token; ``added``: the proxy's own word on the answer."""
-
-    method: str
-    target: bytes
-    headers: Headers
-    body: RequestBody
-    has_body: bool
-    added: Headers = field(default_factory=list)
-
-
 class Forwarder:
-    """``replay_limit_bytes``: the largest body that can be sent twice."""
+    """The proxy: passes callers' requests on to Ignition's API with the tenant's token.
+
+    ``api_url`` and its ``base_path`` say where to; ``replay_limit_bytes`` is the largest body that
+    can be sent twice; ``timeout_seconds`` bounds the waits that `Broker-Retry` asks for;
+    ``tenant_concurrency`` is how many calls of one tenant run at once.
+    """
 
     def __init__(
         self,
@@ -113,38 +74,44 @@ class Forwarder:
         self._replay_limit = replay_limit_bytes
         self._timeout_seconds = timeout_seconds
         self._pauses = RenewalPauses(clock)
-        self._turns = Turns(tenant_concurrency)
-        self._departures = Departures()
+        self._concurrency = TenantConcurrency(tenant_concurrency)
+        self._disconnects = CallerDisconnects()
 
     async def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
     ) -> None:
-        """Streams the API's answer. Raises `ExchangeError`, `PathRefused` or what ``tokens``
-        raises, before anything was sent; once the answer has begun, an error breaks it off."""
+        """Sends the request on and streams the API's answer to ``send``.
+
+        Raises `PathRefused`, `InvalidRequest`, `Unavailable`, `ExchangeError` or what ``tokens``
+        raises. Until ``call.status`` is set nothing was sent to the caller; after that, the answer
+        has begun and can only be broken off.
+        """
         method: str = scope["method"]
         if method in REFUSED_METHODS:
             raise PathRefused(f"The method {method} is not passed on.")
         state = scope["state"]
         offered = state.get(OFFERED_PROTOCOLS)
         if offered and b"websocket" in offered and method == "GET":
-            # A handshake (RFC 6455 section 4.1), which is of no use as a plain GET.
+            # A handshake (RFC 6455 section 4.1); as a plain GET it would serve nobody.
             raise PathRefused("WebSockets are not passed on.")
         target = upstream_target(self._base_path, call.raw_path, scope["query_string"])
         if state.get(HAS_EMPTY_QUERY):
             target += b"?"
         headers: Headers = scope["headers"]
         length, has_body = framing(headers)
-        # Of a call without a body, the caller's taking of the answer is all that can be slow.
-        pace = Pace(self._clock.monotonic, BODY_GRACE_SECONDS if has_body else ANSWER_GRACE_SECONDS)
+        # A caller without a body can only be slow in taking the answer.
+        pace = CallerPace(
+            self._clock.monotonic, BODY_GRACE_SECONDS if has_body else ANSWER_GRACE_SECONDS
+        )
         body = RequestBody(receive, self._replay_limit, length, pace)
         if not has_body:
             body.has_none()
         min_ttl = LARGE_BODY_MIN_TTL_SECONDS if length > self._replay_limit else MIN_TTL_SECONDS
-        request = _Request(method, target, headers, body, has_body)
-        with self._departures.break_off(body):
-            has_waited = not self._turns.take_at_once(call.tenant, call.caller)
+        request = ApiRequest(method, target, headers, body, has_body)
+        with self._disconnects.watch(body):
+            has_waited = not self._concurrency.try_acquire(call.tenant, call.caller)
             if has_waited:
-                await self._turns.take(call.tenant, call.caller)
+                await self._concurrency.acquire(call.tenant, call.caller)
             try:
                 token = self._tokens.held(call.tenant, min_ttl)
                 if token is None:
@@ -164,12 +131,13 @@ class Forwarder:
                     self._pauses.token_was_accepted(call.tenant, token.version)
                 await self._pass_back(request, answer, send, call)
             finally:
-                self._turns.give_back(call.tenant, call.caller)
+                self._concurrency.release(call.tenant, call.caller)
 
     async def _mended(
-        self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
+        self, request: ApiRequest, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
-        """The answer, or what came of it by a new token or by waiting as it asks."""
+        """The answer, or that to another try: with a new token, or after waiting as the API asks
+        (429 and 503, where the caller allows it by `Broker-Retry`)."""
         retries = retries_asked_for(request.method, request.headers)
         give_up_at = self._clock.monotonic() + self._timeout_seconds
         while True:
@@ -188,9 +156,12 @@ class Forwarder:
             answer = await self._sent(request, token, call)
 
     async def _with_a_token_that_works(
-        self, request: _Request, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
+        self, request: ApiRequest, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> tuple[UpstreamAnswer, IssuedToken]:
-        """One refresh and one replay, where the answer blames the token and neither is in vain."""
+        """One refresh and one replay where the answer blames the token and both can help.
+
+        Returns the last answer and the token that it was given for.
+        """
         if not blames_token(answer.status, answer.headers):
             self._pauses.token_was_accepted(call.tenant, token.version)
             return answer, token
@@ -218,8 +189,12 @@ class Forwarder:
         return answer, renewed
 
     async def _sent(
-        self, request: _Request, token: IssuedToken, call: ForwardedCall
+        self, request: ApiRequest, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
+        """The API's answer. Tries a second time where the first can't have done anything.
+
+        Raises `ExchangeError`.
+        """
         headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None
@@ -228,8 +203,8 @@ class Forwarder:
                     call.tenant, request.method, request.target, headers, body
                 )
             except Unreachable as error:
-                # RFC 9110 section 9.2.2: what may have been carried out is sent again only where
-                # twice is as good as once.
+                # RFC 9110 section 9.2.2: a request that the API may have carried out is sent again
+                # only if it is idempotent.
                 is_safe = not error.was_sent or (
                     error.may_be_stale
                     and request.method in IDEMPOTENT_METHODS
@@ -241,8 +216,9 @@ class Forwarder:
         raise AssertionError("the last try returns or raises")
 
     async def _pass_back(
-        self, request: _Request, answer: UpstreamAnswer, send: Send, call: ForwardedCall
+        self, request: ApiRequest, answer: UpstreamAnswer, send: Send, call: ForwardedCall
     ) -> None:
+        """Streams the answer to the caller and returns its connection."""
         if not 200 <= answer.status <= 599:
             await answer.aclose()
             raise Unreachable(f"The API's answer has no HTTP status: {answer.status}.")
@@ -251,23 +227,23 @@ class Forwarder:
         headers.append((b"x-request-id", call.request_id.encode("ascii")))
         has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
         if not has_body and request.method != "HEAD":
-            # uvicorn would wait for what a length announces.
+            # uvicorn would wait for the bytes that a Content-Length announces.
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         call.status = answer.status
         pace = request.body.pace
         if request.has_body:
-            pace = Pace(self._clock.monotonic, ANSWER_GRACE_SECONDS)
+            pace = CallerPace(self._clock.monotonic, ANSWER_GRACE_SECONDS)
             request.body.answers_at(pace)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             while has_body and not answer.is_whole:
                 piece = await answer.read()
-                pace.waits_anew()
+                pace.starts_anew()
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 pace.moved(len(piece))
             rest = await answer.read() if has_body else b""
             request.body.is_answered = True
-            pace.waits_anew()
+            pace.starts_anew()
             await send({"type": "http.response.body", "body": rest, "more_body": False})
         finally:
             await answer.aclose()

@@ -1,4 +1,4 @@
-"""How a request announces its body. Pure."""
+"""How a request announces its body (RFC 9112 section 6). Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from ignition_broker.outbound.exchange import Headers
 
 
 def framing(headers: Headers) -> tuple[int, bool]:
-    """The declared length, 0 where none is, and whether there is a body (RFC 9112 section 6).
+    """The declared length in bytes, 0 where there is none, and whether there is a body.
 
-    Raises `InvalidRequest` for a transfer coding that could not be passed on.
+    ``headers`` have names in lower case. Raises `InvalidRequest` for a transfer coding that can't
+    be passed on.
     """
     length, is_chunked = 0, False
     for name, value in headers:

@@ -1,4 +1,4 @@
-"""Which headers go out and which come back. Pure."""
+"""Which headers go to the API and which come back to the caller. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# By these some servers take another target, host or method, or another address for the caller's.
+# Some servers take the target, the host, the method or the caller's address from one of these.
 _OVERRIDING = frozenset(
     name.encode()
     for name in (
@@ -43,7 +43,7 @@ _NOT_SENT_PREFIXES = (b"x-forwarded-", b"x-envoy-", b"broker-")
 _NOT_RETURNED = HOP_BY_HOP | {b"set-cookie", b"set-cookie2", b"broker-error", b"x-request-id"}
 _NAMES_NOTHING = frozenset({b"keep-alive", b"close"})
 _LINKING = frozenset({b"location", b"link"})
-# A quoted string is taken whole, so that a description that says `error=` is not read as one.
+# Matches a quoted string as a whole, so that `error=` within a description is not a parameter.
 _CHALLENGE_PARAMETER = re.compile(
     rb'(?<![A-Za-z0-9_-])([A-Za-z0-9_-]+)\s*=\s*("(?:\\.|[^"\\])*"|[^\s,"]+)'
 )
@@ -53,7 +53,8 @@ _LINK_TARGET = re.compile(rb"<([^<>]*)>")
 def request_headers(
     received: Iterable[tuple[bytes, bytes]], access_token: str, request_id: str
 ) -> Headers:
-    """What goes out: in order, duplicates kept, with this tenant's token in place of the key."""
+    """The headers for the API: in their order, duplicates kept, the tenant's token in place of the
+    caller's key. ``received`` have names in lower case."""
     headers: Headers = []
     named: frozenset[bytes] = frozenset()
     is_chunked = False
@@ -67,7 +68,7 @@ def request_headers(
         elif (_goes if len(name) <= _LONGEST_REMEMBERED else _may_go)(name):
             headers.append(pair)
     if is_chunked:
-        # One form of framing (RFC 9112 section 6.3).
+        # Both forms of framing must not go out together (RFC 9112 section 6.3).
         headers = [pair for pair in headers if pair[0] != b"content-length"]
     if named:
         headers = [pair for pair in headers if pair[0] not in named]
@@ -77,7 +78,7 @@ def request_headers(
 
 
 class ApiLinks:
-    """Links into the API's own base, made links through the proxy."""
+    """Turns links below the API's base URL into links through the proxy."""
 
     def __init__(self, api_url: str) -> None:
         parts = urlsplit(api_url)
@@ -85,7 +86,8 @@ class ApiLinks:
         self._base = parts.path.rstrip("/").encode("ascii")
 
     def rewritten(self, name: bytes, value: bytes, prefix: bytes) -> bytes:
-        """``prefix``: of the proxy's own path, up to the tenant."""
+        """The value of a `Location` or `Link` header. ``prefix`` is the proxy's path up to the
+        tenant, such as ``/proxy/acme``."""
         if name == b"location":
             return self._link(value, prefix)
         return _LINK_TARGET.sub(lambda match: b"<" + self._link(match[1], prefix) + b">", value)
@@ -105,7 +107,7 @@ class ApiLinks:
 
 
 def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Headers:
-    """What comes back of ``received``, whose names are in lower case."""
+    """The headers for the caller, of ``received`` from the API, whose names are in lower case."""
     headers: Headers = []
     named: frozenset[bytes] = frozenset()
     for pair in received:
@@ -125,10 +127,11 @@ def response_headers(received: Headers, links: ApiLinks, prefix: bytes) -> Heade
 
 
 def blames_token(status: int, headers: Headers) -> bool:
-    """Whether another token may mend this answer (RFC 6750 section 3.1).
+    """Whether the call may succeed with another token (RFC 6750 section 3.1).
 
-    So says a 401, unless it asks for more scope, and a 403 whose challenge says `invalid_token`:
-    some APIs answer that to a token that has expired. ``headers``: names in lower case.
+    True for a 401, unless it asks for more scope, and for a 403 whose challenge says
+    `invalid_token`, since some APIs answer so to an expired token. ``headers``: names in lower
+    case.
     """
     if status not in (401, 403):
         return False
@@ -137,7 +140,7 @@ def blames_token(status: int, headers: Headers) -> bool:
 
 
 def _challenge_errors(headers: Headers) -> set[bytes]:
-    """The ``error`` parameters of the challenges (RFC 9110 section 11.6.1)."""
+    """The ``error`` parameters of all challenges, in lower case (RFC 9110 section 11.6.1)."""
     return {
         value.strip(b'"').lower()
         for name, challenges in headers
@@ -148,9 +151,9 @@ def _challenge_errors(headers: Headers) -> set[bytes]:
 
 
 def _may_go(name: bytes) -> bool:
-    """Of a header that `_NOT_SENT` does not name as it is spelled.
+    """Whether a header may go out that `_NOT_SENT` does not name in this spelling.
 
-    Servers that speak CGI or WSGI read '_' and '-' as one, in the names of a body's framing too.
+    Servers that speak CGI or WSGI take '_' and '-' for the same, in `Content_Length` too.
     """
     read_as = name.replace(b"_", b"-")
     is_another_framing = read_as == b"content-length" != name
@@ -161,13 +164,14 @@ def _may_go(name: bytes) -> bool:
     )
 
 
-# Callers send the same few names over and over; long ones are not kept.
+# Callers send the same few names over and over. Long names are not cached, to bound the memory.
 _goes = lru_cache(maxsize=1000)(_may_go)
 _LONGEST_REMEMBERED = 64
 
 
 def _named(before: frozenset[bytes], connection: bytes) -> frozenset[bytes]:
-    """The headers that a ``Connection`` names too. Framing is not for it to take away."""
+    """``before`` and what this `Connection` header names. It can't take `Content-Length` away, on
+    which the framing depends."""
     if connection in _NAMES_NOTHING:
         return before
     named = frozenset(option.strip().lower() for option in connection.split(b","))

@@ -1,4 +1,4 @@
-"""From the raw path that a caller sent to the target that goes out, or a refusal. Pure."""
+"""Turns the raw path that a caller sent into the target for the API, or refuses it. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from urllib.parse import unquote_to_bytes
 
 from ignition_broker.broker.errors import InvalidRequest
 
-# Most paths: no dot begins a segment, nothing is encoded, and there is nothing to judge.
+# Matches most paths: no segment begins with a dot and nothing is encoded, so all is well.
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_~.-]*)+/?")
 _VISIBLE = re.compile(rb"[\x21-\x7e\x80-\xff]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# Blanks ahead are trimmed by some servers. Behind the dots, what is no part of a name is where some
-# server stops reading: '?' and '#' at the second decoding, ';', blanks, ':' on Windows. An escape
-# is judged once it is decoded.
+# Some servers trim blanks ahead of the dots. Behind them, some server stops reading at each
+# character that is no part of a name: '?' and '#' after a second decoding, ';', blanks, ':' on
+# Windows. An escape is judged when it has been decoded.
 _DOT_SEGMENT = re.compile(r"(?:^|/)\s*\.{1,2}(?:[^\w.~%-]|%(?![0-9A-Fa-f]{2})|$)")
 _OVERLONG = re.compile(
     rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
 )
 _PERCENT_U = re.compile(r"%[uU]([0-9A-Fa-f]{4})")
-# Beyond what NFKC maps: Windows takes these for '/' and '\\'.
+# NFKC leaves these alone, and Windows takes them for '/' and '\\'.
 _LOOKALIKES = {0x2044: "/", 0x2215: "/", 0x2216: "\\"}
 _DECODINGS = 4
 
@@ -30,13 +30,13 @@ class PathRefused(InvalidRequest):
 
 
 def upstream_target(base_path: bytes, raw_path: bytes, query: bytes) -> bytes:
-    """The target (RFC 9112 section 3.2.1), byte for byte but for ``base_path`` ahead of
-    it, which ends without a slash.
+    """The origin-form target (RFC 9112 section 3.2.1): ``base_path``, which ends without a slash,
+    and then ``raw_path`` and ``query`` byte for byte.
 
-    Raises `PathRefused` where some server could read it as leaving the base path: dot segments
-    and backslashes, also encoded, encoded again, in overlong UTF-8 or by lookalikes, and with
-    anything behind the dots at which a server might stop reading; control characters; and anything
-    that is no origin-form.
+    Raises `PathRefused` for a path that some server could read as leaving the base path: with dot
+    segments or backslashes (also encoded, encoded again, in overlong UTF-8, by lookalikes, or with
+    something behind the dots at which a server may stop reading), with control characters, or not
+    in origin-form.
     """
     if not query and _PLAIN.fullmatch(raw_path):
         return base_path + raw_path
@@ -70,8 +70,8 @@ def _refuse_escapes(path: bytes) -> None:
 
 
 def _read_leniently(path: bytes) -> str:
-    """As the most lenient server would: with overlong UTF-8 (RFC 3629 section 10), ``%u002e``, and
-    characters that a normalisation turns into dots and slashes."""
+    """The path as the most lenient server reads it: it accepts overlong UTF-8 (RFC 3629 section 10)
+    and ``%u002e``, and takes lookalikes for dots and slashes."""
     if path.isascii():
         text = path.decode("ascii")
     else:

@@ -1,4 +1,4 @@
-"""When to stop asking for another token: the API refuses even the one that was just renewed."""
+"""When a 401 causes no refresh: the API has just refused a token that was new."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from ignition_broker.clock import Clock
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 60.0
 MOST_TENANTS = 10_000
-# So many renewals that did not help, and other calls' good answers end the pause no more: an
-# endpoint that always says 401 would otherwise cost a refresh at each of its calls.
+# After so many renewals that did not help, a good answer to another call no longer ends the pause:
+# otherwise an endpoint that always says 401 would cost a refresh at each of its calls.
 PATIENCE = 3
 
 
 @dataclass(slots=True)
 class _Refusals:
+    """Of one tenant's new tokens."""
+
     until: float
+    """The end of the pause, in seconds of the monotonic clock."""
     count: int = 0
     version: int = 0
-    """The last that was refused though new."""
+    """Of the newest token that was refused although it was new."""
     on_trial_above: int | None = None
-    """A renewal of this version was begun after a 401; the API has yet to judge what follows it."""
+    """A 401 to this version began a renewal; the API has not yet answered a call with the token
+    that follows it."""
 
 
 class RenewalPauses:
-    """Per tenant: 1 s after the first new token that is refused, doubled to 60 s by each more.
+    """Exponential back-off per tenant: 1 s after the first new token that is refused, twice as long
+    after each further one, 60 s at most.
 
-    Tokens are told apart by their versions, which count up.
+    Tokens are told apart by their versions, which count up. At most ``most_tenants`` are
+    remembered.
     """
 
     def __init__(self, clock: Clock, *, most_tenants: int = MOST_TENANTS) -> None:
@@ -37,7 +43,8 @@ class RenewalPauses:
         self._tenants: OrderedDict[str, _Refusals] = OrderedDict()
 
     def may_renew(self, tenant: str, version: int) -> bool:
-        """Whether the 401 to this token is to be answered by a refresh, which then begins."""
+        """Whether a 401 to the token of this version should cause a refresh. True counts as the
+        beginning of that refresh."""
         now = self._clock.monotonic()
         known = self._tenants.get(tenant)
         if known is None:
@@ -48,14 +55,14 @@ class RenewalPauses:
             self.new_token_was_refused(tenant, version)
         if now < known.until:
             return False
-        # From here on, not from the renewal's end: another call may be first to see the new token
+        # Set now and not when the renewal ends: another call may be the first to see the new token
         # refused.
         known.on_trial_above = max(version, known.on_trial_above or 0)
         self._tenants.move_to_end(tenant)
         return True
 
     def new_token_was_refused(self, tenant: str, version: int) -> None:
-        """Counts a token once, however many calls saw it refused."""
+        """Begins or prolongs the pause; a token counts once, however many calls see it refused."""
         now = self._clock.monotonic()
         known = self._tenants.get(tenant)
         if known is None or version <= known.version:
@@ -66,7 +73,7 @@ class RenewalPauses:
         known.on_trial_above = None
 
     def token_was_accepted(self, tenant: str, version: int) -> None:
-        """By any answer that does not blame the token."""
+        """The API gave an answer that does not blame the token, which ends the pause."""
         known = self._tenants.get(tenant)
         if known is None:
             return

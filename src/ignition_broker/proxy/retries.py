@@ -1,4 +1,4 @@
-"""Which answers and failures are worth another try. Pure."""
+"""Which calls may be sent again, and after which answers. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ BUSY_STATUSES = frozenset({429, 503})
 
 
 def retries_asked_for(method: str, headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """By ``Broker-Retry``; none for a method that may do twice what it should do once."""
+    """How often the caller allows a call to be repeated, by ``Broker-Retry``: 0 to `MOST_RETRIES`.
+
+    0 for a method that is not idempotent (RFC 9110 section 9.2.2) and for a malformed header.
+    """
     if method not in IDEMPOTENT_METHODS:
         return 0
     asked = [value for name, value in headers if name == b"broker-retry"]

@@ -1,4 +1,4 @@
-"""How many calls of one tenant may be under way at once; the rest wait in line."""
+"""How many calls of one tenant may run at once; further ones wait in a queue."""
 
 from __future__ import annotations
 
@@ -10,103 +10,107 @@ from ignition_broker.broker.errors import Unavailable
 
 LONGEST_WAIT_SECONDS = 10.0
 SHARES = 4
-"""A key's share of its tenant's places is one in so many, and one at least."""
+"""A key's share of its tenant's slots is one in so many, and at least one."""
 
 
 @dataclass(slots=True)
-class _Lane:
-    """``running`` and ``waiting`` are by API key, without the keys that have none."""
+class _Calls:
+    """One tenant's calls. ``running`` and ``waiting`` are by API key and hold no empty entries."""
 
     total: int = 0
     running: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, deque[asyncio.Future[None]]] = field(default_factory=dict)
 
 
-class Turns:
-    """Per tenant ``at_once`` calls run and as many again wait: a tenant that floods the proxy fills
-    its own lane and no other.
+class TenantConcurrency:
+    """A concurrency limit per tenant: a tenant that floods the proxy delays no other tenant.
 
-    Within a lane no API key shuts out the others. One that has less than its share under way does
-    not wait for them, until twice ``at_once`` run; and a place that becomes free goes to the key
-    that has the fewest, first come first served among its own.
+    ``limit`` calls of a tenant run at once, and as many of each key wait, for at most
+    ``longest_wait_seconds``. No API key of a tenant shuts out the others: a key with less than its
+    share running does not wait until twice ``limit`` run, and a slot that becomes free goes to the
+    key with the fewest running calls, first come first served within the key.
     """
 
-    def __init__(self, at_once: int, *, longest_wait_seconds: float = LONGEST_WAIT_SECONDS) -> None:
-        self._at_once = at_once
-        self._share = max(1, at_once // SHARES)
+    def __init__(self, limit: int, *, longest_wait_seconds: float = LONGEST_WAIT_SECONDS) -> None:
+        self._limit = limit
+        self._share = max(1, limit // SHARES)
         self._longest_wait_seconds = longest_wait_seconds
-        self._lanes: dict[str, _Lane] = {}
+        self._tenants: dict[str, _Calls] = {}
 
-    def take_at_once(self, tenant: str, key: str) -> bool:
-        """Whether nobody has to be waited for; then it is taken, and to be given back."""
-        lane = self._lanes.get(tenant)
-        if lane is None:
-            lane = self._lanes[tenant] = _Lane()
-        held = lane.running.get(key, 0)
-        if lane.total >= self._at_once and not self._is_owed(lane, held):
+    def try_acquire(self, tenant: str, key: str) -> bool:
+        """Takes a slot if one is free. True: it is the caller's until `release`."""
+        calls = self._tenants.get(tenant)
+        if calls is None:
+            calls = self._tenants[tenant] = _Calls()
+        held = calls.running.get(key, 0)
+        if calls.total >= self._limit and not self._is_within_share(calls, held):
             return False
-        lane.running[key] = held + 1
-        lane.total += 1
+        calls.running[key] = held + 1
+        calls.total += 1
         return True
 
-    async def take(self, tenant: str, key: str) -> None:
-        """Raises `Unavailable` where the line is full or does not move; else `give_back`."""
-        if self.take_at_once(tenant, key):
+    async def acquire(self, tenant: str, key: str) -> None:
+        """Waits for a slot, which is the caller's until `release`.
+
+        Raises `Unavailable` where the key's queue is full or the wait is too long.
+        """
+        if self.try_acquire(tenant, key):
             return
-        lane = self._lanes[tenant]
-        line = lane.waiting.setdefault(key, deque())
-        if len(line) >= self._at_once:
+        calls = self._tenants[tenant]
+        queue = calls.waiting.setdefault(key, deque())
+        if len(queue) >= self._limit:
             raise self._refusal(tenant)
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.append(turn)
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(slot)
         try:
             async with asyncio.timeout(self._longest_wait_seconds):
-                await turn
+                await slot
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.give_back(tenant, key)
-            elif turn in line:
-                line.remove(turn)
-                if not line:
-                    del lane.waiting[key]
+            if slot.done() and not slot.cancelled():
+                self.release(tenant, key)
+            elif slot in queue:
+                queue.remove(slot)
+                if not queue:
+                    del calls.waiting[key]
             if isinstance(error, TimeoutError):
                 raise self._refusal(tenant) from None
             raise
 
-    def give_back(self, tenant: str, key: str) -> None:
-        lane = self._lanes[tenant]
-        lane.total -= 1
-        held = lane.running[key] - 1
+    def release(self, tenant: str, key: str) -> None:
+        """Gives back a slot, to a waiting call if there is one."""
+        calls = self._tenants[tenant]
+        calls.total -= 1
+        held = calls.running[key] - 1
         if held:
-            lane.running[key] = held
+            calls.running[key] = held
         else:
-            del lane.running[key]
-        if lane.waiting:
-            self._admit(lane)
-        if not lane.total:
-            del self._lanes[tenant]
+            del calls.running[key]
+        if calls.waiting:
+            self._admit(calls)
+        if not calls.total:
+            del self._tenants[tenant]
 
-    def _admit(self, lane: _Lane) -> None:
-        """Whoever may go on now."""
-        while lane.waiting:
-            key = min(lane.waiting, key=lambda each: lane.running.get(each, 0))
-            held = lane.running.get(key, 0)
-            if lane.total >= self._at_once and not self._is_owed(lane, held):
+    def _admit(self, calls: _Calls) -> None:
+        """Hands free slots to waiting calls."""
+        while calls.waiting:
+            key = min(calls.waiting, key=lambda each: calls.running.get(each, 0))
+            held = calls.running.get(key, 0)
+            if calls.total >= self._limit and not self._is_within_share(calls, held):
                 return
-            line = lane.waiting[key]
-            turn = line.popleft()
-            if not line:
-                del lane.waiting[key]
-            if not turn.done():
-                lane.running[key] = held + 1
-                lane.total += 1
-                turn.set_result(None)
+            queue = calls.waiting[key]
+            slot = queue.popleft()
+            if not queue:
+                del calls.waiting[key]
+            if not slot.done():
+                calls.running[key] = held + 1
+                calls.total += 1
+                slot.set_result(None)
 
-    def _is_owed(self, lane: _Lane, held: int) -> bool:
-        return held < self._share and lane.total < 2 * self._at_once
+    def _is_within_share(self, calls: _Calls, held: int) -> bool:
+        return held < self._share and calls.total < 2 * self._limit
 
     def _refusal(self, tenant: str) -> Unavailable:
         return Unavailable(
-            f"Tenant {tenant!r} has {self._at_once} calls under way and as many waiting.",
+            f"Tenant {tenant!r} has {self._limit} calls under way and as many waiting.",
             tenant=tenant,
         )

@@ -14,7 +14,8 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.outbound.errors import ExchangeError
-from ignition_broker.proxy.forward import ForwardedCall, Forwarder
+from ignition_broker.proxy.forward import Forwarder
+from ignition_broker.proxy.forwarded_call import ForwardedCall
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.server.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
