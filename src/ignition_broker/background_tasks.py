@@ -53,7 +53,6 @@ class BackgroundTasks:
         )
         self._schedule = BackgroundRefresher(
             parts.database,
-            parts.cipher,
             parts.breaker,
             parts.refresher,
             parts.issuer,

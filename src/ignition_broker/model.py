@@ -165,6 +165,7 @@ class SealedLease:
     access_dies_at: float
     connected_at: datetime | None = None
     issued_since: float = LONG_AGO
+    is_early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,3 +284,7 @@ class Actor:
 
     name: str
     request_id: str | None = None
+
+
+BROKER: Final = Actor("broker")
+"""The broker itself, where nobody asked for what it did."""

@@ -17,10 +17,11 @@ from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.connect import Connector
 from ignition_broker.broker.grants.endpoints import HttpEndpoints
 from ignition_broker.broker.grants.issue import Issuer
-from ignition_broker.broker.grants.outcomes import OutcomeRecorder, RefreshPolicy
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider, Registration
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh import Refresher
+from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache

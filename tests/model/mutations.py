@@ -14,11 +14,14 @@ from ignition_broker import deadlines
 from ignition_broker.broker.change_feed import ChangeFeed, ChangeFeedCache
 from ignition_broker.broker.errors import BrokerError, ProviderUnavailable, Unavailable
 from ignition_broker.broker.grants import refresh
+from ignition_broker.broker.grants.answer_store import AnswerStore
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.broker.grants.leases import LeaseKeeper, Leases
-from ignition_broker.broker.grants.outcomes import OutcomeRecorder, issued_token
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.grants.sealing import issued_token
 from ignition_broker.broker.grants.single_flight import Flight, SingleFlight
+from ignition_broker.broker.grants.storage_retries import PersistentWriter
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import AnswerLost, Renewed
 from ignition_broker.broker.grants.token_requests import TokenRequests
@@ -141,27 +144,27 @@ def claim_that_hides_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def serve_before_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = OutcomeRecorder._renewed
+    store = AnswerStore.store_renewed
 
     async def served(
-        self: OutcomeRecorder, lease: Lease, renewed: Renewed, actor: Actor
+        self: AnswerStore, lease: Lease, renewed: Renewed, actor: Actor
     ) -> IssuedToken:
         self._storing = asyncio.create_task(store(self, lease, renewed, actor))  # type: ignore[attr-defined]
         now = self._clock.now()
         stored = Stored(lease.version + 1, now, now, now)
         return issued_token(lease.tenant, renewed, lease.scope, stored)
 
-    monkeypatch.setattr(OutcomeRecorder, "_renewed", served)
+    monkeypatch.setattr(AnswerStore, "store_renewed", served)
 
 
 def store_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def once(self: OutcomeRecorder, work: Callable[[Any], Any]) -> Any:
+    async def once(self: PersistentWriter, work: Callable[[Any], Any]) -> Any:
         try:
             return await self._database.single(work)
         except StorageError as error:
             raise Unavailable("The database is away.") from error
 
-    monkeypatch.setattr(OutcomeRecorder, "_until_done", once)
+    monkeypatch.setattr(PersistentWriter, "write", once)
 
 
 def no_pause_after_a_lost_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,4 +142,8 @@ def _wait_for_flights(scenario: Scenario) -> None:
 
 def _has_flights(replica: Replica) -> bool:
     refresher = replica.refresher
-    return bool(refresher.flights._running or refresher.requests.tenants())
+    return bool(
+        refresher.flights._running
+        or refresher.leases._being_given_back
+        or refresher.requests.tenants()
+    )

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 from sqlalchemy import text
 
-from ignition_broker.cipher import Cipher, CipherError, Misplaced
+from ignition_broker.cipher import Cipher
 from ignition_broker.model import Lease, SealedLease
 from ignition_broker.oauth.tokens import RefreshToken
-from ignition_broker.storage.audit import append, move_event
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection, Row
 from ignition_broker.storage.renewability import IS_RENEWABLE
 
@@ -103,7 +102,6 @@ SET_ASIDE = text(f"""
 
 async def claim(
     connection: Connection,
-    cipher: Cipher,
     *,
     tenant: str,
     version: int,
@@ -112,7 +110,7 @@ async def claim(
     asked_at: float,
     use_before: float,
     is_early: bool,
-) -> Lease | None:
+) -> SealedLease | None:
     """Claims the right to use the refresh token of one version of a grant.
 
     ``owner`` must be a new name for each claim. ``lease_seconds`` counts on Postgres' clock;
@@ -120,15 +118,14 @@ async def claim(
     last one at which the refresh token may be sent. ``is_early``: a caller forces the renewal well
     before the token expires.
 
-    Returns None if somebody else holds the lease or the version is no longer the current one.
-    Raises `CipherError` if no key decrypts the refresh token.
+    Returns None if somebody else holds the lease or the version is no longer the current one. The
+    refresh token comes back encrypted, for `opened`.
     """
     parameters = {"tenant": tenant, "version": version, "owner": owner, "lease": lease_seconds}
     row = (await connection.execute(CLAIM, parameters)).one_or_none()
     if row is None:
         return None
-    lease = opened(cipher, _sealed_lease(row, asked_at, use_before))
-    return replace(lease, is_early=is_early)
+    return replace(_sealed_lease(row, asked_at, use_before), is_early=is_early)
 
 
 async def claim_due(
@@ -175,6 +172,7 @@ def opened(cipher: Cipher, lease: SealedLease) -> Lease:
         access_dies_at=lease.access_dies_at,
         connected_at=lease.connected_at,
         issued_since=lease.issued_since,
+        is_early=lease.is_early,
     )
 
 
@@ -203,11 +201,10 @@ async def give_back(connection: Connection, lease: Lease | SealedLease) -> None:
     await connection.execute(GIVE_BACK, parameters)
 
 
-async def set_aside(connection: Connection, lease: SealedLease, error: CipherError) -> None:
+async def set_aside(connection: Connection, lease: SealedLease) -> None:
     """Ends the lease of a grant that no key can decrypt, and postpones its renewal by an hour.
 
     An operator has to bring the key back first; to claim the grant at every turn would be useless.
-    A ciphertext that belongs to another row is also recorded in the audit trail.
     """
     parameters = {
         "tenant": lease.tenant,
@@ -217,8 +214,6 @@ async def set_aside(connection: Connection, lease: SealedLease, error: CipherErr
         "retry_in": UNREADABLE_PAUSE_SECONDS,
     }
     await connection.execute(SET_ASIDE, parameters)
-    if isinstance(error, Misplaced):
-        await append(connection, move_event(error))
 
 
 def _sealed_lease(row: Row, asked_at: float, use_before: float) -> SealedLease:

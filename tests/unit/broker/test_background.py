@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from cryptography.fernet import Fernet
 
 from ignition_broker.broker.background import CATCH_UP_SECONDS, CONCURRENCY, BackgroundRefresher
-from ignition_broker.broker.grants.circuit_breaker import OPENS_AFTER, CircuitBreaker
+from ignition_broker.broker.grants.circuit_breaker import OPENS_AFTER, CircuitBreaker, Pause, Permit
+from ignition_broker.broker.grants.leases import Leases
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import SealedLease
 from ignition_broker.storage.errors import StorageUnavailable
@@ -29,14 +31,14 @@ class LateClock:
 
 def turns_in(seconds: float, clock: LateClock, rate: float, *, idle_before: float = 0.0) -> int:
     nobody: Any = None
-    schedule = BackgroundRefresher(nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
-    clock.sleep(schedule._seconds_to_next_turn())
+    background = BackgroundRefresher(nobody, nobody, nobody, nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
+    clock.sleep(background._seconds_to_next_turn())
     clock.elapsed += idle_before
     ends_at = clock.elapsed + seconds
     turns = 0
     while clock.elapsed < ends_at:
         turns += 1
-        clock.sleep(schedule._seconds_to_next_turn())
+        clock.sleep(background._seconds_to_next_turn())
     return turns
 
 
@@ -56,7 +58,7 @@ def test_no_more_is_claimed_than_has_its_turn_while_the_lease_is_fresh():
 
     def most(rate: float) -> int:
         return BackgroundRefresher(
-            nobody, nobody, nobody, nobody, nobody, nobody, clock, rate=rate
+            nobody, nobody, nobody, nobody, nobody, clock, rate=rate
         )._most_to_claim()
 
     assert most(0.1) == 1
@@ -77,13 +79,15 @@ async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_dat
     for n in range(OPENS_AFTER):
         breaker.failed(f"grant-{n}")
     clock.elapsed += 10
-    assert breaker.pause() is None, "this one is the probe"
-    assert breaker.pause() is not None
+    probe = breaker.permit()
+    assert isinstance(probe, Permit)
+    assert isinstance(breaker.permit(), Pause)
     nobody: Any = None
     cipher = Cipher([Fernet.generate_key().decode()])
     database: Any = AwayDatabase()
-    schedule = BackgroundRefresher(database, cipher, breaker, nobody, nobody, nobody, clock, rate=1)
-    await schedule._renew(
+    refresher: Any = SimpleNamespace(leases=Leases(database, cipher, clock, replica="me"))
+    background = BackgroundRefresher(database, breaker, refresher, nobody, nobody, clock, rate=1)
+    await background._renew(
         SealedLease(
             tenant="torn",
             version=1,
@@ -94,6 +98,7 @@ async def test_a_lease_that_no_key_opens_gives_the_probe_back_even_while_the_dat
             was_uncertain=False,
             failures=0,
             access_dies_at=0.0,
-        )
+        ),
+        probe,
     )
-    assert breaker.pause() is None, "another may be"
+    assert isinstance(breaker.permit(), Permit), "another may be"

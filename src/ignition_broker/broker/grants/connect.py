@@ -20,12 +20,13 @@ from ignition_broker.broker.grants.connect_outcomes import (
     StillConnecting,
     objection_to,
 )
-from ignition_broker.broker.grants.outcomes import LIVES_FOR_NOTHING, RefreshPolicy, log_flaws, seal
 from ignition_broker.broker.grants.provider import Provider
 from ignition_broker.broker.grants.read_repair import ReadRepair
+from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
 from ignition_broker.broker.grants.repeated_callbacks import second_visit
 from ignition_broker.broker.grants.revocations import Revocations
+from ignition_broker.broker.grants.sealing import LIVES_FOR_NOTHING, log_flaws, seal
 from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_outcomes import Refused, Renewed, Rotated
 from ignition_broker.cipher import Cipher
@@ -261,7 +262,7 @@ class Connector:
             raise await self._failed(attempt, outcome.title, outcome.detail)
         if rows:
             answered = RememberedAnswer(rows[-1], sealed, schedule, renewed.requested_at)
-            self._repair.stored(attempt.tenant, answered)
+            self._repair.note_stored(attempt.tenant, answered)
         if reason is None:
             log.info("tenant_connected", tenant=attempt.tenant, renewable=sealed.has_refresh_token)
         else:

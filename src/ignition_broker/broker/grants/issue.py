@@ -16,12 +16,10 @@ from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.wanted_token import WantedToken
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, IssuedToken
+from ignition_broker.model import BROKER, Actor, IssuedToken
 from ignition_broker.storage import grants
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
-
-BROKER = Actor("broker")
 
 
 class Issuer:

@@ -199,7 +199,7 @@ class Provider:
             sending.cancel()
         match outcome:
             case Withdrawn():
-                self._breaker.release()
+                pass
             case NotSent() | Throttled() | AnswerLost() if is_late:
                 pass
             case Throttled(retry_after_seconds=asked):

@@ -164,14 +164,14 @@ class ReadRepair:
                 self._answers.forget(tenant)
         self._known.note(tenant, version, status, seen_at=self._clock.monotonic())
 
-    def stored(self, tenant: str, answer: RememberedAnswer) -> None:
+    def note_stored(self, tenant: str, answer: RememberedAnswer) -> None:
         """This process stored an answer of Ignition's."""
         self._answers.remember(tenant, answer)
         self._noticed.pop(tenant, None)
         now = self._clock.monotonic()
         self._known.note(tenant, answer.stored.version, GrantStatus.CONNECTED, seen_at=now)
 
-    def seen(self, tenant: str, found: RowState, *, asked_at: float) -> None:
+    def note_read(self, tenant: str, found: RowState, *, asked_at: float) -> None:
         """A row was read that was not behind what was known then; something newer may have been
         stored or heard of since."""
         known = self._known.of(tenant)
@@ -216,7 +216,7 @@ class ReadRepair:
                     continue
                 grant = grant and self.as_known(grant, known)
             elif grant is not None:
-                self.seen(tenant, found, asked_at=asked_at)
+                self.note_read(tenant, found, asked_at=asked_at)
             went_back = known is not None and found.version < known.version
             is_awaited = self.is_awaited(tenant) or self._may_be_behind(found)
             if grant is None or not (went_back or is_awaited):
@@ -354,7 +354,7 @@ class ReadRepair:
             if seen is not None and seen.is_ahead_of(row.version, row.issued_since):
                 behind.append((tenant, row, seen))
             elif tenant in found:
-                self.seen(tenant, row, asked_at=asked_at)
+                self.note_read(tenant, row, asked_at=asked_at)
         for start in range(0, len(behind), WRITERS):
             group = behind[start : start + WRITERS]
             await asyncio.gather(*(self.put_right(*each) for each in group))

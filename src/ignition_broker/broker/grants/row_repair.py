@@ -10,7 +10,7 @@ from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.model import Actor, AuditEvent, GrantStatus, Lease
+from ignition_broker.model import BROKER, AuditEvent, GrantStatus, Lease
 from ignition_broker.storage import api_keys, audit, connect_links, grants, restoring, tenants
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
@@ -19,8 +19,6 @@ from ignition_broker.storage.restoring import RowState
 from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
 
 log = structlog.get_logger(__name__)
-
-BROKER = Actor("broker")
 
 
 class RowRepair:

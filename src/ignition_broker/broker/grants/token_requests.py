@@ -1,7 +1,7 @@
-"""Refresh requests that are out at Ignition, each until what it answers is recorded.
+"""Refresh requests that Ignition is busy with, each until its answer is recorded.
 
-A request goes on when whoever asked for it has stopped waiting, since its answer holds the only
-good refresh token. Its lease is kept alive as long.
+A request goes on when its caller has stopped waiting, because its answer holds the only good
+refresh token. Its lease is kept alive as long.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import structlog
 
+from ignition_broker.broker.grants.circuit_breaker import Permit
 from ignition_broker.broker.grants.leases import LeaseKeeper
-from ignition_broker.broker.grants.outcomes import OutcomeRecorder, Settled
+from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.grants.refresh_results import RefreshResult
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import Outcome
 from ignition_broker.clock import Clock
@@ -26,15 +28,15 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """``answered`` is done when Ignition's answer is there, or will not come; ``settled`` when what
-    it said is recorded. Whoever stops waiting must cancel neither."""
+    """``answered`` is done when Ignition has answered or was given up, ``recorded`` when what came
+    of it is stored. A caller that stops waiting must cancel neither."""
 
     answered: asyncio.Future[None]
-    settled: asyncio.Task[Settled]
+    recorded: asyncio.Task[RefreshResult]
 
 
 class TokenRequests:
-    """This process's, by tenant and version."""
+    """The requests of this process, by tenant and version."""
 
     def __init__(
         self,
@@ -49,61 +51,66 @@ class TokenRequests:
         self._outcomes = outcomes
         self._cache = cache
         self._clock = clock
-        self._out: dict[tuple[str, int], asyncio.Task[Settled]] = {}
+        self._out: dict[tuple[str, int], asyncio.Task[RefreshResult]] = {}
 
-    def begin(self, lease: Lease, actor: Actor) -> TokenRequest:
-        """Asks Ignition and records what it says."""
+    def begin(self, lease: Lease, permit: Permit, actor: Actor) -> TokenRequest:
+        """Asks Ignition and records what it says, in the background.
+
+        ``permit`` is held until Ignition has answered.
+        """
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        settled = asyncio.create_task(self._ask_and_record(lease, actor, answered))
-        place = lease.tenant, lease.version
-        self._out[place] = settled
+        recorded = asyncio.create_task(self._ask_and_record(lease, permit, actor, answered))
+        key = lease.tenant, lease.version
+        self._out[key] = recorded
 
-        def ended(_task: asyncio.Task[Settled]) -> None:
-            if self._out.get(place) is settled:
-                del self._out[place]
+        def ended(_task: asyncio.Task[RefreshResult]) -> None:
+            if self._out.get(key) is recorded:
+                del self._out[key]
             if not answered.done():
                 answered.set_result(None)
-            # There may be nobody left to see what nobody thought of.
-            if not settled.cancelled() and (error := settled.exception()) is not None:
+            # An unforeseen error is logged here: its caller may be gone.
+            if not recorded.cancelled() and (error := recorded.exception()) is not None:
                 log.error("token_request_failed", tenant=lease.tenant, exc_info=error)
 
-        settled.add_done_callback(ended)
-        return TokenRequest(answered, settled)
+        recorded.add_done_callback(ended)
+        return TokenRequest(answered, recorded)
 
     def is_out(self, tenant: str, version: int) -> bool:
-        """Whether this version's refresh token is in use, though its lease may have run out while
-        this process was stopped or could not reach Postgres."""
-        settled = self._out.get((tenant, version))
-        return settled is not None and not settled.done()
+        """Whether this process is using this version's refresh token; its lease may have run out
+        while the process was stopped or could not reach Postgres."""
+        recorded = self._out.get((tenant, version))
+        return recorded is not None and not recorded.done()
 
     def tenants(self) -> list[str]:
+        """Those of which a refresh token is in use."""
         return sorted({tenant for tenant, _version in self._out})
 
     async def end_all(self, seconds: float) -> None:
-        """Lets what is out end, for at most ``seconds``."""
+        """Waits until all are recorded, for at most ``seconds``."""
         if self._out:
             ending = asyncio.gather(*self._out.values(), return_exceptions=True)
             await is_done_within(ending, seconds)
 
     async def _ask_and_record(
-        self, lease: Lease, actor: Actor, answered: asyncio.Future[None]
-    ) -> Settled:
+        self, lease: Lease, permit: Permit, actor: Actor, answered: asyncio.Future[None]
+    ) -> RefreshResult:
         keeper = LeaseKeeper(self._database, self._clock, lease)
         keeping = asyncio.create_task(keeper.run())
         try:
-            outcome = await self._ask(lease, keeper)
+            with permit:
+                outcome = await self._ask(lease, keeper)
             answered.set_result(None)
-            # Ahead of the store: a disconnect may be heard of before the store's answer comes.
+            # Before the store: a disconnect may be notified before the store's answer comes.
             mark = self._cache.mark()
-            settled = await self._outcomes.record(lease, outcome, actor)
-            if isinstance(settled, IssuedToken):
-                self._cache.put(settled, mark)
-            return settled
+            result = await self._outcomes.record(lease, outcome, actor)
+            if isinstance(result, IssuedToken):
+                self._cache.put(result, mark)
+            return result
         finally:
             keeping.cancel()
 
     async def _ask(self, lease: Lease, keeper: LeaseKeeper) -> Outcome:
         if not keeper.may_send():
-            # Its turn came late. If it can still be extended, nobody has used it meanwhile.
+            # Its turn came late. If the lease can still be extended, nobody has claimed it since.
             await keeper.extend()
         return await self._provider.refresh(lease.refresh_token, may_send=keeper.may_send)

@@ -1,10 +1,12 @@
-"""What a caller asks of a token, and when asking Ignition for a new one must wait. Pure."""
+"""What a caller needs of a token, and when asking Ignition for a new one must wait. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ignition_broker.broker.errors import BrokerError, NotYetAnswered, RenewedTooOften
 from ignition_broker.broker.grants.circuit_breaker import Pause
+from ignition_broker.broker.grants.single_flight import Flight
 from ignition_broker.model import Grant, IssuedToken
 from ignition_broker.storage.new_tokens import EARLY_RENEWAL_WINDOW_SECONDS
 
@@ -16,10 +18,14 @@ LONGEST_EARLY_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WantedToken:
-    """What a caller needs of a token. Of a version above ``seen_version``, half of its life will
-    do where that is less than asked: nothing better is to be had than what Ignition has just given.
-    It has less where a replica was stopped between Ignition's answer and its store.
-    ``on_callers_word``: nothing but the caller's own word says that a new token is needed."""
+    """What a caller needs of a token.
+
+    ``seen_version``: the version that the caller knows. ``min_ttl_seconds``: how long the token
+    must live. ``rejected_sha256``: names a token that the API rejected, which won't do.
+    ``is_urgent``: an admin asks by hand; only a newer version will do, and nothing delays asking
+    Ignition. ``on_callers_word``: nothing but the caller's own word says that a new token is
+    needed.
+    """
 
     seen_version: int
     min_ttl_seconds: float = 0.0
@@ -29,12 +35,17 @@ class WantedToken:
 
     @property
     def must_renew(self) -> bool:
-        """Whether the token that was seen won't do, however long it lives."""
+        """Whether the token that the caller knows won't do, however long it lives."""
         return self.is_urgent or self.rejected_sha256 is not None
 
     def is_met_by(self, token: IssuedToken, now: float) -> bool:
-        """``now`` is on the monotonic clock."""
-        # Ahead of the version: it also rises where a refresh brought no new access token.
+        """Whether the token will do. ``now``: on the monotonic clock.
+
+        A version above ``seen_version`` will do with half of its life left, where that is less than
+        ``min_ttl_seconds``: Ignition has just given it, so there is none that lives longer. It may
+        have less left if a replica was stopped between Ignition's answer and storing it.
+        """
+        # Before the version is looked at: it also rises when a refresh brought no access token.
         if self.rejected_sha256 is not None and token.sha256 == self.rejected_sha256:
             return False
         if token.version > self.seen_version:
@@ -45,12 +56,30 @@ class WantedToken:
         return token.lives_for(self.min_ttl_seconds, now)
 
 
+def is_final(
+    error: BrokerError, joined: Flight[IssuedToken], want: WantedToken, *, has_time: bool
+) -> bool:
+    """Whether the error of a refresh that a caller joined is that caller's answer too.
+
+    It is not if that refresh ran for other requirements than the caller's: the caller retries with
+    its own. ``has_time``: the caller has waited for less than the provider's timeout.
+    """
+    ran_for_more = joined.min_ttl_seconds > want.min_ttl_seconds
+    ran_for_less = want.must_renew and not joined.must_renew
+    # Whoever started the refresh has waited for longer than the caller who joined it.
+    ended_early = isinstance(error, NotYetAnswered) and has_time
+    # Only renewals on a caller's word are paced, and this caller has more than its word.
+    is_not_paced = isinstance(error, RenewedTooOften) and not want.on_callers_word
+    return not (ran_for_more or ran_for_less or ended_early or is_not_paced)
+
+
 def is_early(token: IssuedToken, want: WantedToken, now: float) -> bool:
     """Whether a caller forces a renewal that is not due: more than half of the token's life is
-    left, and the background refresher never renews so far ahead.
+    left. The background refresher never renews so far ahead.
 
-    Neither an admin's wish counts nor what the built-in proxy saw the API refuse: that has pauses
-    of its own (`proxy.renewal_pauses`), which end when the API accepts the new token.
+    Neither an admin's request counts, nor a token that the built-in proxy saw the API reject: for
+    those there are pauses of their own (`proxy.renewal_pauses`), which end when the API accepts the
+    new token. ``now``: on the monotonic clock.
     """
     return want.on_callers_word and token.seconds_left(now) > token.lifetime_seconds / 2
 
@@ -58,10 +87,10 @@ def is_early(token: IssuedToken, want: WantedToken, now: float) -> bool:
 def pause_between_early_renewals(grant: Grant, token: IssuedToken) -> Pause | None:
     """How long callers of this tenant may not force another early renewal, on any replica.
 
-    All tenants share the provider's quota, and one key can ask for a renewal at each call, by
-    naming the token that it was just given or by a ``min_ttl`` close to the lifetime. The first
-    `EARLY_RENEWALS_AT_ONCE` are free. The pause then grows from 1 s, doubled by each renewal, to
-    a minute or a tenth of the token's life, whichever is less.
+    All tenants share the provider's quota, and one key can ask for a renewal at each call: by
+    naming the token that it was just given, or by a ``min_ttl`` close to the lifetime. The first
+    `EARLY_RENEWALS_AT_ONCE` are free. Then the pause is 1 s, and each renewal doubles it, up to a
+    minute or a tenth of the token's life, whichever is less.
     """
     too_many = grant.early_renewals - EARLY_RENEWALS_AT_ONCE
     ago = grant.refreshed_seconds_ago
@@ -75,12 +104,12 @@ def pause_between_early_renewals(grant: Grant, token: IssuedToken) -> Pause | No
 def pause_before_asking(
     grant: Grant, token: IssuedToken, want: WantedToken, now: float
 ) -> Pause | None:
-    """What the grant's row says against using its refresh token now.
+    """How long the grant's row says that its refresh token must not be used.
 
-    After a lost answer the refresh token may be spent, and a second use may revoke the family,
-    the live access token with it. So a live token is served nearly to its end first: the last
-    sixtieth of its life, at most a minute, is left for the try. Whoever saw the token rejected
-    has nothing to lose.
+    After a lost answer the refresh token may be spent. Using it a second time may revoke the whole
+    grant, the live access token included. So a live token is first served nearly to its expiry:
+    only the last sixtieth of its life, at most a minute, is left for the try. A caller who saw the
+    token rejected has nothing to lose, and does not wait for that. ``now``: on the monotonic clock.
     """
     pause = Pause(grant.last_error or "the last refresh failed", 0.0)
     if grant.failures and not (grant.is_uncertain and grant.failures == 1):

@@ -109,7 +109,7 @@ def grant(version: int, *, age: float = 50, **more):
 
 
 async def test_what_is_remembered_is_stored_again_and_the_row_read_anew(repair, rows):
-    repair.stored("acme", answer(8))
+    repair.note_stored("acme", answer(8))
     found = await repair.read("acme", reading(grant(7), grant(8)))
     assert (found.version, found.went_back) == (8, False)
     assert rows.asked == [("restore", "acme", 8)]
@@ -151,7 +151,7 @@ async def test_what_was_renewed_or_connected_since_is_not_behind(repair, rows, c
 
 async def test_a_row_read_before_a_newer_version_was_stored_says_nothing(repair, rows):
     async def read(_asked_at):
-        repair.stored("acme", answer(8))
+        repair.note_stored("acme", answer(8))
         return grant(7)
 
     found = await repair.read("acme", read)
@@ -175,7 +175,7 @@ async def test_a_forgotten_disconnect_is_carried_out_again_and_nobody_is_served(
 
 
 async def test_a_disconnect_in_the_older_database_counts(repair, rows):
-    repair.stored("acme", answer(8))
+    repair.note_stored("acme", answer(8))
     repair.note_change("acme", 7, DISCONNECTED)
     assert not await repair.offer("acme")
     assert repair.known("acme").version == 7
@@ -228,6 +228,6 @@ async def test_a_refusal_that_a_newer_answer_outlives_ends_no_grant(repair, rows
     rows.found = RowState(8, CONNECTED, NOW)
     assert await repair.outlives_refusal(lease(7)), "another replica stored it again"
     rows.found = RowState(7, CONNECTED, NOW - 50)
-    repair.stored("acme", answer(8))
+    repair.note_stored("acme", answer(8))
     assert await repair.outlives_refusal(lease(7))
     assert rows.asked == [("restore", "acme", 8)]
