@@ -1,14 +1,16 @@
-"""Connections to Postgres: opened when they are needed, kept, and bounded in number."""
+"""asyncpg's connection pool, with our bounds and our errors."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 
-from ignition_broker.storage.connection import Driver
+from ignition_broker.storage.connection import Driver, NamingConnection, Row
 from ignition_broker.storage.errors import StorageUnavailable
 
 CLOSE_TIMEOUT_SECONDS = 1.0
@@ -16,79 +18,80 @@ _BROKEN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClient
 
 
 class Pool:
-    """At most ``size`` connections; whoever finds none free waits for ``patience_seconds``.
+    """At most ``size`` connections, opened by ``connect`` when needed and kept.
 
-    asyncpg's own pool sends a RESET each time that a connection comes back, a second round trip
-    for every statement. Nothing here leaves anything behind on one.
+    A caller waits for at most ``patience_seconds`` until one is free, or opened. By default
+    asyncpg's pool sends a RESET each time a connection comes back, a second round trip for every
+    statement. Ours leave nothing behind, so it is left out.
     """
 
     def __init__(
         self, connect: Callable[[], Awaitable[Driver]], *, size: int, patience_seconds: float
     ) -> None:
         self._connect = connect
+        self._size = size
         self._patience_seconds = patience_seconds
-        self._free_places = asyncio.Semaphore(size)
-        # The last one given back goes out first, so that those not needed stay out of the way.
-        self._idle: list[Driver] = []
-        self._is_closed = False
-        self._generation = 0
+        # Made at the first use, because it belongs to the event loop that runs then.
+        self._pool: asyncpg.Pool[Row] | None = None
+        self._is_outdated = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Driver]:
-        """Raises `StorageUnavailable` where none becomes free, and what asyncpg raises."""
-        await self._take_place()
+        """Raises `StorageUnavailable` if none becomes free in time, and what asyncpg raises."""
+        pool = self._pool or await self._opened()
+        if self._is_outdated:
+            self._is_outdated = False
+            await pool.expire_connections()
+        driver = await self._acquired(pool)
         try:
-            generation = self._generation
-            driver = self._next_idle()
-            if driver is None:
-                driver = await self._connect()
-            try:
-                yield driver
-            except BaseException as error:
-                # What Postgres refuses leaves a connection as good as before. Nobody knows that of
-                # one whose statement was given up.
-                if isinstance(error, _BROKEN) or not isinstance(error, Exception):
-                    driver.terminate()
-                raise
-            finally:
-                self._keep(driver, generation)
+            yield driver
+        except BaseException as error:
+            # After an error that Postgres answered, a connection is as good as before. After any
+            # other, or a cancellation, its state is unknown.
+            if isinstance(error, _BROKEN) or not isinstance(error, Exception):
+                driver.terminate()
+            raise
         finally:
-            self._free_places.release()
+            await pool.release(driver)
 
     async def aclose(self) -> None:
-        """Those in use are closed as they come back."""
-        self._is_closed = True
-        while self._idle:
-            await close_quietly(self._idle.pop())
+        """Closes all connections, also those still in use after `CLOSE_TIMEOUT_SECONDS`."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                    await pool.close()
+            except (asyncpg.PostgresError, *_BROKEN):
+                pool.terminate()
 
     def renew(self) -> None:
-        """Uses none of the connections again that there are now."""
-        self._generation += 1
-        while self._idle:
-            self._idle.pop().terminate()
+        """No connection that is open now is given out again."""
+        self._is_outdated = True
 
-    async def _take_place(self) -> None:
-        if not self._free_places.locked():
-            await self._free_places.acquire()
-            return
+    async def _opened(self) -> asyncpg.Pool[Row]:
+        self._pool = asyncpg.create_pool(
+            connect=self._connected,
+            reset=_left_as_it_is,
+            min_size=0,
+            max_size=self._size,
+            max_queries=sys.maxsize,
+            max_inactive_connection_lifetime=0,
+            connection_class=NamingConnection,
+            record_class=Row,
+        )
+        return await self._pool
+
+    async def _acquired(self, pool: asyncpg.Pool[Row]) -> Driver:
         try:
             async with asyncio.timeout(self._patience_seconds):
-                await self._free_places.acquire()
+                return await pool.acquire()
         except TimeoutError:
+            if pool.get_size() < self._size:
+                raise
             raise StorageUnavailable("no database connection became free in time") from None
 
-    def _next_idle(self) -> Driver | None:
-        while self._idle:
-            driver = self._idle.pop()
-            if not driver.is_closed():
-                return driver
-        return None
-
-    def _keep(self, driver: Driver, generation: int) -> None:
-        if self._is_closed or generation != self._generation:
-            driver.terminate()
-        elif not driver.is_closed():
-            self._idle.append(driver)
+    async def _connected(self, *_arguments: Any, **_options: Any) -> Driver:
+        return await self._connect()
 
 
 async def close_quietly(driver: Driver) -> None:
@@ -96,3 +99,7 @@ async def close_quietly(driver: Driver) -> None:
         await driver.close(timeout=CLOSE_TIMEOUT_SECONDS)
     except (asyncpg.PostgresError, *_BROKEN):
         driver.terminate()
+
+
+async def _left_as_it_is(_connection: Driver) -> None:
+    pass
