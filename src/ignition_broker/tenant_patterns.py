@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.wildcards import matches_wildcards
 
 ANY_TENANT = "*"
@@ -30,7 +31,7 @@ class TenantPatterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._patterns = tuple(patterns)
         self._covers_all = ANY_TENANT in self._patterns
-        self._remembered: dict[str, bool] = {}
+        self._remembered: BoundedMap[str, bool] = BoundedMap(_MOST_REMEMBERED)
 
     def cover(self, tenant: str) -> bool:
         """Whether any of the patterns matches the tenant id ``tenant``."""
@@ -39,7 +40,5 @@ class TenantPatterns:
         covered = self._remembered.get(tenant)
         if covered is None:
             covered = any(matches_wildcards(pattern, tenant) for pattern in self._patterns)
-            if len(self._remembered) >= _MOST_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[tenant] = covered
+            self._remembered.store(tenant, covered)
         return covered

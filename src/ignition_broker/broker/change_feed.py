@@ -11,11 +11,11 @@ docs/decisions/0010-proof-of-listening.md.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.clock import Clock
 
 TRUST_SECONDS = 0.9
@@ -82,10 +82,9 @@ class ChangeFeedCache(Generic[Key, Value]):
 
     def __init__(self, change_feed: ChangeFeed, capacity: int) -> None:
         self._change_feed = change_feed
-        self._capacity = capacity
-        self._held: OrderedDict[Key, tuple[int, Value]] = OrderedDict()
+        self._held: BoundedMap[Key, tuple[int, Value]] = BoundedMap(capacity)
         self._drops = 0
-        self._dropped_at: OrderedDict[Key, int] = OrderedDict()
+        self._dropped_at: BoundedMap[Key, int] = BoundedMap(_DROPS_REMEMBERED)
         self._all_dropped_at = 0
 
     def __len__(self) -> int:
@@ -122,10 +121,7 @@ class ChangeFeedCache(Generic[Key, Value]):
         """Keeps the value unless the key was dropped since ``mark``."""
         if self.was_dropped(key, mark):
             return
-        self._held[key] = (mark.epoch, value)
-        self._held.move_to_end(key)
-        if len(self._held) > self._capacity:
-            self._held.popitem(last=False)
+        self._held.store(key, (mark.epoch, value))
 
     def was_dropped(self, key: Key, mark: ReadMark) -> bool:
         """Whether the key was dropped since ``mark``, so that what was read then is outdated."""
@@ -139,10 +135,9 @@ class ChangeFeedCache(Generic[Key, Value]):
     def reject_reads(self, key: Key) -> None:
         """The key's row has changed: `put` rejects what was read of it before."""
         self._drops += 1
-        self._dropped_at[key] = self._drops
-        self._dropped_at.move_to_end(key)
-        if len(self._dropped_at) > _DROPS_REMEMBERED:
-            _key, self._all_dropped_at = self._dropped_at.popitem(last=False)
+        forgotten = self._dropped_at.store(key, self._drops)
+        if forgotten is not None:
+            _key, self._all_dropped_at = forgotten
 
     def drop_where(self, is_meant: Callable[[Value], bool]) -> None:
         """As `drop`, for a change that does not name its keys: forgets every value that

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.clock import Clock
 
 FIRST_SECONDS = 1.0
@@ -39,8 +39,7 @@ class RenewalPauses:
 
     def __init__(self, clock: Clock, *, most_tenants: int = MOST_TENANTS) -> None:
         self._clock = clock
-        self._most_tenants = most_tenants
-        self._tenants: OrderedDict[str, _Refusals] = OrderedDict()
+        self._tenants: BoundedMap[str, _Refusals] = BoundedMap(most_tenants)
 
     def may_renew(self, tenant: str, version: int) -> bool:
         """Whether a 401 to the token of this version should cause a refresh. True counts as the
@@ -48,9 +47,8 @@ class RenewalPauses:
         now = self._clock.monotonic()
         known = self._tenants.get(tenant)
         if known is None:
-            known = self._tenants[tenant] = _Refusals(until=now)
-            if len(self._tenants) > self._most_tenants:
-                self._tenants.popitem(last=False)
+            known = _Refusals(until=now)
+            self._tenants.store(tenant, known)
         if known.on_trial_above is not None and version > known.on_trial_above:
             self.new_token_was_refused(tenant, version)
         if now < known.until:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.audit.recorder import Journal
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
@@ -195,7 +196,7 @@ class TokenBodies:
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
-        self._rendered: dict[str, tuple[IssuedToken, int, bytes]] = {}
+        self._rendered: BoundedMap[str, tuple[IssuedToken, int, bytes]] = BoundedMap(MOST_RENDERED)
 
     def of(self, token: IssuedToken) -> bytes:
         left = int(token.dies_at - self._monotonic())
@@ -216,9 +217,7 @@ class TokenBodies:
             "scope": token.scope,
         }
         body = json.dumps(fields).encode()
-        if len(self._rendered) >= MOST_RENDERED:
-            self._rendered.clear()
-        self._rendered[token.tenant] = (token, left, body)
+        self._rendered.store(token.tenant, (token, left, body))
         return body
 
 

@@ -7,13 +7,13 @@ gateway, so a key that is held in memory never comes here (`broker.callers.acces
 from __future__ import annotations
 
 import ipaddress
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.errors import TooManyAttempts, Unauthenticated
 from ignition_broker.clock import Clock
 
@@ -45,7 +45,7 @@ class FailedAttempts:
     def __init__(self, clock: Clock, *, limit: int) -> None:
         self._monotonic = clock.monotonic
         self._limit = limit
-        self._remaining: OrderedDict[str, RemainingAttempts] = OrderedDict()
+        self._remaining: BoundedMap[str, RemainingAttempts] = BoundedMap(ADDRESSES_REMEMBERED)
 
     def __len__(self) -> int:
         return len(self._remaining)
@@ -88,10 +88,7 @@ class FailedAttempts:
         # Concurrent attempts are not held back by each other; the floor limits what they cost to
         # two windows.
         left = max(before - 1, -float(self._limit))
-        self._remaining[group] = RemainingAttempts(left, self._monotonic())
-        self._remaining.move_to_end(group)
-        if len(self._remaining) > ADDRESSES_REMEMBERED:
-            self._remaining.popitem(last=False)
+        self._remaining.store(group, RemainingAttempts(left, self._monotonic()))
         if left < 1 <= before:
             log.warning("attempts_limited", address=group)
 
@@ -123,8 +120,7 @@ class RefusedCredentials:
 
     def __init__(self, clock: Clock, capacity: int) -> None:
         self._clock = clock
-        self._capacity = capacity
-        self._refused: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._refused: BoundedMap[bytes, tuple[float, str]] = BoundedMap(capacity)
 
     def check(self, hashed: bytes) -> None:
         """Raises `Unauthenticated`, with the reason of before, for one that is remembered."""
@@ -134,7 +130,4 @@ class RefusedCredentials:
 
     def remember(self, hashed: bytes, reason: str, seconds: float) -> None:
         """Refuses it for ``seconds``, with the text ``reason``."""
-        self._refused[hashed] = (self._clock.monotonic() + seconds, reason)
-        self._refused.move_to_end(hashed)
-        if len(self._refused) > self._capacity:
-            self._refused.popitem(last=False)
+        self._refused.store(hashed, (self._clock.monotonic() + seconds, reason))

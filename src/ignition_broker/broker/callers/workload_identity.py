@@ -7,7 +7,6 @@ nobody looks.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from joserfc.errors import ClaimError, JoseError, UnsupportedAlgorithmError
 from joserfc.jws import CompactSignature, JWSRegistry
 from joserfc.jwt import JWTClaimsRegistry
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.callers.issuer_keys import IssuerKeys
 from ignition_broker.broker.callers.workload_issuers import TrustedIssuer
 from ignition_broker.broker.errors import Forbidden, Unauthenticated
@@ -72,7 +72,7 @@ class WorkloadIdentities:
     def __init__(self, issuers: Sequence[TrustedIssuer], clock: Clock) -> None:
         self._clock = clock
         self._issuers = {issuer.issuer: (issuer, IssuerKeys(issuer, clock)) for issuer in issuers}
-        self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._verdicts: BoundedMap[bytes, Verdict] = BoundedMap(LARGEST_NUMBER_HELD)
 
     def admin_rules(self) -> list[bytes]:
         """The hashes of the rules that make workloads admins."""
@@ -115,10 +115,7 @@ class WorkloadIdentities:
         _check_claims(claims, issuer, now)
         left = min(claims["exp"] + LEEWAY_SECONDS - now, good_for)
         caller = _caller(claims, issuer, self._clock.monotonic() + left)
-        self._verdicts[hashed] = Verdict(caller, keys, version)
-        self._verdicts.move_to_end(hashed)
-        if len(self._verdicts) > LARGEST_NUMBER_HELD:
-            self._verdicts.popitem(last=False)
+        self._verdicts.store(hashed, Verdict(caller, keys, version))
         return caller
 
     def _issuer_of(self, unproved: Mapping[str, Any]) -> tuple[TrustedIssuer, IssuerKeys]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.change_feed import PATIENCE_SECONDS
 from ignition_broker.broker.errors import (
     NotRenewable,
@@ -21,6 +22,8 @@ from ignition_broker.storage import grants
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
 
+MOST_USES_NOTED = 100_000
+"""Tenants of which this process knows when their use was last written down."""
 
 class Issuer:
     """Gives callers a token that lives for as long as they ask."""
@@ -39,7 +42,7 @@ class Issuer:
         self._refresher = refresher
         self._clock = clock
         self._lead_seconds = lead_seconds
-        self._use_noted: dict[str, float] = {}
+        self._use_noted: BoundedMap[str, float] = BoundedMap(MOST_USES_NOTED)
         self._use_to_note: set[str] = set()
 
     def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None:
@@ -151,7 +154,7 @@ class Issuer:
     def _note_use(self, token: IssuedToken) -> None:
         now = self._clock.monotonic()
         if self._use_noted.get(token.tenant, 0.0) <= now:
-            self._use_noted[token.tenant] = now + max(1.0, token.lifetime_seconds)
+            self._use_noted.store(token.tenant, now + max(1.0, token.lifetime_seconds))
             self._use_to_note.add(token.tenant)
 
     async def flush_use(self) -> None:

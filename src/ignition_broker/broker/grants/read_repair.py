@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.grants.remembered_answers import (
     KnownVersion,
     KnownVersions,
@@ -83,7 +83,7 @@ class ReadRepair:
         self._known = KnownVersions()
         self._answers = RememberedAnswers(clock, seconds=remember_seconds)
         self._revocations = RememberedRevocations(clock, seconds=remember_seconds)
-        self._noticed: OrderedDict[str, _Noticed] = OrderedDict()
+        self._noticed: BoundedMap[str, _Noticed] = BoundedMap(MOST_NOTICED)
         self._is_fed = False
         self._lost_at: float | None = None
         self._settled_at = 0.0
@@ -193,9 +193,7 @@ class ReadRepair:
         is_news = noticed is None or noticed.known_version != known.version
         now = self._clock.monotonic()
         if is_news:
-            self._noticed[tenant] = _Noticed(known.version, now)
-            if len(self._noticed) > MOST_NOTICED:
-                self._noticed.popitem(last=False)
+            self._noticed.store(tenant, _Noticed(known.version, now))
         held = self._held(tenant, found.version)
         wait = AWAITED_SECONDS if held is None else max(AWAITED_SECONDS, held.seconds_left(now))
         await self._rows.mark(tenant, found, known.version, wait_seconds=wait, is_news=is_news)

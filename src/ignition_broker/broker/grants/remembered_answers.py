@@ -6,10 +6,10 @@ without the keys.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.clock import Clock
 from ignition_broker.model import GrantStatus
 from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens, Stored
@@ -41,17 +41,14 @@ class KnownVersions:
     """The newest version of each tenant's grant that this process has seen or heard of."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, KnownVersion] = OrderedDict()
+        self._known: BoundedMap[str, KnownVersion] = BoundedMap(MOST_VERSIONS)
 
     def of(self, tenant: str) -> KnownVersion | None:
         return self._known.get(tenant)
 
     def note(self, tenant: str, version: int, status: GrantStatus, *, seen_at: float) -> None:
         """What is there now, whatever was before."""
-        self._known[tenant] = KnownVersion(version, status, seen_at)
-        self._known.move_to_end(tenant)
-        if len(self._known) > MOST_VERSIONS:
-            self._known.popitem(last=False)
+        self._known.store(tenant, KnownVersion(version, status, seen_at))
 
     def tenants(self) -> list[str]:
         """The one seen last at the end."""
@@ -87,7 +84,7 @@ class RememberedAnswers:
     def __init__(self, clock: Clock, *, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._answers: OrderedDict[str, tuple[float, RememberedAnswer]] = OrderedDict()
+        self._answers: dict[str, tuple[float, RememberedAnswer]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -132,13 +129,10 @@ class RememberedRevocations:
     def __init__(self, clock: Clock, *, seconds: float) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._revoked: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._revoked: BoundedMap[str, tuple[float, int]] = BoundedMap(MOST_REVOCATIONS)
 
     def remember(self, name: str, created_at: int) -> None:
-        self._revoked[name] = (self._clock.monotonic() + self._seconds, created_at)
-        self._revoked.move_to_end(name)
-        if len(self._revoked) > MOST_REVOCATIONS:
-            self._revoked.popitem(last=False)
+        self._revoked.store(name, (self._clock.monotonic() + self._seconds, created_at))
 
     def all(self) -> Sequence[tuple[str, int]]:
         now = self._clock.monotonic()
