@@ -25,6 +25,7 @@ from ignition_broker.storage.errors import StorageError
 MOST_USES_NOTED = 100_000
 """Tenants of which this process knows when their use was last written down."""
 
+
 class Issuer:
     """Gives callers a token that lives for as long as they ask."""
 
