@@ -15,7 +15,7 @@ from ignition_broker.broker.callers.failed_attempts import FailedAttempts
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.connect import Connector
-from ignition_broker.broker.grants.endpoints import HttpEndpoints
+from ignition_broker.broker.grants.ignition_client import IgnitionClient
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider, Registration
@@ -52,7 +52,7 @@ class Parts:
     connector: Connector
     database: Database
     egress: Egress
-    endpoints: HttpEndpoints
+    endpoints: IgnitionClient
     change_feed: ChangeFeed
     issuer: Issuer
     makers: Makers
@@ -67,7 +67,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     cipher = Cipher(fernet_keys(settings.broker_encryption_keys))
     database = Database(settings.database_url.get_secret_value())
     egress = Egress(more_authorities=settings.broker_ca_file, proxies=settings.egress_proxies)
-    endpoints = HttpEndpoints(timeout_seconds=settings.broker_provider_timeout, egress=egress)
+    endpoints = IgnitionClient(timeout_seconds=settings.broker_provider_timeout, egress=egress)
     breaker = CircuitBreaker(clock, probe_seconds=settings.broker_provider_timeout)
     provider = _provider(settings, endpoints, breaker, clock, metrics)
     change_feed = ChangeFeed(clock)
@@ -220,7 +220,7 @@ def upstream(settings: Settings, egress: Egress) -> Upstream:
 
 def _provider(
     settings: Settings,
-    endpoints: HttpEndpoints,
+    endpoints: IgnitionClient,
     breaker: CircuitBreaker,
     clock: Clock,
     metrics: Metrics,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from ignition_broker.broker.grants.endpoints import Answer
 from ignition_broker.oauth.requests import OAuthRequest
+from ignition_broker.outbound.answers import Answer
 from ignition_broker.outbound.errors import RequestWithdrawn, Unreachable
 from tests.model.world import A_MOMENT, CONNECTING, IGNITION, Operation, World
 

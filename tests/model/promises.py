@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause
 
 from ignition_broker.broker.errors import BrokerError
-from ignition_broker.broker.grants.endpoints import Answer as TokenAnswer
 from ignition_broker.broker.grants.leases import SEND_MARGIN_SECONDS
 from ignition_broker.broker.grants.wanted_token import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
+from ignition_broker.outbound.answers import Answer as TokenAnswer
 from ignition_broker.storage import new_tokens
 from ignition_broker.storage.database import STATEMENT_TIMEOUT_SECONDS
 from tests.model.ignition import LIFETIME_SECONDS, Ignition

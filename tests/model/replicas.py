@@ -12,7 +12,7 @@ from ignition_broker.broker.background import BackgroundRefresher
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
-from ignition_broker.broker.grants.endpoints import Endpoints
+from ignition_broker.broker.grants.ignition_client import Endpoints
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider, Registration

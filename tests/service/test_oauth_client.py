@@ -15,8 +15,8 @@ import pytest
 from tests.service.certificates import Authority
 from tests.service.wire import OK, RawUpstream
 
-from ignition_broker.broker.grants import endpoints as endpoints_module
-from ignition_broker.broker.grants.endpoints import LARGEST_ANSWER_BYTES, HttpEndpoints
+from ignition_broker.broker.grants import ignition_client as endpoints_module
+from ignition_broker.broker.grants.ignition_client import LARGEST_ANSWER_BYTES, IgnitionClient
 from ignition_broker.oauth.requests import OAuthRequest
 from ignition_broker.outbound.errors import (
     ExchangeError,
@@ -35,7 +35,7 @@ GZIPPED = gzip.compress(TOKEN, mtime=0)
 
 @pytest.fixture
 async def endpoints():
-    client = HttpEndpoints(timeout_seconds=3)
+    client = IgnitionClient(timeout_seconds=3)
     yield client
     await client.aclose()
 
@@ -213,7 +213,7 @@ async def test_an_answer_is_waited_for_however_slow_it_is(upstream, cut_at):
             await asyncio.sleep(0.005)
 
     upstream.plays(slow)
-    client = HttpEndpoints(timeout_seconds=0.3)
+    client = IgnitionClient(timeout_seconds=0.3)
     assert (await client.post(at(upstream))).body == TOKEN
     await client.aclose()
 
@@ -232,7 +232,7 @@ async def test_late_answers_keep_nobody_from_asking(upstream, monkeypatch):
     """They make room, up to a bound, and are read when they come."""
     monkeypatch.setattr(endpoints_module, "CONNECTIONS", 1)
     monkeypatch.setattr(endpoints_module, "LATE_CONNECTIONS", 2)
-    client = HttpEndpoints(timeout_seconds=0.3)
+    client = IgnitionClient(timeout_seconds=0.3)
     may_answer = threading.Event()
 
     async def slow(exchange) -> None:
@@ -291,7 +291,7 @@ async def test_a_server_that_proves_nothing_is_sent_nothing(endpoints, tmp_path)
 
 async def test_a_pool_in_full_use_sends_nothing(upstream, monkeypatch):
     monkeypatch.setattr(endpoints_module, "CONNECTIONS", 1)
-    client = HttpEndpoints(timeout_seconds=1.2)
+    client = IgnitionClient(timeout_seconds=1.2)
 
     async def slow(exchange) -> None:
         await exchange.read_body()
@@ -347,7 +347,7 @@ async def test_an_address_that_leads_nowhere_does_not_hold_up_the_next(
 
 
 async def test_connecting_for_ever_ends_in_time_and_sent_nothing(monkeypatch):
-    client = HttpEndpoints(timeout_seconds=1.2)
+    client = IgnitionClient(timeout_seconds=1.2)
     with black_hole() as nowhere:
         named(monkeypatch, nowhere)
         with pytest.raises(Unreachable, match=r"not accept connections within 0\.4 s") as lost:

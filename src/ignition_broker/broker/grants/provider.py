@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
-from ignition_broker.broker.grants.endpoints import Answer, Endpoints
+from ignition_broker.broker.grants.ignition_client import Endpoints
 from ignition_broker.broker.grants.token_outcomes import (
     AnswerLost,
     Misconfigured,
@@ -59,6 +59,7 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
+from ignition_broker.outbound.answers import Answer
 from ignition_broker.outbound.errors import (
     ExchangeError,
     NoConnectionFree,

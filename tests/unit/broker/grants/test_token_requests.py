@@ -9,7 +9,6 @@ import pytest
 
 from ignition_broker.broker.grants import leases
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
-from ignition_broker.broker.grants.endpoints import Answer
 from ignition_broker.broker.grants.leases import LEASE_SECONDS, LeaseKeeper, use_before
 from ignition_broker.broker.grants.provider import Provider, Registration
 from ignition_broker.broker.grants.token_outcomes import AnswerLost, Renewed, Withdrawn
@@ -17,6 +16,7 @@ from ignition_broker.clock import SystemClock
 from ignition_broker.model import Lease
 from ignition_broker.oauth.requests import client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret, RefreshToken
+from ignition_broker.outbound.answers import Answer
 from ignition_broker.outbound.errors import RequestWithdrawn, Unreachable
 from ignition_broker.storage.errors import StorageUnavailable
 
