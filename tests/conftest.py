@@ -1,4 +1,4 @@
-"""Real things for the tests: a Postgres, the fake Ignition, `serve` processes, a browser's walk."""
+"""Fixtures that start real things: a Postgres, the fake Ignition, `serve`, a browser's sign-in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ignition_broker.embedded import EmbeddedPostgres
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
 from ignition_broker.storage import schema
 
-# All that the tests call is on this machine, to which no proxy leads.
+# The tests call only this machine, which no proxy can reach.
 for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     for inherited in (name, name.upper()):
         os.environ.pop(inherited, None)
@@ -187,7 +187,7 @@ class Broker:
         return answer.json()["key"]
 
     def connect(self, tenant: str, *, approve: str = "approve") -> httpx.Response:
-        """The whole dance as a browser walks it, by a one-time link; the last page."""
+        """Connects a tenant as a browser does, by a one-time link; returns the last page."""
         with self.client() as admin:
             link = admin.post(f"/admin/tenants/{tenant}/connect-link").json()["url"]
         with httpx.Client(timeout=30) as browser:
@@ -301,7 +301,7 @@ def idle_broker(
         "BROKER_LOG_LEVEL": "DEBUG",
         "BROKER_LOG_FORMAT": "json",
         "BROKER_PROVIDER_TIMEOUT": "2",
-        # Nothing balances the load, so that a stop need not wait to be seen.
+        # There is no load balancer that would have to notice a stop.
         "BROKER_DRAIN_SECONDS": "0",
         "BROKER_GRACE_SECONDS": "7",
         **more_settings,
@@ -320,8 +320,8 @@ def broker(idle_broker: Broker) -> Broker:
 
 @pytest.fixture(autouse=True)
 def _faults_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
-    # Asked for ahead of the test, so that it is torn down behind this. A module whose `fake` is
-    # its own has no `fake_options`.
+    # Requested before the test, so that it is torn down after this. A module with its own `fake`
+    # has no `fake_options`.
     fake = request.getfixturevalue("fake") if "fake_options" in request.fixturenames else None
     yield
     if fake is not None:

@@ -1,4 +1,4 @@
-"""Callers who ask for tokens all the time, and note each answer that breaks a promise."""
+"""Callers who ask for tokens all the time and record each answer that breaks a promise."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Callers:
         """``known_until``: as it was when the call began, so that the token lived all along."""
         self.unmet_since.setdefault(tenant, began)
         if code == "reauthorization-required":
-            # Whether the grant died for a good reason is read off the provider's ledger.
+            # The provider's ledger says whether the grant ended for a good reason.
             self.lost_tenants.add(tenant)
             self.refused_for_good.add(tenant)
             self.known_until.pop(tenant, None)

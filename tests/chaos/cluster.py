@@ -37,7 +37,7 @@ class Cluster:
         return [replica.url for replica in self.replicas]
 
     def connect(self, tenant: str) -> None:
-        """The dance, with Ignition's consent given by itself."""
+        """Connects a tenant; the fake Ignition approves by itself."""
         with self.replicas[0].client() as admin, httpx.Client(timeout=10) as browser:
             link = admin.post(f"/admin/tenants/{tenant}/connect-link").json()["url"]
             url = browser.post(link).headers["location"]
@@ -137,7 +137,7 @@ def _brokers(
             {
                 **shared,
                 "BROKER_PORT": str(port),
-                # By which the fake's ledger tells who asked.
+                # The fake's ledger tells callers apart by it.
                 "IGNITION_TOKEN_URL": f"http://{fake_host(fake_url, number)}/oauth/token",
             },
             port,

@@ -1,4 +1,4 @@
-"""What is done to the system, at random but by a seed, and when it was done."""
+"""The faults that the run injects, drawn from a seed, and when each happened."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Faults:
 
     def _choose_replica(self):
         free = [index for index in range(len(self.replicas)) if index not in self._busy]
-        # At least one is left alone, so that callers have somebody to ask.
+        # At least one replica stays up, so that callers have one to ask.
         return self._random.choice(free) if len(free) > 1 else None
 
     async def kill(self) -> None:

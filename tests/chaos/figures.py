@@ -33,7 +33,7 @@ async def stampede(running: Cluster, rounds: int = 5) -> list[dict]:
     async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
         for _ in range(rounds):
             await asyncio.sleep(1.1)
-            # The connections are there already, as those of internal services are.
+            # The connections are already open, like those of internal services.
             await asyncio.gather(
                 *(_timed(session, f"{url}/healthz") for url in running.urls for _ in range(250))
             )

@@ -1,4 +1,4 @@
-"""The fault run: `make chaos`. Four replicas, one Postgres, a strict provider, and no mercy.
+"""The fault run: `make chaos`. Four replicas, one Postgres, and a provider that detects reuse.
 
     python -m tests.chaos.run --seconds 600 --seed 1
 

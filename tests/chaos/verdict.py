@@ -1,4 +1,4 @@
-"""The provider's ledger against the list of faults: was each loss provoked?"""
+"""Compares the provider's ledger with the list of faults: was each loss caused by one?"""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults)
     _at, spender = max((at, host) for at, host in shown if at <= spent_at)
     until = _answered_at(token, spent_at, again_at) + STORE_SECONDS
     for window in faults.windows:
-        # Whoever had the answer could not store it while Postgres was away.
+        # The replica with the answer could not store it while Postgres was away.
         if window.kind == "postgres" and window.began <= until and window.ended >= spent_at:
             until = max(until, window.ended + STORE_SECONDS)
     until = min(until, again_at)

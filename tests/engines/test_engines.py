@@ -1,4 +1,4 @@
-"""The token is fetched by Envoy's ext_authz and by Traefik's ForwardAuth, which move the bytes."""
+"""Envoy's ext_authz and Traefik's ForwardAuth get the token and forward the calls."""
 
 from __future__ import annotations
 

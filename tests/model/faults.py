@@ -1,4 +1,4 @@
-"""What goes wrong. A fault that does not apply, such as a lost answer where none is on its way,
+"""Faults. One that does not apply, such as a lost answer where none is on its way,
 does nothing."""
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def restart_postgres(scenario: Scenario, point: Point, seconds: float) -> None:
     server.is_away = True
     server.back_at = world.now + seconds
     for replica in world.replicas:
-        # No excuse for a second use: whoever has an answer gets a head start to store it.
+        # No excuse for a second use: the replica with the answer gets a head start to store it.
         replica.troubles.append(Trouble(world.now, server.back_at, is_excuse=False))
         if replica.is_alive:
             replica.goes_deaf()

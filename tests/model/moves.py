@@ -1,4 +1,4 @@
-"""What happens in ordinary times. A move that does not apply does nothing."""
+"""Ordinary events. One that does not apply does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults put into the refresh on purpose, each of which takes out one of its precautions."""
+"""Bugs put into the refresh on purpose, each of which removes one safeguard."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BEGAN_AT = 1_700_000_000.0
 """The server's clock when the world begins."""
 
-# What has no bearing on a grant's row is answered at once.
+# Statements that don't concern a grant's row are answered at once.
 BESIDE_THE_POINT: dict[TextClause, Found] = {
     listen.COUNT_LISTENERS: [SimpleNamespace(count=2)],
     authorizations.CLEAR: [],

@@ -114,7 +114,7 @@ class Promises:
             self._world.breaks(NOT_UNDONE, f"{refresh_token} was stored twice")
         access_token = self._value(row, "access_token")
         self._versions[refresh_token] = self._versions[access_token] = row.version
-        # A store that is held up on its way writes an end that is late by as much: the one known
+        # A delayed store writes an expiry that is late by the delay: the one known
         # gap, at most a statement's timeout.
         late = self._seconds_left(row) - self._ignition.seconds_left(access_token)
         self._ends_late[access_token] = max(0.0, late)
@@ -179,13 +179,13 @@ class Promises:
             )
         is_gone = token.version < self._gone_version
         is_gone &= call.began_at > self._gone_at + NOTICED_SECONDS
-        # A replica that can't ask Postgres serves what was good when it last could.
+        # A replica that can't ask Postgres serves what was valid when it last could.
         if is_gone and not call.replica.is_in_trouble(since=call.began_at):
             self._world.breaks(GONE, f"{access_token} was served")
         if access_token == call.rejected:
             self._world.breaks(LIVES, f"{access_token} was served to whoever saw it rejected")
         left = self._ignition.seconds_left(access_token) + self._ends_late[access_token]
-        # Of what is new to the caller's replica, half a life will do.
+        # For a token that is new to the caller's replica, half its life is enough.
         is_new = self._committed_at[access_token] > call.began_at - GRACE_SECONDS
         is_new |= call.replica.is_in_trouble(since=call.began_at)
         floor = min(call.at_worst_seconds, LIFETIME_SECONDS / 2 if is_new else LIFETIME_SECONDS)

@@ -129,7 +129,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("found", "mend_taken_out", "promise"), FOUND.values(), ids=FOUND)
-def test_what_the_model_found_stays_mended(
+def test_bugs_found_by_the_model_stay_fixed(
     found: Plan, mend_taken_out: Mutation, promise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_out(found)

@@ -1,4 +1,4 @@
-"""The real refresh, through interleavings that a machine seldom meets.
+"""The real refresh, in interleavings that are rare on a real machine.
 
 ``MODEL_EXAMPLES=20000`` makes the search long.
 """

@@ -1,4 +1,4 @@
-"""The model finds the bug when one of the refresh's precautions is taken out."""
+"""The model finds the bug when one of the refresh's safeguards is removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_EXAMPLES = 2000
 
 
 @pytest.mark.parametrize("mutation", CAUGHT_BY, ids=lambda mutation: mutation.__name__)
-def test_a_precaution_taken_out_is_found(
+def test_removing_a_safeguard_is_detected(
     mutation: Mutation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)

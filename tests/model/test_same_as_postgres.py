@@ -1,4 +1,4 @@
-"""The model's statements are held to what Postgres makes of the real ones."""
+"""The model's statements do the same as the real ones do in Postgres."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ async def test_the_models_statements_do_what_postgres_does(postgres, database_ur
         for seed in range(SEQUENCES):
             chance = random.Random(seed)
             both = Both(database, f"tenant-{seed}")
-            # What is due elsewhere is of no concern to this sequence.
+            # Other due grants don't concern this sequence.
             await database.single(
                 lambda c: c.execute(text("UPDATE grants SET next_refresh_at = NULL"))
             )

@@ -50,7 +50,7 @@ class Balancer:
             await asyncio.sleep(self.look_seconds)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # asyncio keeps no hold of a task by itself.
+        # asyncio keeps no reference to a task by itself.
         task = asyncio.create_task(self._serve(reader, writer))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)

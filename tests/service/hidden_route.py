@@ -1,4 +1,4 @@
-"""The route that gives tokens as a header, looked for behind an engine, whose own it is."""
+"""Attacks that look for `/forward-auth`, which is for the engine only, through that engine."""
 
 from __future__ import annotations
 

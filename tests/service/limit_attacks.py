@@ -77,7 +77,7 @@ def check_no_header_frees_its_sender(port: int) -> None:
             ask(port, sender, guess(), path, forgery.format(f"203.0.113.{number}")).status
             for number in range(LIMIT + 2)
         ]
-        # 400: the engine itself refuses the head, and nothing was asked.
+        # 400: the engine itself refuses the headers, and the broker was not asked.
         assert statuses[LIMIT:] == [429, 429] or set(statuses) == {400}, (forgery, path, statuses)
 
 

@@ -1,4 +1,4 @@
-"""A real nginx that runs the very files of ``deploy/nginx``."""
+"""A real nginx that runs the files of ``deploy/nginx``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Nginx:
     def start(self) -> Nginx:
         self.port = free_port()
         self._write()
-        # Started by root, the workers would give up what lets them into a test's folder.
+        # Workers started by root would drop the rights that let them into a test's folder.
         globals_ = f"daemon off; pid {self.folder}/nginx.pid;"
         globals_ += " user root;" if os.getuid() == 0 else ""
         assert BINARY is not None, "nginx is not installed; `make nginx` does it"

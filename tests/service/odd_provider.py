@@ -1,4 +1,4 @@
-"""A token endpoint that rotates with reuse detection, and shapes its answers as it is told."""
+"""A token endpoint with rotation and reuse detection, whose answers a test can shape."""
 
 from __future__ import annotations
 

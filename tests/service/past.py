@@ -1,4 +1,4 @@
-"""A database that goes back under running replicas, and what they say of it."""
+"""A database that loses commits under running replicas, and what they report."""
 
 from __future__ import annotations
 

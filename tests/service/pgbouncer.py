@@ -1,4 +1,4 @@
-"""A real pgbouncer before a Postgres."""
+"""A real pgbouncer in front of a Postgres."""
 
 from __future__ import annotations
 

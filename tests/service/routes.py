@@ -1,4 +1,4 @@
-"""The service's routes and its OpenAPI document, read off the app as it is wired, not started."""
+"""The service's routes and its OpenAPI document, read from the app without starting it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The admin API, and each problem code of the contract provoked."""
+"""The admin API, and each documented problem code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every answer of the token endpoint that the design tells apart, over a real socket."""
+"""Every kind of answer of the token endpoint that the broker distinguishes, over a real socket."""
 
 from __future__ import annotations
 

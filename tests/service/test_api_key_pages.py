@@ -62,7 +62,7 @@ def test_a_key_is_made_shown_once_and_revoked(browser, broker):
         assert browser.post("/api-keys/revoke", data=data).status_code == 404
 
 
-def test_what_is_wrong_with_a_key_is_said_beside_what_was_typed(browser, broker):
+def test_an_invalid_key_form_comes_back_with_errors_and_what_was_typed(browser, broker):
     broker.make_key("taken", ["token"], ["*"])
     wrong = [
         ({"name": "a b", "scopes": "token", "tenants": "*"}, 422, "name:"),

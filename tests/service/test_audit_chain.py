@@ -150,7 +150,7 @@ async def test_four_writers_that_roll_back_and_are_killed_leave_whole_chains(cha
         await database.aclose()
     verdict = await chained.verify()
     assert verdict.findings == []
-    # A connection that is killed amid its commit may have committed.
+    # A connection that is killed during its commit may have committed.
     assert committed <= verdict.events <= committed + 30
     assert int(chained.sql("SELECT count(DISTINCT chain) FROM audit_events")) > 1
 
@@ -296,7 +296,7 @@ async def test_superseded_heads_are_cleared_and_nothing_is_missed(chained):
     assert await chained.findings() == []
 
 
-async def test_what_is_older_than_the_retention_is_pruned_and_the_rest_verifies(chained):
+async def test_events_older_than_the_retention_are_pruned_and_the_rest_verifies(chained):
     async with chained.database.begin() as slow:
         await audit.append(slow, EVENT)
         await chained.append_many(2500)

@@ -16,7 +16,7 @@ from tests.conftest import sha256, sql, wait_until
 
 @pytest.fixture(scope="module")
 def more_settings():
-    # Strangers come by the hundred here, from one address.
+    # Here hundreds of strangers call from one address.
     return {"BROKER_FAILED_ATTEMPTS": "0"}
 
 
@@ -78,7 +78,7 @@ def test_every_token_given_out_is_counted_by_key_tenant_and_action(broker, admin
     assert (renewal["actor"], renewal["outcome"]) == ("counter", "renewed")
 
 
-def test_calls_that_gave_no_token_out_are_no_issues(broker, admin):
+def test_calls_that_got_no_token_are_not_counted_as_issues(broker, admin):
     key = broker.make_key("fruitless", ["token", "proxy"], ["*"])
     with broker.client(key) as service:
         assert service.get("/token/never-made").status_code == 404
@@ -88,7 +88,7 @@ def test_calls_that_gave_no_token_out_are_no_issues(broker, admin):
     assert {event["tenant"] for event in events(admin, actor="fruitless")} == {"counted"}
 
 
-def test_denied_calls_are_there_and_no_stranger_can_fill_the_table(
+def test_denied_calls_are_audited_and_no_stranger_can_fill_the_table(
     broker, admin, postgres, database_url
 ):
     before = int(sql(postgres, database_url, "SELECT count(*) FROM audit_events"))
@@ -136,7 +136,7 @@ def test_a_key_that_goes_beyond_what_it_covers_is_named(broker, admin):
     assert "/admin/tenants/{tenant}/connect-link" in routes
 
 
-def test_signing_in_and_out_is_there_and_so_is_a_failure(broker, admin):
+def test_sign_ins_sign_outs_and_failures_are_audited(broker, admin):
     def sign_in(browser: httpx.Client, key: str) -> httpx.Response:
         csrf = re.search(r'name="csrf" value="([^"]+)"', browser.get("/login").text)
         assert csrf is not None
@@ -157,7 +157,7 @@ def test_signing_in_and_out_is_there_and_so_is_a_failure(broker, admin):
     assert actors == {"unknown", "no-admin"}
 
 
-def test_a_callback_that_nobody_began_and_a_link_that_nobody_made_are_there(broker, admin):
+def test_forged_callbacks_and_links_are_audited(broker, admin):
     with httpx.Client(base_url=broker.url) as browser:
         assert browser.get("/callback?code=c&state=s").status_code == 400
         assert browser.post("/connect/forged").status_code == 404
@@ -167,7 +167,7 @@ def test_a_callback_that_nobody_began_and_a_link_that_nobody_made_are_there(brok
     assert routes == {"/callback", "/connect/{link}"}
 
 
-def test_a_life_of_a_tenant_and_a_key_is_there(broker, admin, fake):
+def test_the_life_of_a_tenant_and_a_key_is_audited(broker, admin, fake):
     broker.make_key("lived", ["token"], ["lived"])
     broker.connect("lived")
     assert admin.post("/token/lived/refresh").status_code == 200
@@ -256,7 +256,7 @@ def test_a_malformed_time_is_wrong_usage(broker, arguments):
     assert (ended.returncode, ended.stdout) == (2, "")
 
 
-def test_what_was_noted_while_postgres_was_away_is_stored_when_it_is_back(broker, admin, postgres):
+def test_events_from_while_postgres_was_away_are_stored_when_it_is_back(broker, admin, postgres):
     key = broker.make_key("patient", ["token"], ["counted"])
     with broker.client(key) as service:
         assert service.get("/token/counted").status_code == 200
@@ -275,7 +275,7 @@ def test_what_was_noted_while_postgres_was_away_is_stored_when_it_is_back(broker
     is_whole(broker)
 
 
-def test_an_end_in_order_stores_the_last_window(broker, admin):
+def test_a_graceful_stop_stores_the_last_audit_window(broker, admin):
     key = broker.make_key("last", ["token"], ["counted"])
     with broker.client(key) as service:
         for _ in range(7):
@@ -310,7 +310,7 @@ def strict_broker(broker):
     broker.start()
 
 
-def test_strictly_a_kill_loses_no_answer_that_went_out(strict_broker, admin):
+def test_with_strict_auditing_a_kill_loses_no_answered_call(strict_broker, admin):
     key = strict_broker.make_key("strict", ["token", "proxy"], ["counted"])
     answered = 0
 
@@ -337,7 +337,9 @@ def test_strictly_a_kill_loses_no_answer_that_went_out(strict_broker, admin):
     is_whole(strict_broker)
 
 
-def test_strictly_no_token_goes_out_while_postgres_is_away(strict_broker, admin, postgres):
+def test_with_strict_auditing_no_token_is_handed_out_while_postgres_is_away(
+    strict_broker, admin, postgres
+):
     key = strict_broker.make_key("refused", ["token", "proxy"], ["counted"])
     with strict_broker.client(key) as service:
         for path in ("/token/counted", "/forward-auth/counted", "/proxy/counted/v1/me"):

@@ -10,7 +10,7 @@ __all__ = ["browser"]
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_site_can_not_have_a_tenant_connected(browser, broker, site):
+def test_another_site_cannot_connect_a_tenant(browser, broker, site):
     sign_in(browser, broker.admin_key)
     tenant = f"forced-{site}"
     page = browser.get(f"/auth?tenant={tenant}", headers={"Sec-Fetch-Site": site})

@@ -7,7 +7,7 @@ answer. Behind a ``#``: another request to
 the same route.
 """
 
-# The table is read down its columns.
+# The table is easier to read by columns, so lines may be long.
 # ruff: noqa: E501
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ CALLERS = (
     "none", "basic", "twice",
     # A key that was never made; one revoked; one that has expired.
     "wrong", "revoked", "expired",
-    # A key with the scope for this tenant, and for others alone.
+    # A key with the scope for this tenant, and one for other tenants only.
     "token", "token-other", "proxy", "proxy-other",
-    # Proxy keys held to paths: to this one, and to others alone.
+    # Proxy keys limited to paths: to this one, and to others only.
     "held", "held-other",
-    # Keys with the scope `admin`: one made, and the one of the settings.
+    # Keys with the scope `admin`: a made one, and the one from the settings.
     "admin", "bootstrap",
-    # Workloads' JWTs: of a rule for this tenant's tokens, for others' alone, for admins; and one
+    # Workloads' JWTs: by a rule for this tenant, for other tenants only, for admins; and one
     # that somebody else signed.
     "jwt", "jwt-other", "jwt-admin", "jwt-forged",
     # Browsers: signed in by a key, or by single sign-on; longer ago than what can't be undone asks
@@ -78,7 +78,7 @@ TABLE = {
     "DELETE /admin/api-keys/{name}":             "401 401 401  401 401 401  403 403 403 403  403 403  204 204  403 403 204 401  401 401 401 401 401",
     "GET /admin/audit":                          "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
 
-    # Browsers' pages obey sessions alone. Who shows a key to /login shows it in the form.
+    # Pages accept only sessions. /login takes a key in its form.
     "GET /":                                     "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
     "GET /auth":                                 "login login login  login login login  login login login login  login login  login login  login login login login  out out out out login",
     "GET /auth #connected":                      "login login login  login login login  login login login login  login login  login login  login login login login  out out login out login",
@@ -96,7 +96,7 @@ TABLE = {
     "POST /login/oidc":                          "idp idp idp  idp idp idp  idp idp idp idp  idp idp  idp idp  idp idp idp idp  idp idp idp 400 idp",
     "GET /login/oidc/callback":                  "400 400 400  400 400 400  400 400 400 400  400 400  400 400  400 400 400 400  400 400 400 400 400",
 
-    # Whoever holds the link; and a callback is judged by its state and its browser.
+    # Anybody with the link; a callback is checked by its state and browser.
     "GET /connect/{link}":                       ANYONE,
     "POST /connect/{link}":                      "out out out  out out out  out out out out  out out  out out  out out out out  out out out out out",
     "GET /callback":                             "400 400 400  400 400 400  400 400 400 400  400 400  400 400  400 400 400 400  400 400 400 400 400",

@@ -1,4 +1,4 @@
-"""What was begun before a revocation does not go on after it: links, sign-ins, renewals."""
+"""A revocation ends what was begun before it: links, sign-ins, renewals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SECURITY.md when it has happened, by the very statements and commands that stand there."""
+"""The incident responses of SECURITY.md, run exactly as they are written there."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_one_statement_ends_all_sessions_at_their_next_page(admins, postgres, da
     assert not any(is_signed_in(browser) for browser in admins)
 
 
-def test_another_ends_those_of_one_person_alone(admins, postgres, database_url):
+def test_one_statement_ends_the_sessions_of_one_person_only(admins, postgres, database_url):
     (statement,) = re.findall(r"`(UPDATE sessions [^`]*LIKE[^`]*)`", PAGE)
     leaver, stays = admins
-    # As a single sign-on writes it (`broker.admins.single_sign_on.Identity.actor`).
+    # As single sign-on writes it (`broker.admins.single_sign_on.Identity.actor`).
     sql(
         postgres,
         database_url,

@@ -75,7 +75,7 @@ def test_the_success_is_shown_as_long_as_it_holds(browser, broker, postgres, dat
 
 def test_while_nobody_knows_the_page_looks_again_by_itself(browser, broker, postgres, database_url):
     callback = decide(browser, begin(browser, broker, "unknown-yet"))
-    # As another replica leaves it that has sent the code and waits.
+    # As another replica leaves it while it waits for the answer to the code.
     sql(
         postgres,
         database_url,

@@ -151,7 +151,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(impatient, begun, drip):
         assert TICK * 0.9 < closed_after(connection, drip) < TICK * 2 + 1
 
 
-def test_nor_is_the_second_head_of_a_connection(impatient):
+def test_a_second_head_on_a_connection_is_not_waited_for_either(impatient):
     with connected(impatient) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         received = 0

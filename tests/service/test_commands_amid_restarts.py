@@ -1,4 +1,4 @@
-"""Long commands, and a Postgres that restarts amid them."""
+"""Long commands during which Postgres restarts."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def test_an_export_of_the_audit_trail_goes_on_after_a_restart_where_it_was(serve
     total = count(server, url, "audit_events")
     with begin(url, key, "audit", "export", "--since", "2020-01-01") as exporting:
         assert exporting.stdout is not None
-        # What it prints is not read, so that it stands amid its first page.
+        # Its output is not read, so it blocks within its first page.
         first = exporting.stdout.readline()
         server.restart("immediate")
-        # Not by communicate() alone, which passes over the lines that readline() has buffered.
+        # communicate() alone would skip the lines that readline() has buffered.
         printed = exporting.stdout.readlines()
         _nothing, said = exporting.communicate(timeout=90)
     assert exporting.returncode == 0, said
@@ -133,7 +133,7 @@ def test_a_database_that_is_away_from_the_beginning_is_told_at_once(server, url,
     with begin(away, key, *arguments) as ended:
         printed, said = ended.communicate(timeout=60)
     assert (ended.returncode, printed) == (1, "")
-    # Of a rotation, its bar is ahead of it.
+    # A rotation prints its progress bar before it.
     *bar, line = said.strip().splitlines()
     assert len(bar) == (1 if arguments[0] == "keys" else 0), said
     assert "connection refused (ECONNREFUSED)" in line

@@ -59,7 +59,7 @@ def test_no_grant_is_lost_whose_renewing_replica_lives(
     fresh = {name: renewed(admin, name) for name in names}
     past.come_back(hang_up=hang_up)
     for name in names:
-        # To one who had seen the row's token, what was stored again is new.
+        # For a caller who had seen the row's token, the restored one is new.
         renewed_soon(second, name)
         assert renewed_soon(second, name) != fresh[name]
         assert [event["outcome"] for event in went_back(admin, name)][-1] == "restored"

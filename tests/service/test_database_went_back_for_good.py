@@ -1,4 +1,4 @@
-"""A database that went back, where no replica holds what it lost."""
+"""A database lost commits, and no replica remembers them."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_where_nobody_holds_what_was_lost_it_is_said_and_a_live_token_is_served_
         assert [event["outcome"] for event in went_back(admin, "behind")] == ["behind"]
         assert counted(admin, "behind") >= 1
         assert token(admin, "behind") == fresh, "memory's token lives, the row's may be revoked"
-        # Asked for as long a life as only a new token has.
+        # Asks for a min_ttl that only a new token has.
         assert admin.get("/token/behind?min_ttl=3500").status_code in (200, 503)
         past.sql("UPDATE grants SET next_refresh_at = now() WHERE tenant_id = 'behind'")
         time.sleep(2.5)
         assert fake.counters()["token_requests"] == asked, "the spent refresh token was not sent"
         assert admin.get("/token/left").status_code == 200, "the database is believed"
         body = {"rejected_token_sha256": sha256(fresh)}
-        # Nothing else is left: whatever Ignition says of the row's refresh token counts.
+        # Nothing else is left, so Ignition's answer to the row's refresh token counts.
         wait_until(
             lambda: admin.post("/token/behind/refresh", json=body).status_code in (200, 409), 10
         )

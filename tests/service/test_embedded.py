@@ -1,4 +1,4 @@
-"""The embedded Postgres, really started: its data, its neighbours, its deaths."""
+"""The embedded Postgres, started for real: its data, other users, crashes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_data_and_port_are_the_same_after_a_stop(directory: Path) -> None:
         assert ask(second.url("kept"), "SELECT n FROM visits") == 7
 
 
-def test_it_listens_on_loopback_alone_and_asks_for_the_password(
+def test_postgres_listens_only_on_loopback_and_requires_the_password(
     postgres: EmbeddedPostgres, directory: Path
 ) -> None:
     listening = psutil.Process(postgres.pid).net_connections("all")
@@ -121,7 +121,7 @@ def test_it_listens_on_loopback_alone_and_asks_for_the_password(
         ask(postgres.url("postgres").replace(password, "guessed"), "SELECT 1")
 
 
-def test_it_is_out_of_reach_of_the_terminals_ctrl_c(postgres: EmbeddedPostgres) -> None:
+def test_ctrl_c_in_the_terminal_does_not_reach_postgres(postgres: EmbeddedPostgres) -> None:
     assert os.getsid(postgres.pid) != os.getsid(0)
     assert os.getpgid(postgres.pid) != os.getpgid(0)
 

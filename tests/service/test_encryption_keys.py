@@ -1,4 +1,4 @@
-"""Keys at rest: which one holds what, and what is done where one is missing."""
+"""Encryption keys: which grants each one holds, and what happens if one is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guessing is slowed down; whoever has a key, at the same address too, is not."""
+"""Guessing is limited per address; callers with a valid key are not, at the same address too."""
 
 from __future__ import annotations
 

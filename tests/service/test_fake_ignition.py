@@ -1,4 +1,4 @@
-"""The fake Ignition on a real port: what the broker's own tests lean on, proved first."""
+"""The fake Ignition on a real port, on which the other tests rely."""
 
 import asyncio
 import base64
@@ -779,7 +779,7 @@ def test_a_second_start_still_knows_its_grants(start_fake: StartFake, tmp_path):
     assert after.get("/v1/me", latest.json()).status_code == 401
 
 
-def test_it_says_what_it_is_and_that_it_is_up(fake: Fake):
+def test_the_fake_names_itself_and_reports_that_it_is_up(fake: Fake):
     assert "fake Ignition" in fake.http.get("/").text
     assert fake.http.get("/ignition.css").headers["content-type"].startswith("text/css")
     assert fake.http.get("/healthz").json() == {"status": "ok"}

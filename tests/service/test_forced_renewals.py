@@ -66,7 +66,7 @@ def test_renewals_forced_by_callers_are_paced_on_all_replicas_together(broker, o
 
 def test_a_min_ttl_close_to_the_lifetime_is_paced_too(broker, fake, postgres, database_url):
     broker.connect("greedy")
-    # As after a good many of them; one a second is all that whole seconds allow.
+    # As after many of them; whole seconds allow one per second.
     paced = "UPDATE grants SET early_renewals = 20, refreshed_at = now() WHERE tenant_id = 'greedy'"
     sql(postgres, database_url, paced)
     before = fake.counters()["refreshes"]

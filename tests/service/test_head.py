@@ -11,7 +11,7 @@ from tests.service.routes import declared, router_of_the_service
 
 # Their GET changes something.
 WITHOUT = ["/auth", "/callback", "/login/oidc/callback", "/token/acme", "/forward-auth/acme"]
-# Not compared: of the moment, or of the one request.
+# Not compared: they depend on the time or on the request.
 OF_THE_MOMENT = {"date", "x-request-id", "content-length"}
 
 
@@ -46,7 +46,7 @@ def test_head_is_answered_as_get_is_but_for_the_body(broker, gets):
 
 def kept(answer: httpx.Response) -> dict[str, str]:
     pairs = ((name.lower(), value) for name, value in answer.headers.items())
-    # What a page draws by lot.
+    # Random values in a page.
     return {
         name: re.sub(r"[A-Za-z0-9_-]{20,}", "…", value)
         for name, value in pairs
@@ -69,7 +69,7 @@ def kept(answer: httpx.Response) -> dict[str, str]:
         ("/none", 404),
     ],
 )
-def test_what_a_stranger_is_answered(broker, path, status):
+def test_head_without_a_key(broker, path, status):
     with httpx.Client(base_url=broker.url, timeout=30) as stranger:
         assert stranger.head(path).status_code == status
         assert stranger.head("/healthz").status_code == 200, "the connection goes on"
@@ -122,7 +122,7 @@ def test_a_405_names_head_where_there_is_one(broker, path, allowed):
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
-def test_it_is_counted_as_what_it_is(broker):
+def test_head_is_counted_as_head(broker):
     with httpx.Client(base_url=broker.url, timeout=30) as stranger:
         stranger.head("/login")
         metrics = stranger.get("/metrics").text

@@ -1,4 +1,4 @@
-"""What is answered ahead of the router bears what the router's envelope gives the rest."""
+"""Answers of the hot path have the same security headers as those of the router."""
 
 from __future__ import annotations
 

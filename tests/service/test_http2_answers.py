@@ -153,7 +153,7 @@ def test_an_answer_that_can_not_be_written_down_is_the_apis_fault(service, api, 
     ],
     ids=repr,
 )
-def test_one_that_can_is_passed_on_or_is_the_apis_fault(service, api, headers):
+def test_an_odd_http2_answer_is_passed_on_or_is_the_apis_fault(service, api, headers):
     api.headers, api.body = headers, b"ok"
     answer = service.get("/proxy/acme/x")
     if answer.status_code == 502:

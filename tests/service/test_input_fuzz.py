@@ -58,7 +58,7 @@ def more_settings():
 
 @pytest.fixture(scope="module")
 def started(broker):
-    """A dance that waits for its callback, in a browser that none of the inputs comes from."""
+    """An authorization that waits for its callback, in a browser that sends none of the inputs."""
     broker.connect("acme")
     with broker.client() as admin, httpx.Client(timeout=30) as browser:
         link = admin.post("/admin/tenants/dancing/connect-link").json()["url"]
@@ -129,7 +129,7 @@ odd_bytes = st.one_of(
     st.binary(max_size=80),
     st.sampled_from([b"", b"%", b"%zz", b"\xff\xfe", b"\xc0\xae", b"..", b"%2e%2e", b"a" * 9000]),
 )
-# What may stand in a request line: the rest would end it.
+# Characters that a request line may contain: others would end it.
 targets = odd_bytes.map(lambda raw: re.sub(rb"[\x00-\x20\x7f]", b"", raw))
 
 
@@ -193,7 +193,7 @@ def test_no_odd_tenant_name_or_link_is_taken_for_one(broker, route, tenant, is_r
         return
     before, _id, after = re.split(r"\{(tenant|name|link)\}", path.replace("{path}", "v1/me"))
     line = f"{method} {before}".encode() + spelled + after.encode() + b" HTTP/1.1"
-    # Its own name: a link that is opened under another is sent there, whatever it is.
+    # The broker's own host name: a link on another host is redirected, whatever it is.
     host = b"Host: localhost:%d" % broker.port
     headers = [host, b"Authorization: Bearer " + broker.admin_key.encode()]
     answer = send(broker, "ids", line, headers)

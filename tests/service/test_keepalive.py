@@ -38,7 +38,7 @@ def test_an_idle_grant_is_renewed_at_each_keep_alive_and_works_at_its_next_call(
         assert admin.get("/token/idle").status_code == 200
 
 
-def test_what_falls_due_at_once_is_spread_over_the_replicas_at_their_common_rate(
+def test_grants_due_at_once_are_spread_over_the_replicas_at_their_common_rate(
     broker, fake, postgres, database_url
 ):
     port = free_port()

@@ -1,4 +1,4 @@
-"""A key that is held to methods and paths. The oracle is what the upstream's socket saw."""
+"""A key limited to methods and paths. The oracle is what the upstream's socket saw."""
 
 from __future__ import annotations
 

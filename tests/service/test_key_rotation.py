@@ -1,4 +1,4 @@
-"""A key is replaced with no moment at which its service is locked out."""
+"""A key is rotated without locking its service out at any moment."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_name_that_is_given_again_brings_no_old_key_back(broker, postgres, dat
     ).format(sha256("ibk_written-by-the-release-before"))
     sql(postgres, database_url, as_before)
     with broker.client() as admin:
-        # Memory is not told of what is written past the broker.
+        # The broker's cache does not know what the test writes directly.
         admin.delete("/admin/api-keys/again")
     sql(postgres, database_url, "UPDATE api_keys SET revoked_at = NULL WHERE name = 'again'")
     assert status(broker, again) == 401
@@ -173,7 +173,7 @@ def test_an_expired_key_is_rotated_only_with_a_new_end(broker, postgres, databas
         ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     ],
 )
-def test_what_is_wrong_in_a_rotation_is_named(broker, body, field):
+def test_errors_in_a_rotation_are_named(broker, body, field):
     with broker.client() as admin:
         answer = admin.post("/admin/api-keys/nobody/rotate", json=body)
     assert answer.status_code == 422

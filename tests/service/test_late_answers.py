@@ -106,7 +106,7 @@ def test_no_answer_within_the_patience_is_a_lost_answer(broker, fake, admin):
 
 
 @pytest.mark.parametrize("stopped", ["while Ignition works", "after it has answered"])
-def test_what_lies_in_the_socket_of_a_stopped_process_is_taken(broker, fake, admin, stopped):
+def test_an_answer_in_the_socket_of_a_stopped_process_is_taken(broker, fake, admin, stopped):
     """Stopped past every deadline; the timers fire first when it goes on."""
     tenant = f"stopped-{stopped[0]}"
     broker.connect(tenant)
@@ -125,7 +125,7 @@ def test_what_lies_in_the_socket_of_a_stopped_process_is_taken(broker, fake, adm
     assert refresh_outcomes(admin, tenant) == ["renewed"]
 
 
-def test_nobody_tries_again_what_a_slow_ignition_is_busy_with(broker, other, fake, admin):
+def test_nobody_repeats_a_request_that_a_slow_ignition_still_works_on(broker, other, fake, admin):
     """Far longer than a lease lasts, with callers at both replicas. Those of each wait as long as
     the timeout, and no longer."""
     broker.connect("slow")

@@ -1,4 +1,4 @@
-"""An operator's `BEGIN; SELECT … FOR UPDATE` on one row, and everybody else."""
+"""An operator locks a row (`BEGIN; SELECT … FOR UPDATE`); nobody else has to wait."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_a_store_gives_its_connection_back_while_its_row_is_locked(
             with pytest.raises(StorageUnavailable):
                 await quick(database.single(lambda c: leases.give_back(c, lease)))
     await database.single(lambda c: leases.give_back(c, lease))
-    # The short timeout was the statement's alone.
+    # The short timeout applied to that statement only.
     timeout = text("SELECT current_setting('lock_timeout')")
     assert await database.single(lambda c: c.scalar(timeout)) == "2s"
 

@@ -72,7 +72,7 @@ async def test_new_connections_are_not_left_waiting_by_the_busy_ones(port):
     async def keep_busy() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(writer):
-            # There is always another to be answered, however slow this side is.
+            # There is always another request to answer, however slow this side is.
             writer.write(REQUEST * PIPELINED)
             while await reader.read(1 << 16):
                 pass

@@ -250,7 +250,7 @@ def test_no_caller_is_given_a_token_by_nginx(nginx, key, path):
     assert answer.values(b"authorization") == []
 
 
-def test_all_else_of_the_broker_is_there_too(nginx, broker):
+def test_nginx_passes_on_the_brokers_other_routes(nginx, broker):
     with client(nginx, broker.admin_key) as admin:
         assert admin.get("/readyz").json() == {"status": "ready"}
         assert admin.get("/token/acme").json()["tenant"] == "acme"

@@ -1,4 +1,4 @@
-"""nginx shows a token to no API that can't prove its name."""
+"""nginx sends no token to an API whose certificate is not valid for its name."""
 
 from __future__ import annotations
 

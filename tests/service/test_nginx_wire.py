@@ -80,7 +80,7 @@ def test_a_path_goes_out_as_from_the_brokers_own_proxy_or_not_at_all(
         answer = RawCaller(port, caller.key).call(b"GET " + path + query)
         return answer.status, [exchange.target for exchange in upstream.exchanges]
 
-    # nginx itself refuses what encodes nothing, and a NUL.
+    # nginx itself refuses invalid percent-encodings and NUL.
     read = path.partition(b"#")[0]
     is_refused = ENCODES_NOTHING.search(read) or b"%00" in read
     assert outcome(caller.port) == ((400, []) if is_refused else outcome(broker.port))
@@ -218,7 +218,7 @@ def test_many_calls_share_few_connections_to_the_api(caller, upstream):
     before = upstream.connections
     for _ in range(50):
         assert caller.call(b"GET /x").status == 200
-    # One a worker process.
+    # One per worker process.
     assert upstream.connections - before <= psutil.cpu_count()
 
 

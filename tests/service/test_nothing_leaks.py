@@ -93,7 +93,7 @@ def test_all_secrets_of_a_life_are_known_to_this_test(life):
     assert len(bodies) == 10
 
 
-def test_a_dump_of_the_database_holds_none(life, postgres, database_url):
+def test_a_dump_of_the_database_holds_no_secret(life, postgres, database_url):
     dump = subprocess.run(
         [postgres.binary("pg_dump"), database_url.replace("+asyncpg", "")],
         capture_output=True,
@@ -107,14 +107,14 @@ def test_a_dump_of_the_database_holds_none(life, postgres, database_url):
     assert [name for name, value in secrets.items() if value.encode().hex() in binary] == []
 
 
-def test_the_log_at_debug_holds_none(life, broker):
+def test_the_log_at_debug_holds_no_secret(life, broker):
     log = broker.log_text()
     assert "grant_refreshed" in log
     secrets, _bodies = life
     assert found(secrets, log) == []
 
 
-def test_metrics_and_errors_hold_none(life, broker):
+def test_metrics_and_errors_hold_no_secret(life, broker):
     secrets, bodies = life
     with broker.client() as anyone:
         assert found(secrets, anyone.get("/metrics").text) == []
@@ -122,7 +122,7 @@ def test_metrics_and_errors_hold_none(life, broker):
         assert found({k: v for k, v in secrets.items() if k != "state"}, body) == [], body
 
 
-def test_a_crash_leaves_none_behind(life, broker):
+def test_a_crash_leaves_no_secret_behind(life, broker):
     """The last, since it ends the broker. A trace names files and lines, and no core is written."""
     assert broker.stop(signal.SIGABRT) == -signal.SIGABRT
     log = broker.log_text()

@@ -29,7 +29,7 @@ from ignition_broker.outbound.http1_pool import Limits, Pool
 
 BODY = b"grant_type=refresh_token&refresh_token=abc"
 TOKEN = b'{"access_token": "a"}'
-# Without the time, which would name the tests anew each second.
+# Without the time, which would change the tests' names every second.
 GZIPPED = gzip.compress(TOKEN, mtime=0)
 
 
@@ -171,7 +171,7 @@ async def test_no_request_uses_a_connection_on_which_another_was_answered(endpoi
     assert {exchange.values(b"connection")[0] for exchange in upstream.exchanges} == {b"close"}
 
 
-async def test_what_broke_off_may_have_arrived_and_is_not_sent_twice(endpoints, upstream):
+async def test_a_request_that_broke_off_may_have_arrived_and_is_not_repeated(endpoints, upstream):
     upstream.answers(answer(TOKEN))
     await endpoints.post(at(upstream))
 
@@ -186,7 +186,7 @@ async def test_what_broke_off_may_have_arrived_and_is_not_sent_twice(endpoints, 
     assert len(upstream.exchanges) == 1
 
 
-async def test_of_an_answer_that_breaks_off_what_came_is_kept(endpoints, upstream):
+async def test_the_received_part_of_a_broken_answer_is_kept(endpoints, upstream):
     async def cut(exchange) -> None:
         await exchange.read_body()
         await exchange.send(answer(TOKEN)[:-1])
@@ -218,9 +218,7 @@ async def test_an_answer_is_waited_for_however_slow_it_is(upstream, cut_at):
     await client.aclose()
 
 
-async def test_what_must_not_be_sent_any_more_when_there_is_a_connection_is_not(
-    endpoints, upstream
-):
+async def test_a_request_whose_time_is_over_is_not_sent_once_connected(endpoints, upstream):
     upstream.answers(answer(TOKEN))
     with pytest.raises(RequestWithdrawn):
         await endpoints.post(at(upstream), may_send=lambda: False)
@@ -258,7 +256,7 @@ async def test_late_answers_keep_nobody_from_asking(upstream, monkeypatch):
     await client.aclose()
 
 
-async def test_what_found_no_connection_was_not_sent(endpoints):
+async def test_a_request_without_a_connection_counts_as_not_sent(endpoints):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
@@ -267,7 +265,7 @@ async def test_what_found_no_connection_was_not_sent(endpoints):
     assert not lost.value.was_sent
 
 
-async def test_a_name_without_an_address_is_said_to_be_one(endpoints, monkeypatch):
+async def test_an_unresolvable_name_is_reported(endpoints, monkeypatch):
     async def unknown(*_arguments, **_options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -277,7 +275,7 @@ async def test_a_name_without_an_address_is_said_to_be_one(endpoints, monkeypatc
     assert not lost.value.was_sent
 
 
-async def test_a_server_that_proves_nothing_is_sent_nothing(endpoints, tmp_path):
+async def test_nothing_is_sent_to_a_server_with_an_untrusted_certificate(endpoints, tmp_path):
     stranger = Authority(tmp_path, "stranger")
     server = RawUpstream(tls=stranger.issue("127.0.0.1").server_context()).start()
     try:

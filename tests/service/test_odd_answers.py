@@ -205,10 +205,10 @@ def test_a_token_type_that_may_be_a_token_is_not_repeated(tenant, provider, admi
     assert "access-" not in admin.get(f"/admin/tenants/{tenant}").text
 
 
-def test_what_was_flawed_is_said_in_the_log_and_the_audit_trail(broker, provider, admin):
+def test_flaws_of_an_answer_are_in_the_log_and_the_audit_trail(broker, provider, admin):
     broker.connect("flawed")
     provider.shapes.append(merged(token_type="JWT", scope=7, refresh_token=5))
-    # Its refresh token can't be read, so the next refresh would show the spent one.
+    # Its refresh token can't be read, so the next refresh would send the spent one.
     assert admin.post("/token/flawed/refresh").status_code == 200
     flaws = newest_event(admin, "flawed")["detail"]["flaws"]
     assert [flaw.split(" ")[0] for flaw in flaws] == ["refresh_token", "token_type", "scope"]
@@ -265,7 +265,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_is_one_in_any_spelling(tenant, provider, admin, name):
+def test_a_refusal_is_recognised_in_any_spelling(tenant, provider, admin, name):
     reply = REFUSALS[name]
     if reply is None:
         sent = provider._current[max(provider._current)]

@@ -1,4 +1,4 @@
-"""`BROKER_OPERATIONS_PORT`: the operators' pages are there and nowhere else."""
+"""`BROKER_OPERATIONS_PORT`: the operators' pages are only on that port."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def more_settings(operations):
 
 
 @pytest.mark.parametrize("path", MOVED)
-def test_they_are_on_their_own_port_alone(broker, operations, path):
+def test_operators_pages_are_on_their_own_port_only(broker, operations, path):
     there = httpx.get(f"http://127.0.0.1:{operations}{path}", follow_redirects=True)
     assert there.status_code == 200
     host = {"Host": f"127.0.0.1:{operations}"}
@@ -34,7 +34,7 @@ def test_they_are_on_their_own_port_alone(broker, operations, path):
 @pytest.mark.parametrize(
     "path", ["/", "/login", "/token/acme", "/proxy/acme/v1/me", "/admin/tenants", "/static/x"]
 )
-def test_nothing_else_is_there(broker, operations, path):
+def test_nothing_else_is_on_the_operations_port(broker, operations, path):
     headers = {"Authorization": f"Bearer {broker.admin_key}"}
     there = httpx.get(f"http://127.0.0.1:{operations}{path}", headers=headers)
     assert there.status_code == 404
@@ -42,7 +42,7 @@ def test_nothing_else_is_there(broker, operations, path):
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_whether_it_is_well_is_told_on_both(broker, operations, path):
+def test_health_is_on_both_ports(broker, operations, path):
     for port in (broker.port, operations):
         assert httpx.get(f"http://127.0.0.1:{port}{path}").status_code == 200
 

@@ -1,4 +1,4 @@
-"""A dance that is begun on another host than `REDIRECT_URI`'s is sent there before it begins."""
+"""A sign-in on another host than `REDIRECT_URI`'s is redirected there before it begins."""
 
 from __future__ import annotations
 

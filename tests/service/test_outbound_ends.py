@@ -1,4 +1,4 @@
-"""A server that ends each connection as it begins: an error of the call, and nothing but that."""
+"""A server that closes each connection at once: the call fails, and nothing else does."""
 
 from __future__ import annotations
 

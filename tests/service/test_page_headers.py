@@ -1,4 +1,4 @@
-"""What browsers are told with every page and every error; the service as it is over https."""
+"""Security headers on every page and error, with https."""
 
 from __future__ import annotations
 

@@ -99,7 +99,9 @@ def test_a_caller_that_leaves_with_its_requests_pipelined_leaves_no_trace(
 
 
 @pytest.mark.parametrize("leave", [reset, socket.socket.close], ids=["a reset", "a close"])
-def test_nor_does_one_that_leaves_amid_answers_of_the_api(broker, caller, upstream, leave, logged):
+def test_a_caller_that_leaves_during_the_apis_answers_leaves_no_trace(
+    broker, caller, upstream, leave, logged
+):
     """The first of three calls is being streamed when the caller goes."""
     gone = []
 
@@ -126,7 +128,9 @@ def test_nor_does_one_that_leaves_amid_answers_of_the_api(broker, caller, upstre
 
 @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 @pytest.mark.parametrize("requests", [1, 3])
-def test_what_is_no_request_is_refused_behind_whole_answers(broker, logged, junk, requests):
+def test_bytes_that_are_no_request_are_refused_after_complete_answers(
+    broker, logged, junk, requests
+):
     with connected(broker) as connection:
         connection.sendall(ALIVE * requests + junk + ALIVE)
         came = answers(Answer.read(connection).raw)
@@ -161,7 +165,7 @@ def test_a_slow_answer_is_waited_for_before_what_follows_is_refused(caller, upst
     assert logged() == ["request_not_readable"] * 2
 
 
-def test_behind_a_request_that_closes_nothing_is_answered(broker, logged):
+def test_nothing_after_a_request_with_connection_close_is_answered(broker, logged):
     closing = ALIVE.replace(b"Host", b"Connection: close\r\nHost")
     for behind in (ALIVE, b"nonsense\r\n\r\n", b"\x00" * 1000):
         with connected(broker) as connection:
@@ -186,7 +190,7 @@ def test_a_body_that_breaks_off_in_nonsense_is_refused_in_its_turn(caller, upstr
             came = answers(Answer.read(connection).raw)
         assert [answer.status for answer in came] == [200] * ahead + [400]
     assert logged() == ["request_not_readable"] * 2
-    # No such body is passed on as if it were whole.
+    # No such body is passed on as if it were complete.
     posts = [each for each in upstream.exchanges if each.head.startswith(b"POST")]
     assert not any(each.body.endswith(b"0\r\n\r\n") for each in posts)
 
@@ -280,7 +284,7 @@ def test_a_caller_of_http_1_0_is_sent_no_chunks(caller, upstream, more, reply):
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/login", b"/openapi.json", b"/metrics", b"/none"])
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_nor_is_one_that_asks_the_brokers_own_routes(broker, path, method):
+def test_the_brokers_own_routes_send_no_chunks_to_http_1_0(broker, path, method):
     with connected(broker) as connection:
         connection.sendall(method + b" " + path + b" HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
         answer = Answer.read(connection)

@@ -1,4 +1,4 @@
-"""A real pgbouncer before Postgres: session mode works, and the other modes are found out."""
+"""A real pgbouncer in front of Postgres: session mode works, and other modes are detected."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_pooler_that_is_changed_under_a_running_service_makes_no_answer_wrong(
     one.connect(leaving)
     for replica in two:
         with replica.client() as admin:
-            # It is held in memory, which counts where Postgres is away, and not here.
+            # It is cached, which counts only while Postgres is away, which it is not here.
             assert admin.get(f"/token/{leaving}").status_code == 200
 
     def ask(replica) -> None:

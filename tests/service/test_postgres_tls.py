@@ -41,7 +41,7 @@ class TlsPostgres:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError):
-            # A client that speaks in clear is not let through.
+            # A client without TLS is rejected.
             if await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST:
                 writer.write(b"S")
                 await writer.drain()
@@ -90,7 +90,7 @@ def at(idle_broker, authority):
 
 
 @pytest.mark.parametrize("arguments", [("migrate",), ("tenants", "list", "--json")])
-def test_the_database_has_to_prove_its_name_where_the_url_asks_for_it(at, authority, arguments):
+def test_the_databases_name_is_verified_if_the_url_requires_it(at, authority, arguments):
     query = f"sslmode=verify-full&sslrootcert={authority.certificate}"
     ended, terminator = at(*arguments, host="127.0.0.1", query=query)
     assert ended.returncode == 0, ended.stderr
@@ -99,7 +99,9 @@ def test_the_database_has_to_prove_its_name_where_the_url_asks_for_it(at, author
 
 @pytest.mark.parametrize("arguments", [("migrate",), ("tenants", "list", "--json")])
 @pytest.mark.parametrize("fault", ["of an unknown authority", "for another host"])
-def test_a_database_that_proves_nothing_is_not_used(at, authority, tmp_path, arguments, fault):
+def test_a_database_with_an_untrusted_certificate_is_not_used(
+    at, authority, tmp_path, arguments, fault
+):
     trusted, host = authority, "db.example.com"
     if fault == "of an unknown authority":
         trusted, host = Authority(tmp_path, "another-authority"), "127.0.0.1"

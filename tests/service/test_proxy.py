@@ -75,7 +75,7 @@ def test_an_expiry_shortly_after_a_storm_is_mended(broker, fake):
         fake.fail("api", 2, status=401)
         assert admin.get("/proxy/mended/v1/me").status_code == 401
         before = fake.counters()["refreshes"]
-        # Without a good answer in between, it is mended as soon as the pause of a second is over.
+        # Without an accepted token in between, it is renewed when the pause of a second is over.
         fake.control("expire")
         wait_until(
             lambda: admin.get("/proxy/mended/v1/me").status_code == 200, 2, "the token's renewal"

@@ -49,7 +49,7 @@ def judge(upstream, caller, access_token) -> None:
         decoded = path
         for _ in range(5):
             decoded = unquote_to_bytes(decoded)
-            # As a server reads them that decodes once more: cut, and trimmed.
+            # As a server reads them that decodes once more: cut off, and trimmed.
             segments = [re.split(rb"[;?#:\s\0]", part.lstrip())[0] for part in decoded.split(b"/")]
             assert b".." not in segments, target
             assert b"." not in segments, target
@@ -57,7 +57,7 @@ def judge(upstream, caller, access_token) -> None:
         assert exchange.values(b"host") == [f"127.0.0.1:{upstream.port}".encode()]
         assert exchange.values(b"authorization") == [b"Bearer " + access_token]
         assert caller.key.encode() not in exchange.head
-        # Servers that speak CGI or WSGI read '_' and '-' as one.
+        # CGI and WSGI servers read '_' and '-' as the same.
         names = {line.partition(b":")[0].lower().replace(b"_", b"-") for line in exchange.lines}
         assert not names & LEFT_OUT, exchange.head
         assert not [name for name in names if name.startswith((b"broker-", b"x-envoy-"))]
@@ -256,11 +256,11 @@ def test_the_fuzz_finds_no_way_out(caller, upstream, access_token, path, headers
     request_id = b"fuzz-%d" % next(numbers)
     with caller.connect() as connection:
         connection.sendall(caller.head(b"GET /" + path, *headers, b"X-Request-ID: " + request_id))
-        # Where a body was announced, none comes, and no answer.
+        # If a body was announced, neither a body nor an answer comes.
         connection.settimeout(0.05)
         with contextlib.suppress(TimeoutError, ConnectionResetError):
             connection.recv(1 << 16)
-    # What an earlier case sent may arrive late.
+    # Requests of an earlier case may arrive late.
     late = [e for e in upstream.exchanges if e.values(b"x-request-id") != [request_id]]
     for exchange in late:
         assert exchange.values(b"x-request-id")[0].startswith(b"fuzz-"), exchange.head

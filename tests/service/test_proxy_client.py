@@ -71,7 +71,9 @@ def test_an_answer_that_is_no_http_is_the_apis_fault_and_its_connection_is_done_
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("status", [b"600", b"999", b"099", b"001", b"000"])
-def test_so_is_one_whose_status_is_none(service, upstream, broker, method, status):
+def test_an_answer_with_an_invalid_status_is_the_apis_fault(
+    service, upstream, broker, method, status
+):
     head = b"HTTP/1.1 " + status + b" Odd\r\nContent-Length: 2\r\n\r\n"
     upstream.answers(head + (b"" if method == "HEAD" else b"ok"))
     answer = service.request(method, "/proxy/acme/x")
@@ -106,7 +108,7 @@ def test_an_interim_answer_is_passed_over(service, upstream, interim):
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ],
 )
-def test_what_comes_unasked_is_nobodys_answer(service, upstream, method, answer):
+def test_unexpected_bytes_are_nobodys_answer(service, upstream, method, answer):
     upstream.answers(answer)
     first = service.request(method, "/proxy/acme/x")
     assert first.text in {"ok", ""}
@@ -116,7 +118,7 @@ def test_what_comes_unasked_is_nobodys_answer(service, upstream, method, answer)
     assert upstream.last.connection != used
 
 
-def test_what_comes_unasked_while_a_connection_is_idle_closes_it(service, upstream):
+def test_unexpected_bytes_on_an_idle_connection_close_it(service, upstream):
     async def script(exchange) -> None:
         await exchange.send(OK)
         await asyncio.sleep(0.1)
@@ -167,7 +169,7 @@ def test_a_new_connection_that_breaks_without_an_answer_is_not_tried_again(servi
         raise ConnectionResetError
 
     upstream.plays(script)
-    # The kept ones are used up by the first call, which takes a second try on a new one.
+    # The first call uses up the kept ones and is then tried again on a new one.
     service.get("/proxy/acme/x")
     upstream.exchanges.clear()
     assert problem(service.get("/proxy/acme/x"))[1] == "upstream-unreachable"

@@ -125,7 +125,9 @@ def test_a_busy_api_is_asked_again_when_the_caller_says_so(service, upstream):
         ("GET", "3", "soon", 1),
     ],
 )
-def test_otherwise_its_answer_is_passed_on(service, upstream, method, asked, retry_after, sent):
+def test_a_busy_apis_answer_is_passed_on_if_the_caller_asks_for_no_retry(
+    service, upstream, method, asked, retry_after, sent
+):
     upstream.plays(busy(10, retry_after))
     headers = {} if asked is None else {"Broker-Retry": asked}
     answer = service.request(method, "/proxy/acme/v1/me", headers=headers)
@@ -142,7 +144,7 @@ def test_a_rate_limit_that_is_spent_says_when_to_ask_again(service, upstream, re
         if answers:
             await exchange.send(OK)
             return
-        # As Ignition's API says it: no Retry-After, and seconds since 1970.
+        # Like Ignition's API: no Retry-After, and seconds since 1970.
         resets_at = int(time.time()) + 1
         head = f"HTTP/1.1 429 No\r\nX-RateLimit-Reset: {resets_at}\r\nContent-Length: 0\r\n"
         head += "" if remaining is None else f"X-RateLimit-Remaining: {remaining}\r\n"

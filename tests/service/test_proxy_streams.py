@@ -166,7 +166,9 @@ def test_an_answer_that_only_the_connections_end_delimits_is_complete_if_it_is_c
     assert answer.body == b"9\r\nall of it\r\n0\r\n\r\n"
 
 
-def test_and_not_complete_if_it_is_reset(caller, upstream):
+def test_an_answer_that_only_the_connections_end_delimits_is_not_complete_if_it_is_reset(
+    caller, upstream
+):
     async def script(exchange):
         await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhalf of it")
         await asyncio.sleep(0.2)

@@ -53,9 +53,7 @@ def test_a_large_answer_comes_whole(service, upstream):
 
 
 @pytest.mark.parametrize("fault", ["of an unknown authority", "for another host", "expired"])
-def test_a_certificate_that_proves_nothing_is_refused(
-    service, upstream, authority, tmp_path, fault
-):
+def test_an_untrusted_certificate_is_refused(service, upstream, authority, tmp_path, fault):
     """The last: its API changes its certificate."""
     shown = {
         "of an unknown authority": lambda: Authority(tmp_path, "other").issue("127.0.0.1"),

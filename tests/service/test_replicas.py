@@ -1,4 +1,4 @@
-"""Several processes on one Postgres: one refresh, changes heard of, faults lived through."""
+"""Several processes on one Postgres: one refresh, changes reach all, faults are survived."""
 
 from __future__ import annotations
 

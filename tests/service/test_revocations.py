@@ -55,7 +55,7 @@ def disconnect(broker, provider, admin, tenant: str, *replies: Reply) -> str:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 0])
-def test_what_was_not_answered_is_tried_again(broker, provider, admin, pending, status):
+def test_an_unanswered_revocation_is_tried_again(broker, provider, admin, pending, status):
     tenant = f"tried-{status}"
     token = disconnect(broker, provider, admin, tenant, Reply(b"", status))
     assert outcomes(admin, tenant) == ["failed"]
@@ -67,14 +67,14 @@ def test_what_was_not_answered_is_tried_again(broker, provider, admin, pending, 
     assert sent == [(token, "refresh_token")] * 2
 
 
-def test_what_was_confirmed_leaves_nothing(broker, provider, admin, pending):
+def test_a_confirmed_revocation_leaves_no_row(broker, provider, admin, pending):
     disconnect(broker, provider, admin, "confirmed")
     assert outcomes(admin, "confirmed") == ["done"]
     assert pending("confirmed", "count(*)") == "0"
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 404])
-def test_what_was_refused_is_not_tried_again(broker, provider, admin, pending, status):
+def test_a_refused_revocation_is_not_tried_again(broker, provider, admin, pending, status):
     tenant = f"refused-{status}"
     disconnect(broker, provider, admin, tenant, Reply(b"", status))
     assert outcomes(admin, tenant) == ["failed"]
@@ -88,7 +88,9 @@ def test_retry_after_is_honoured(broker, provider, admin, pending):
     assert 590 <= left <= 600
 
 
-def test_after_a_day_it_is_given_up(broker, provider, admin, pending, postgres, database_url):
+def test_a_revocation_is_given_up_after_a_day(
+    broker, provider, admin, pending, postgres, database_url
+):
     away = Reply(b"", 503, {"Retry-After": "600"})
     disconnect(broker, provider, admin, "day", away, away)
     sql(
@@ -102,7 +104,7 @@ def test_after_a_day_it_is_given_up(broker, provider, admin, pending, postgres, 
     assert "revocation_given_up" in broker.log_text()
 
 
-def test_a_replica_that_was_killed_at_it_leaves_it_to_another(
+def test_another_replica_takes_over_a_killed_replicas_revocation(
     broker, provider, admin, pending, postgres, database_url
 ):
     """As `pending_revocations.add` leaves it: the lease of whoever was killed runs out."""

@@ -100,7 +100,7 @@ def test_no_token_is_lost_or_overwritten_and_every_row_ends_under_the_new_key(fo
     restart_with(four, new)
     with four.replicas[1].client() as admin:
         for tenant in BUSY:
-            # What is stored is Ignition's newest: with an older one it would revoke the grant.
+            # The stored token is Ignition's newest: an older one would revoke the grant.
             assert admin.post(f"/token/{tenant}/refresh").status_code == 200
     assert four.counters()["refresh_token_reuses"] == 0
     assert four.errors_logged() == []

@@ -91,7 +91,7 @@ def test_a_replica_is_ready_once_the_schema_is_its_own_or_newer(idle_broker, pos
             assert unready.status_code == 503
             told = f"the schema is 0001, not {newest_version()}; run: migrate"
             assert unready.json()["detail"] == told
-            # What the new code needs and the old schema lacks is there in a while, as for /token.
+            # A request that needs the new schema is 503 until it is migrated, as for /token.
             for path in ("/admin/tenants", "/admin/audit", "/admin/api-keys", "/token/nobody"):
                 lacking = admin.get(path)
                 if lacking.status_code != 200:

@@ -40,10 +40,10 @@ LINKS: list[str] = []
 """The id of a link of the tenant `known`, once there is one."""
 SUCCEEDED: set[tuple[str, str]] = set()
 EXCLUDED = {
-    # Rules that no JSON schema tells: `expires_at` lies ahead, and what goes with the scopes.
+    # Rules that JSON schema can't express: `expires_at` is in the future, and what fits the scopes.
     "/admin/api-keys": [positive_data_acceptance],
     "/admin/api-keys/{name}/rotate": [positive_data_acceptance],
-    # Any method is passed on, those too that OpenAPI can't name; the API judges.
+    # Any method is passed on, including those that OpenAPI can't name; the API decides.
     "/proxy/{tenant}/{path}": [unsupported_method, positive_data_acceptance],
 }
 
@@ -106,7 +106,7 @@ def aimed(case) -> None:
 def ask_as_everybody(case, broker, keys) -> None:
     """Every answer is as documented, and none is without its scope."""
     aimed(case)
-    # Where the generator's point is what is wrong with Authorization, a key would mend it.
+    # If the generator wants a wrong Authorization, adding a key would make it right.
     is_about_the_key = case.meta is not None and case.meta.is_negative_at(ParameterLocation.HEADER)
     for who, routes in MAY_SUCCEED.items():
         if is_about_the_key and who in keys:
@@ -167,7 +167,7 @@ def test_every_operation_succeeded_for_somebody(request):
     assert set(OPERATIONS) <= SUCCEEDED
 
 
-def test_nothing_of_it_was_a_fault_of_the_brokers_own(broker):
+def test_no_request_caused_an_internal_error(broker):
     log = broker.log_text()
     assert not broker.tracebacks()
     assert "request_failed" not in log

@@ -1,4 +1,4 @@
-"""A session's whole life by key: how it begins, how it ends, and what must not pass for one."""
+"""Sessions begun with a key: how they begin and end, and what must not be accepted as one."""
 
 from __future__ import annotations
 
@@ -166,13 +166,13 @@ def test_a_second_cookie_of_the_name_is_not_preferred_to_the_first(browser, brok
         assert with_cookies(broker, header).status_code == 303
     assert with_cookies(broker, f"x=y; {SESSION}={mine}; z").status_code == 200
     for blank in ("\x85", "\xa0"):
-        # To a browser this is another name, so the prefix guards nothing there.
+        # For a browser this is another name, so the prefix protects nothing.
         header = f"x=y; {blank}{SESSION}={theirs}".encode("latin-1")
         assert httpx.get(f"{broker.url}/", headers={"Cookie": header}).status_code == 303
 
 
 @pytest.mark.parametrize("forged", ["x", "é", "A" * 43, "A" * 5000, '"quoted"', "a%00b"])
-def test_what_was_never_a_session_is_none(broker, forged):
+def test_an_invented_session_is_refused(broker, forged):
     assert with_cookies(broker, f"{SESSION}={forged}").status_code == 303
 
 
@@ -273,7 +273,9 @@ def test_a_sign_in_of_long_ago_has_to_be_renewed_to_replace_a_grant(browser, bro
     assert consent(browser, browser.get("/auth?tenant=replaced")).status_code == 200
 
 
-def test_a_grant_that_was_refused_is_replaced_without(browser, broker, age, postgres, database_url):
+def test_a_refused_grant_is_replaced_without_a_new_sign_in(
+    browser, broker, age, postgres, database_url
+):
     broker.connect("refused")
     refused = "UPDATE grants SET status = 'reauthorization_required' WHERE tenant_id = 'refused'"
     sql(postgres, database_url, refused)

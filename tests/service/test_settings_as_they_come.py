@@ -1,4 +1,4 @@
-"""Settings as Kubernetes, Windows and editors leave them: what goes out is what was meant."""
+"""Settings as Kubernetes, Windows and editors write them."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_the_admin_key_is_the_bare_one_and_so_is_a_key_that_is_shown_with_blanks
         assert answer.status == 200
 
 
-def test_commands_read_them_alike(broker):
+def test_commands_read_settings_the_same_way(broker):
     assert broker.command("tenants", "list").returncode == 0
     assert broker.command("keys", "status").returncode == 0
     assert broker.command("api-keys", "list").returncode == 0
 
 
-def test_what_can_not_be_meant_is_one_line_by_name_and_never_shown(broker):
+def test_a_value_that_must_be_a_mistake_is_one_line_by_name_and_never_shown(broker):
     folder = broker.folder / "secrets"
     kept = {name: (folder / name).read_bytes() for name in MOVED}
     secret = kept["ignition_client_secret"].strip()

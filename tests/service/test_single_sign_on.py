@@ -152,7 +152,7 @@ def test_a_callback_serves_once_even_for_who_kept_the_cookie(browser, broker, oi
     assert browser.get(sign_on(location)).status_code == 303
     assert browser.cookies.get(SIGN_ON) is None
     with httpx.Client(base_url=broker.url, cookies={SIGN_ON: kept}) as thief:
-        # A new code for the old state, as the provider gives it to anybody with the address.
+        # A new code for the old state, which the provider gives to anybody with the address.
         page = refusal(thief, thief.get(sign_on(location)))
         assert "used before" in page
 
@@ -349,7 +349,7 @@ def test_disconnecting_asks_whoever_signed_on_long_ago_to_do_it_again(browser, b
     broker.connect("again")
     assert signed_on(browser).status_code == 303
     oidc.auth_time = int(time.time()) - 3600
-    # The provider remembers; so the session is young, and the proof of identity old.
+    # The provider remembers the sign-on: the session is new, but `auth_time` is old.
     with httpx.Client(base_url=broker.url, timeout=30) as other:
         assert signed_on(other).status_code == 303
         csrf = hidden(other.get("/").text, "csrf")

@@ -1,4 +1,4 @@
-"""Callers who send or read a few bytes now and then, and what they leave to others."""
+"""Callers who send or read very slowly must not block others."""
 
 from __future__ import annotations
 

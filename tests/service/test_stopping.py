@@ -118,7 +118,7 @@ def test_in_the_drain_it_is_not_ready_and_serves_on_and_then_the_listener_closes
         broker.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         unready = wait_until(lambda: not_ready(broker))
-        # Another worker than the one that is unready may have it, and be told a moment later.
+        # Another worker may have it, which learns of the stop a moment later.
         wait_until(lambda: is_told_to_close(broker, kept), 1, "Connection: close")
         wait_until(lambda: all(not_ready(broker) for _ in range(20)), 1, "all workers draining")
     assert unready.values(b"content-type") == [b"application/problem+json"]
@@ -159,7 +159,7 @@ def test_connections_that_wait_to_be_accepted_are_answered(started, arguments):
         for process in accepting:
             process.resume()
         time.sleep(0.5)
-        # Of these the request was still on its way.
+        # Their requests were still on the way.
         for connection in waiting[1::2]:
             connection.sendall(request(broker, "/healthz"))
         answers = [Answer.read(connection) for connection in waiting]

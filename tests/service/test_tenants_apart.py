@@ -1,4 +1,4 @@
-"""An API that leaves something on a kept connection: nobody else's answer comes of it."""
+"""An API that leaves bytes on a kept connection: no other tenant gets them."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ async def test_a_connection_handed_to_a_waiter_is_looked_at_first(upstream, monk
 
     def complete_and_hold_the_loop_up(self: Exchange) -> None:
         complete(self)
-        # What comes meanwhile lies in the socket when the waiter's turn comes.
+        # Bytes that arrive meanwhile are in the socket when the waiter's turn comes.
         time.sleep(0.1)
 
     complete = Exchange.complete
@@ -222,9 +222,9 @@ async def test_a_connection_that_ended_while_it_was_idle_is_not_used_even_unseen
     upstream.plays(answer_and_leave)
     async with pool_at(upstream) as pool:
         for _ in range(5):
-            # POST, since it would not be sent again.
+            # POST, since it is not sent again.
             assert await called(pool, "acme", method="POST") == b"ok"
-            # Blocks the event loop, which so learns of the end only once the next request is out.
+            # Blocks the event loop, so that it notices the end after the next request was sent.
             time.sleep(0.05)  # noqa: ASYNC251
     assert len(upstream.exchanges) == 5
 

@@ -67,7 +67,7 @@ def console(broker: Broker) -> str:
         return follow(browser, "/").text
 
 
-def test_it_is_served_and_nobody_ends_it(broker, provider, admin, row):
+def test_a_grant_without_a_refresh_token_is_served_and_not_ended(broker, provider, admin, row):
     """Neither a min_ttl near the lifetime, nor a 401 of one path, nor an admin's refresh."""
     page = broker.connect("acme").text
     assert "no refresh token" in page
@@ -90,7 +90,7 @@ def test_it_is_served_and_nobody_ends_it(broker, provider, admin, row):
     forwarded = admin.get(f"/forward-auth/acme?rejected_token_sha256={digest}")
     assert problem(forwarded) == (409, "not-renewable")
     assert broker.command("tenants", "refresh", "acme").returncode == 1
-    # The fake API knows no token of this provider.
+    # The fake API does not know this provider's tokens.
     for _ in range(2):
         proxied = admin.get("/proxy/acme/echo")
         assert proxied.status_code == 401
@@ -106,7 +106,7 @@ def test_it_is_served_and_nobody_ends_it(broker, provider, admin, row):
     assert events(admin, "acme", "refresh") == []
 
 
-def test_to_its_end_and_then_an_admin_is_told(broker, provider, admin):
+def test_a_grant_without_a_refresh_token_is_reported_when_it_ends(broker, provider, admin):
     provider.shapes.append(merged(expires_in=6))
     broker.connect("short")
     token = admin.get("/token/short?min_ttl=0").json()
@@ -158,7 +158,7 @@ def test_a_disconnect_revokes_the_access_token(broker, provider, admin):
     assert sent == {"token": token, "token_type_hint": "access_token"}
 
 
-def test_a_token_without_an_end_lives_on(broker, provider, admin, row):
+def test_a_token_without_a_known_end_is_served_on(broker, provider, admin, row):
     provider.shapes.append(merged(expires_in=None))
     link = admin.post("/admin/tenants/endless/connect-link").json()["url"]
     with httpx.Client() as browser:
@@ -177,7 +177,7 @@ def test_a_token_without_an_end_lives_on(broker, provider, admin, row):
     assert admin.get("/admin/tenants/endless").json()["status"] == "connected"
 
 
-def test_none_at_a_reconnect_ends_nothing_early(broker, provider, admin, row):
+def test_a_reconnect_without_a_refresh_token_ends_nothing_early(broker, provider, admin, row):
     provider.gives_refresh_tokens = True
     broker.connect("again")
     provider.gives_refresh_tokens = False

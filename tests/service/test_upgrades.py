@@ -30,7 +30,7 @@ WEBSOCKET = (
 )
 CHUNKED = (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world")
 COUNTED = (b"Content-Length: 11", b"hello world", b"hello world")
-# A body that is read as the next request, if it is not read as a body.
+# A body that would be the next request if it were not read as a body.
 LIKE_A_REQUEST = b"POST /v1/smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 SMUGGLING = (b"Content-Length: %d" % len(LIKE_A_REQUEST), LIKE_A_REQUEST, LIKE_A_REQUEST)
 
@@ -79,7 +79,7 @@ def decoded(exchange) -> bytes:
     "framing", [CHUNKED, COUNTED, SMUGGLING], ids=["chunked", "counted", "request"]
 )
 @pytest.mark.parametrize("cut", ["one segment", "two segments", "in the head", "in the body"])
-def test_a_body_behind_an_offer_of_another_protocol_is_the_body(
+def test_the_body_of_a_request_with_an_upgrade_is_kept(
     broker, caller, upstream, offer, framing, cut
 ):
     announced, body, content = framing
@@ -95,7 +95,7 @@ def test_a_body_behind_an_offer_of_another_protocol_is_the_body(
     with caller.connect() as connection:
         in_segments(connection, [whole[:at], whole[at:]] if whole[at:] else [whole], broker)
         assert receive(connection, b"ok").startswith(b"HTTP/1.1 200 ")
-        # The connection goes on: what was sent first is the one request that it was.
+        # The connection continues: the first bytes were exactly one request.
         connection.sendall(caller.head(b"GET /v1/next"))
         assert Answer.read(connection).status == 200
     assert [exchange.target for exchange in upstream.exchanges] == [b"/v1/x", b"/v1/next"]
@@ -106,7 +106,7 @@ def test_a_body_behind_an_offer_of_another_protocol_is_the_body(
 
 
 @pytest.mark.parametrize("framing", [CHUNKED, COUNTED], ids=["chunked", "counted"])
-def test_what_is_pipelined_behind_such_a_body_is_the_next_request(caller, upstream, framing):
+def test_a_request_pipelined_after_an_upgrade_body_is_the_next_request(caller, upstream, framing):
     announced, body, content = framing
     upstream.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     one = caller.head(b"POST /v1/one", *H2C, announced, is_kept=True) + body
@@ -178,9 +178,7 @@ def test_a_refresh_with_a_condition_keeps_it(broker, fake, caller):
 
 @pytest.mark.parametrize("path", [b"/token/acme", b"/forward-auth/acme", b"/healthz", b"/login"])
 @pytest.mark.parametrize("offer", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
-def test_a_question_with_an_offer_is_answered_and_the_connection_goes_on(
-    broker, caller, path, offer
-):
+def test_a_get_with_an_upgrade_is_answered_and_the_connection_kept(broker, caller, path, offer):
     # The admin's key may do all of these.
     request = head(b"GET " + path, broker.admin_key, *offer)
     last = head(b"GET " + path, broker.admin_key, b"Connection: close, Upgrade", *offer[1:])

@@ -25,7 +25,7 @@ def more_settings():
     }
 
 
-def test_the_dance_and_a_refresh_with_json_basic_and_an_issuer(broker):
+def test_connect_and_refresh_with_json_basic_auth_and_an_issuer(broker):
     assert broker.connect("acme").status_code == 200
     with broker.client() as admin:
         first = admin.get("/token/acme").json()["access_token"]

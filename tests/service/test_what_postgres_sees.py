@@ -1,4 +1,4 @@
-"""The rules of the hot path and of the refresh, as Postgres sees them kept."""
+"""What Postgres sees: no statement on the hot path, no transaction while Ignition is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, installed where no checkout is near."""
+"""The built wheel, installed into an empty environment."""
 
 from __future__ import annotations
 

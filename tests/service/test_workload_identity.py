@@ -135,7 +135,7 @@ def test_more_in_a_header_than_is_known_does_no_harm(broker, issuer):
 # What is refused
 
 
-def test_no_signature_is_no_token(broker, issuer):
+def test_a_token_without_a_signature_is_refused(broker, issuer):
     claims = issuer.claims(sub="invoicing")
     for name in ("none", "None", "NONE", ""):
         assert "(alg)" in refusal(broker, unsigned({"alg": name, "kid": "one"}, claims))
@@ -147,7 +147,7 @@ def test_no_signature_is_no_token(broker, issuer):
 
 
 @pytest.mark.parametrize("form", ["PEM", "DER", "n", "jwk"])
-def test_the_public_key_is_no_secret_to_sign_with(broker, issuer, form):
+def test_the_public_key_is_not_accepted_as_an_hmac_secret(broker, issuer, form):
     """HS256, keyed by what everybody can read."""
     public = issuer.key.as_dict(private=False)
     secrets = {

@@ -1,4 +1,4 @@
-"""The compose files: what is published, and who is believed about where a call comes from."""
+"""The compose files: published ports, and whose word on callers' addresses is trusted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_nginx_alone_is_believed_about_callers_addresses():
     assert broker["environment"]["BROKER_TRUSTED_PROXIES"] == address
     (config,) = compose["networks"]["front"]["ipam"]["config"]
     assert ip_address(address) in list(ip_network(config["subnet"]).hosts())[1:]
-    # nginx asks by a name of that network alone, or its address would be another one.
+    # nginx uses a name of that network only; otherwise its address would be another one.
     (alias,) = broker["networks"]["front"]["aliases"]
     assert nginx["environment"]["BROKER_ADDRESS"] == f"{alias}:3000"
     assert alias not in read(FILES[0])["services"]

@@ -1,4 +1,4 @@
-"""What has arrived is taken before a deadline is judged, on both event loops."""
+"""Data that has arrived is read before a deadline ends the wait, on both event loops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every place that names the settings names the same ones, with the same defaults."""
+"""README, `.env.example` and compose file list the same settings, with the same defaults."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic_core import PydanticUndefined
 from ignition_broker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-# Says where settings lie, so it is none of their fields.
+# It says where the settings are, so it is not a setting itself.
 FOLDER = "BROKER_SECRETS_DIR"
-# The container's own: the port inside is fixed, and it listens on all of its addresses.
+# Fixed in the container: it listens on this port, on all addresses.
 FIXED_IN_CONTAINER = {"BROKER_HOST", "BROKER_PORT"}
 
 FIELDS = {name.upper(): field for name, field in Settings.model_fields.items()}

@@ -10,7 +10,7 @@ from ignition_broker.json_reading import DEEPEST, read_json
 @pytest.mark.parametrize(
     "value", [None, 7, "a", [], {}, {"a": [{"b": [1, 2]}, {}]}, [[1], {"a": 2}]]
 )
-def test_what_is_json_is_read(value):
+def test_valid_json_is_read(value):
     assert read_json(json.dumps(value)) == read_json(json.dumps(value).encode()) == value
 
 
@@ -23,12 +23,12 @@ def test_what_is_json_is_read(value):
     ],
     ids=lambda text: repr(text[:6]),
 )
-def test_what_is_none_or_is_nested_too_deeply_is_one_kind_of_error(text):
+def test_invalid_and_deeply_nested_json_raise_the_same_error(text):
     with pytest.raises(ValueError):  # noqa: PT011  # the kind is what it is about
         read_json(text)
 
 
-def test_the_limit_is_one_whatever_the_stack_is():
+def test_the_nesting_limit_does_not_depend_on_the_stack():
     assert read_json("[" * DEEPEST + "]" * DEEPEST)
     with pytest.raises(ValueError, match="nested"):
         read_json("[" * (DEEPEST + 1) + "1" + "]" * (DEEPEST + 1))

@@ -1,4 +1,4 @@
-"""`make secrets`: whoever else has an account on the machine reads none of them."""
+"""`make secrets`: other users of the machine can read none of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_folder_is_its_owners_alone_also_where_it_was_there_before(tmp_path,
         ended = make_secrets(folder)
         assert ended.returncode == 0, ended.stderr
         assert mode(folder) == 0o700
-    # Compose mounts them with this owner and mode, and the container's user is another one.
+    # Compose mounts them with this owner and mode; the container runs as another user.
     assert {mode(file) for file in folder.iterdir()} == {0o444}
     assert len(list(folder.iterdir())) == 7
 

@@ -73,7 +73,7 @@ def test_what_a_rule_names_is_allowed(method, path):
         ("GET", b"/healthz"),
     ],
 )
-def test_everything_else_is_not(method, path):
+def test_everything_that_no_rule_names_is_forbidden(method, path):
     assert not is_allowed(method, path)
 
 
@@ -163,7 +163,7 @@ def test_rules(rule):
         "GET /" + "a" * 1000,
     ],
 )
-def test_no_rule_and_the_mend(rule):
+def test_an_invalid_rule_is_refused_with_advice(rule):
     with pytest.raises(MalformedRule, match=r"'GET /v1/\*'"):
         check_rules(["GET /x", rule])
 

@@ -320,7 +320,7 @@ def test_a_line_that_cannot_be_written_does_not_show_its_arguments(log_to):
     assert SECRETS["api key"] not in out
 
 
-def test_what_is_no_secret_stays_readable():
+def test_text_without_secrets_stays_readable():
     event = {
         "tenant": "a-customer-with-quite-a-long-name-2024",
         "request_id": "4f2a9c01d3e5000001",

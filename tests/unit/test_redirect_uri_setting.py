@@ -1,4 +1,4 @@
-"""`REDIRECT_URI` is the address of the one route that ends a dance, to the letter."""
+"""`REDIRECT_URI` must be exactly the address of the callback route."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings as files, shells and clipboards make them: what was meant, or refused by name."""
+"""Settings as files, shells and clipboards write them: cleaned up, or refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from ignition_broker.settings import Settings, SettingsError, load_settings
 
-# Fixed, since tests are named by them.
+# Fixed, since the tests are named after them.
 FIRST, SECOND = (urlsafe_b64encode(bytes([byte]) * 32).decode() for byte in (1, 2))
 NEEDED = {
     "IGNITION_CLIENT_ID": "client-7f3a",
@@ -50,7 +50,7 @@ VALUES = {
     "BROKER_LOG_LEVEL": "DEBUG",
     "BROKER_LOG_FORMAT": "json",
 }
-# A setting that was added since takes part with its default.
+# Settings that were added later take part with their defaults.
 ALL = {
     **{
         name.upper(): str(field.default)

@@ -1,4 +1,4 @@
-"""Two properties that hold by how the code is written, held here by reading it."""
+"""Two properties of the code that this test checks by parsing it."""
 
 from __future__ import annotations
 

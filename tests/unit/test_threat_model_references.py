@@ -1,4 +1,4 @@
-"""What the security pages cite is there: files, tests, settings and metrics."""
+"""Files, tests, settings and metrics that the security pages name exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _METRIC = re.compile(r"broker_[a-z0-9_]+")
 
 
 def cited(text: str) -> set[str]:
-    # What is fenced are commands, not citations.
+    # Fenced blocks are commands, not citations.
     return set(_CODE.findall(re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)))
 
 
@@ -54,7 +54,7 @@ def is_there(name: str) -> bool:
     if _SETTING.fullmatch(name):
         return name in settings() or name == "BROKER_SECRETS_DIR"
     if _METRIC.fullmatch(name):
-        # Counters get their ending from the library.
+        # The library adds the suffix of counters.
         return f'"{name.removesuffix("_total")}' in source()
     return True
 
@@ -77,7 +77,7 @@ def test_what_the_security_pages_link_to_is_there(page):
 @pytest.mark.parametrize(
     "made_up", ["test_that_nobody_wrote", "web/nowhere.py", "BROKER_NO_SUCH", "broker_none_total"]
 )
-def test_what_is_not_there_is_found_out(made_up):
+def test_a_missing_reference_is_found(made_up):
     assert not is_there(made_up)
 
 

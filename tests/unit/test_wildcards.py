@@ -1,4 +1,4 @@
-"""``*`` and ``?``, and nothing else, in a time that no text can stretch."""
+"""Patterns with ``*`` and ``?`` are matched in linear time."""
 
 from __future__ import annotations
 

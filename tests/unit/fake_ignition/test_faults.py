@@ -1,4 +1,4 @@
-"""Faults queue up an endpoint at a time, and compose."""
+"""Faults are queued per endpoint, and compose."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Whatever is sent, the fake answers with a clean refusal and never falls over."""
+"""The fake refuses any odd input cleanly and never crashes."""
 
 from urllib.parse import quote
 

@@ -30,7 +30,7 @@ def judge(status: int, body: object, headers: dict[str, str] | None = None):
     return judge_token_answer(status, headers or {}, raw, now=NOW)
 
 
-def test_a_token_is_taken_field_by_field():
+def test_each_field_of_a_token_answer_is_checked():
     answer = judge(
         200,
         {
@@ -63,20 +63,20 @@ def test_a_token_is_taken_field_by_field():
         {"access_token": "a", "token_type": "mac"},
     ],
 )
-def test_what_is_no_token_is_said_to_be_none(body):
+def test_an_answer_without_a_token_is_no_token_answer(body):
     assert isinstance(judge(200, body), NotOAuth)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("body", [b"", b"<html>", {"error": "invalid_grant"}])
-def test_overload_is_told_with_what_the_server_asks(status, body):
+def test_overload_carries_the_servers_retry_after(status, body):
     verdict = judge(status, body, {"retry-after": "7"})
     assert verdict == Overloaded(status, 7.0)
 
 
 @pytest.mark.parametrize("status", [500, 501, 502, 504, 507, 520, 599])
 @pytest.mark.parametrize("body", [b"", b"<html>", {"error": None}])
-def test_behind_any_other_5xx_the_request_may_have_been_carried_out(status, body):
+def test_after_any_other_5xx_the_request_may_have_been_carried_out(status, body):
     assert isinstance(judge(status, body, {"retry-after": "7"}), NotOAuth)
 
 
@@ -88,7 +88,7 @@ def test_a_token_that_can_be_read_counts_whatever_the_status(status):
 
 
 @pytest.mark.parametrize("status", [500, 502])
-def test_a_refusal_that_can_be_read_is_one_behind_a_5xx_too(status):
+def test_a_readable_refusal_counts_with_a_5xx_too(status):
     assert judge(status, {"error": "invalid_grant"}) == OAuthError(status, "invalid_grant", "")
 
 
@@ -114,7 +114,7 @@ def test_an_oauth_error_is_one_whatever_its_4xx():
     assert isinstance(judge(302, b""), NotOAuth)
 
 
-def test_an_error_with_status_200_is_one_too_unless_a_token_came_with_it():
+def test_an_error_with_status_200_counts_unless_a_token_came_with_it():
     assert judge(200, {"error": "invalid_grant"}) == OAuthError(200, "invalid_grant", "")
     assert isinstance(judge(200, {"error": "odd", "access_token": "a"}), TokenAnswer)
 
@@ -126,7 +126,7 @@ BEARER_LABELS = (
 
 
 @pytest.mark.parametrize("token_type", BEARER_LABELS)
-def test_a_bearer_token_is_one_by_any_label(token_type):
+def test_a_bearer_token_is_recognised_under_any_label(token_type):
     answer = judge(200, {"access_token": "a", "refresh_token": "r", "token_type": token_type})
     assert isinstance(answer, TokenAnswer)
     assert answer.token_type == "Bearer"
@@ -151,13 +151,13 @@ def test_a_type_that_may_be_a_token_is_not_named(token_type):
 
 
 @pytest.mark.parametrize("absent", [None, "", " ", "null", "None", "undefined", False, 0, [], {}])
-def test_a_refresh_token_that_is_none_does_not_replace_the_old_one(absent):
+def test_an_invalid_refresh_token_does_not_replace_the_old_one(absent):
     answer = judge(200, {"access_token": "a", "refresh_token": absent})
     assert isinstance(answer, TokenAnswer)
     assert answer.refresh_token is None
 
 
-def test_a_refresh_token_that_can_not_be_sent_is_none():
+def test_a_refresh_token_that_cannot_be_sent_is_ignored():
     answer = judge(200, b'{"access_token": "a", "refresh_token": "\\ud800"}')
     assert isinstance(answer, TokenAnswer)
     assert (answer.refresh_token, answer.flaws) == (None, ("refresh_token is malformed",))
@@ -206,12 +206,12 @@ def test_a_code_beside_a_success_is_no_error():
         b"name=value&error_page=1",
     ],
 )
-def test_nothing_is_read_out_of_a_page(page):
+def test_nothing_is_read_out_of_an_html_page(page):
     assert isinstance(judge(200, page), NotOAuth)
     assert isinstance(judge(403, page), NotOAuth)
 
 
-def test_a_refresh_token_that_an_error_repeats_is_no_new_one():
+def test_a_refresh_token_repeated_in_an_error_is_not_new():
     raw = json.dumps({"error": "invalid_grant", "refresh_token": "old"}).encode()
 
     def judged(sent: str):
@@ -225,7 +225,7 @@ WHOLE = b'{"refresh_token": "r\\"2", "expires_in": 3600, "access_token": "a", "s
 
 
 @pytest.mark.parametrize("length", range(len(WHOLE)))
-def test_of_an_answer_that_was_cut_off_whole_values_alone_are_taken(length):
+def test_only_complete_values_of_a_truncated_answer_are_used(length):
     verdict = judge_token_answer(200, {}, WHOLE[:length], now=NOW, is_whole=False)
     has_refresh_token = length >= WHOLE.index(b",")
     has_access_token = length >= WHOLE.index(b', "scope"')
@@ -241,7 +241,7 @@ def test_of_an_answer_that_was_cut_off_whole_values_alone_are_taken(length):
         assert isinstance(verdict, NotOAuth)
 
 
-def test_an_error_in_an_answer_that_was_cut_off_counts_if_its_object_is_whole():
+def test_an_error_in_a_truncated_answer_counts_if_its_object_is_complete():
     def judged(raw: bytes):
         return judge_token_answer(400, {}, raw, now=NOW, is_whole=False)
 

@@ -148,7 +148,7 @@ def test_an_error_beside_a_code_is_one_however_often_it_is_sent(errors):
     assert verdict.error == "x"
 
 
-def test_a_state_sent_twice_is_none():
+def test_a_state_sent_twice_is_ignored():
     assert state_of([("state", "a"), ("state", "")]) == "a"
     assert state_of([("state", "a")]) == "a"
     assert state_of([("state", "a"), ("state", "b")]) is None

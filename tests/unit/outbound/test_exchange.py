@@ -1,4 +1,4 @@
-"""What an exchange hands on, and when it makes the API wait."""
+"""What an exchange passes on, and when it makes the API wait (back pressure)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose certificates are believed."""
+"""Which certificates are trusted."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def verifying_postgres(authorities: Path) -> ssl.SSLContext:
     ],
     ids=["https", "postgres"],
 )
-def test_a_name_counts_in_the_alternative_names_alone(tmp_path, context_for):
+def test_only_subject_alternative_names_count(tmp_path, context_for):
     authority = Authority(tmp_path, "ours")
     context = context_for(authority.certificate)
     named = authority.issue("localhost").server_context()

@@ -28,7 +28,7 @@ from ignition_broker.proxy.paths import PathRefused, upstream_target
         (b"/v1.2/x.tar.gz/a%20.b/50%25", b"", b"/base/v1.2/x.tar.gz/a%20.b/50%25"),
     ],
 )
-def test_what_stays_inside_goes_out_byte_for_byte(path, query, target):
+def test_paths_inside_the_base_go_out_byte_for_byte(path, query, target):
     assert upstream_target(b"/base", path, query) == target
 
 
@@ -80,7 +80,7 @@ def test_what_stays_inside_goes_out_byte_for_byte(path, query, target):
         b"/%%32%65%%32%65/x",
     ],
 )
-def test_what_could_leave_the_base_is_refused(path):
+def test_paths_that_could_leave_the_base_are_refused(path):
     with pytest.raises(PathRefused):
         upstream_target(b"/base", path, b"")
 
@@ -113,7 +113,7 @@ def test_no_path_that_is_let_through_climbs_at_any_depth_of_decoding(path):
     assert target == b"/base/" + path
     for _ in range(6):
         assert b"\\" not in target
-        # Cut where some server stops reading, and trimmed.
+        # Cut off where some server stops reading, and trimmed.
         segments = {re.split(rb"[;?#:\s\0]", part.lstrip())[0] for part in target.split(b"/")}
         assert not {b".", b".."} & segments
         target = unquote_to_bytes(target)

@@ -1,4 +1,4 @@
-"""How long no further token is asked for, where new ones are refused."""
+"""How long the proxy pauses renewals after the API rejected new tokens."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def broken_amid_a_statement() -> exc.DBAPIError:
         asyncio.IncompleteReadError(b"", 1),
     ],
 )
-def test_what_passes_is_unavailable(error):
+def test_temporary_errors_are_unavailable(error):
     with pytest.raises(StorageUnavailable), translated():
         raise error
 
@@ -71,7 +71,7 @@ def test_what_passes_is_unavailable(error):
         exc.ArgumentError("odd"),
     ],
 )
-def test_what_is_ours_to_mend_is_a_fault(error):
+def test_errors_of_our_own_are_faults(error):
     with pytest.raises(StorageFault), translated():
         raise error
 
@@ -85,7 +85,7 @@ def test_what_is_ours_to_mend_is_a_fault(error):
         (asyncpg.InsufficientPrivilegeError("permission denied"), "needs rights"),
     ],
 )
-def test_what_an_operator_has_to_mend_in_the_schema_is_unavailable_until_then(error, mend):
+def test_schema_errors_are_unavailable_until_an_operator_fixes_them(error, mend):
     with pytest.raises(SchemaUnfit, match=mend), translated():
         raise error
 

@@ -1,4 +1,4 @@
-"""Which statements wait for rows that somebody else has locked."""
+"""Which statements wait for locked rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import TextClause
 from ignition_broker import storage
 
 ONE_ROW = {
-    # By its key, of one tenant, session, link, key or dance.
+    # By its key: of one tenant, session, link, key or authorization.
     "api_keys.CLEAR_REPLACED": "the name's rows",
     "api_keys.FORGET_REPLACED": "the name's rows",
     "api_keys.SHORTEN_REPLACED": "the name's rows",

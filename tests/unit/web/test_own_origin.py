@@ -51,7 +51,7 @@ def test_the_redirect_uris_own_host_is_here(origin, host):
         ("https://broker.example", "bröker.example"),
     ],
 )
-def test_any_other_is_elsewhere(origin, host):
+def test_any_other_host_is_elsewhere(origin, host):
     assert OwnOrigin(origin, []).is_elsewhere(scope(host))
 
 

@@ -1,4 +1,4 @@
-"""Metadata, keys and the exchange, against providers of many minds."""
+"""Metadata, keys and the code exchange, with providers that behave differently."""
 
 from __future__ import annotations
 

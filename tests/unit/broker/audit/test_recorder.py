@@ -241,7 +241,7 @@ async def test_the_end_stores_the_rest_or_counts_it(journal, postgres, lost):
     assert lost == [2]
 
 
-async def test_the_loop_outlives_what_nobody_thought_of(journal, postgres, clock):
+async def test_the_loop_survives_unexpected_errors(journal, postgres, clock):
     postgres.refusals = [ZeroDivisionError()]
     journal.note("svc", "acme", "token_issue", "id-1")
     running = asyncio.create_task(journal.run())
@@ -251,7 +251,7 @@ async def test_the_loop_outlives_what_nobody_thought_of(journal, postgres, clock
     assert [event["request_ids"] for event in postgres.events] == ["id-1"]
 
 
-async def test_strictly_a_call_waits_for_its_statement_and_many_share_one(strict, postgres):
+async def test_with_strict_auditing_a_call_waits_for_a_statement_that_many_share(strict, postgres):
     calls = [strict.note("svc", f"t{number % 7}", "token_issue", "id") for number in range(100)]
     await asyncio.gather(*calls)
     assert len(postgres.statements) <= 3
@@ -259,7 +259,9 @@ async def test_strictly_a_call_waits_for_its_statement_and_many_share_one(strict
     assert sum(counts) == 100
 
 
-async def test_strictly_nobody_is_answered_before_the_statement_that_has_its_call(strict, postgres):
+async def test_with_strict_auditing_nobody_is_answered_before_their_call_is_stored(
+    strict, postgres
+):
     ended: list[tuple[int, int]] = []
 
     async def call(number: int) -> None:
@@ -278,9 +280,7 @@ async def test_strictly_nobody_is_answered_before_the_statement_that_has_its_cal
     assert all(earlier[1] <= later[1] for earlier, later in pairwise(ended))
 
 
-async def test_strictly_a_call_that_can_not_be_stored_is_refused_and_the_next_is_not(
-    strict, postgres, lost
-):
+async def test_with_strict_auditing_a_call_that_cannot_be_stored_is_refused(strict, postgres, lost):
     postgres.refusals = [StorageUnavailable("away")]
     with pytest.raises(Unavailable):
         await strict.note("svc", "acme", "token_issue", "id-1")
@@ -289,7 +289,7 @@ async def test_strictly_a_call_that_can_not_be_stored_is_refused_and_the_next_is
     assert lost == [], "nothing was given out"
 
 
-async def test_strictly_a_fault_leaves_nobody_waiting(strict, postgres):
+async def test_with_strict_auditing_a_fault_leaves_nobody_waiting(strict, postgres):
     postgres.refusals = [ZeroDivisionError()]
     async with asyncio.timeout(1):
         with pytest.raises(Unavailable):
@@ -297,7 +297,7 @@ async def test_strictly_a_fault_leaves_nobody_waiting(strict, postgres):
         await strict.note("svc", "acme", "token_issue", "id-2")
 
 
-async def test_strictly_a_caller_who_leaves_takes_nobody_along(strict, postgres):
+async def test_with_strict_auditing_a_caller_who_leaves_does_not_affect_others(strict, postgres):
     leaving = asyncio.create_task(strict.note("svc", "acme", "token_issue", "id-1"))
     await asyncio.sleep(0)
     staying = asyncio.create_task(strict.note("svc", "beta", "token_issue", "id-2"))

@@ -1,4 +1,4 @@
-"""Who is let through while memory can't be trusted and the address is over its limit."""
+"""Who is accepted while the cache is not current and the address is over its limit."""
 
 from __future__ import annotations
 

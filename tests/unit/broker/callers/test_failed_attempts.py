@@ -1,4 +1,4 @@
-"""Failed tries by address: counted, forgiven with time, bounded."""
+"""Failed attempts per address: counted, forgotten with time, bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is taken from an issuer's documents."""
+"""What is accepted from an issuer's documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys prove anything, for JWTs and ID tokens alike."""
+"""Which keys are accepted, for JWTs and ID tokens."""
 
 from __future__ import annotations
 
@@ -162,12 +162,12 @@ def test_an_id_token_that_is_nested_deeply_is_refused(depth, place):
 
 
 @pytest.mark.parametrize("document", [b"[" * 100_000, b'{"keys": [' + b"[" * 60 + b"]" * 62 + b"}"])
-def test_a_key_set_that_is_nested_deeply_is_none(document):
+def test_a_deeply_nested_key_set_is_refused(document):
     with pytest.raises(ValueError):  # noqa: PT011  # the kind is what it is about
         key_set(document)
 
 
-def test_what_is_no_key_set_is_said_to_be_none():
+def test_an_invalid_key_set_is_refused():
     for document in (None, [], {}, {"keys": {}}):
         with pytest.raises(NoKeySet):
             usable_keys(document)

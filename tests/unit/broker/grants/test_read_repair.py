@@ -1,4 +1,4 @@
-"""What a replica makes of rows older than what it has seen; the service tests see it written."""
+"""What a replica does with rows that are older than what it has seen."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ async def test_a_flight_is_not_joined_from_the_moment_it_ends():
         return "landed"
 
     flight = flights.start("acme", work())
-    # Runs after the task's only step and before the callbacks that tell of its end.
+    # Runs after the task's only step and before its done callbacks.
     found: list[object] = []
     asyncio.get_running_loop().call_soon(lambda: found.append(flights.current("acme")))
     assert await flight.task == "landed"

@@ -1,4 +1,4 @@
-"""What a request counts for that goes on past its callers, and when a lease lets one go out."""
+"""How a request that outlives its callers is counted, and when a lease lets a request be sent."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_a_newer_token_that_was_long_on_its_way_is_no_token_that_lives_as_asked(
     want = WantedToken(1, min_ttl_seconds=2)
     assert not want.is_met_by(make_token(version=2, lifetime=6, age=5.5), NOW)
     assert want.is_met_by(make_token(version=2, lifetime=6, age=3.5), NOW)
-    # Ignition is slow, and what it gives can never be as long as asked.
+    # Ignition is slow, so its tokens can never live as long as asked.
     assert WantedToken(1, min_ttl_seconds=5.9).is_met_by(
         make_token(version=2, lifetime=6, age=1), NOW
     )

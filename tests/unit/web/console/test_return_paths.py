@@ -1,4 +1,4 @@
-"""Where a sign-in may lead: nothing but pages of this service, whatever is asked."""
+"""A sign-in leads only to pages of this service."""
 
 from __future__ import annotations
 

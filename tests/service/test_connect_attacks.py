@@ -1,4 +1,4 @@
-"""Attacks on the dance with Ignition, each with what the attacker really has (RFC 9700)."""
+"""Attacks on the authorization code flow, each with what the attacker really has (RFC 9700)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def parameter(url: str, name: str) -> str:
     return parse_qs(urlsplit(url).query)[name][0]
 
 
-def test_a_code_of_another_dance_connects_nothing(browsers, broker, fake):
+def test_a_code_of_another_authorization_connects_nothing(browsers, broker, fake):
     """Code injection (section 4.5): a good code, unspent, but got by another code challenge."""
     victim, attacker = browsers
     stolen = parameter(decide(victim, begin(victim, broker, "stolen-from")), "code")
@@ -41,7 +41,7 @@ def test_a_code_of_another_dance_connects_nothing(browsers, broker, fake):
 
 
 def test_the_attackers_callback_connects_nothing_in_the_victims_browser(browsers, broker):
-    """Login CSRF (section 4.7): the victim is amid a dance of its own, which goes on."""
+    """Login CSRF (section 4.7): the victim has an authorization of its own, which continues."""
     victim, attacker = browsers
     theirs = decide(victim, begin(victim, broker, "victims"))
     planted = decide(attacker, begin(attacker, broker, "attackers"))
