@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_settings_that_are_missing_or_malformed_are_named_and_never_shown(idle_b
         assert all("example: " in line for line in lines)
         for value in ("hunter2", "hunter3", "too-short"):
             assert value not in ended.stderr
+    finally:
+        idle_broker.settings.clear()
+        idle_broker.settings.update(kept)
+
+
+def test_a_start_with_placeholder_addresses_says_in_one_line_what_to_set(idle_broker):
+    kept = dict(idle_broker.settings)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            idle_broker.settings["BROKER_PORT"] = str(taken.getsockname()[1])
+            idle_broker.settings["IGNITION_API_URL"] = ""
+            ended = idle_broker.command("serve")
+            assert ended.returncode != 0
+            (line,) = (line for line in ended.stderr.splitlines() if "placeholder" in line)
+            assert "IGNITION_API_URL" in line
+            assert "IGNITION_TOKEN_URL" not in line
+            assert "IGNITION_PROFILE=ignitionapp" in line
+            idle_broker.settings["IGNITION_PROFILE"] = "ignitionapp"
+            assert "placeholder" not in idle_broker.command("serve").stderr
     finally:
         idle_broker.settings.clear()
         idle_broker.settings.update(kept)

@@ -6,6 +6,7 @@ import os
 import resource
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
 
@@ -18,6 +19,8 @@ from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage import schema
 from ignition_broker.telemetry import configure_logging
 
+log = structlog.get_logger(__name__)
+
 
 def serve(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
@@ -29,6 +32,12 @@ def serve(
     )
     # A core file would hold every token and key in plain text.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if settings.placeholders:
+        log.warning(
+            "placeholder_addresses_kept",
+            settings=settings.placeholders,
+            remedy="set IGNITION_PROFILE=ignitionapp, or these to your Ignition's addresses",
+        )
     check_encryption_keys(settings)
     config = uvicorn.Config(
         "ignition_broker.app:application",

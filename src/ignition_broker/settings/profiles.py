@@ -1,0 +1,56 @@
+"""What ``IGNITION_PROFILE`` sets in one word: the addresses and ways of one known Ignition.
+
+Where the facts come from, and how old they are: docs/ignition.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from ignition_broker.settings.normalization import trimmed, unquoted
+
+Profile = Literal["guide", "ignitionapp"]
+
+GUIDE = {
+    "ignition_authorize_url": "https://ignition.com/oauth/authorize",
+    "ignition_token_url": "https://ignition.com/oauth/token",
+    "ignition_api_url": "https://api.ignition.com",
+}
+"""The addresses of the reference guide, which are the settings' defaults."""
+
+_SERVER = "https://developers.ignitionapp.com"
+_BY_PROFILE: Mapping[str, Mapping[str, str]] = {
+    "guide": {},
+    "ignitionapp": {
+        "ignition_authorize_url": f"{_SERVER}/oauth2/authorize",
+        "ignition_token_url": f"{_SERVER}/oauth2/token",
+        "ignition_revoke_url": f"{_SERVER}/oauth2/revoke",
+        "ignition_api_url": f"{_SERVER}/external/api/v1",
+        "ignition_scopes": "reporting",
+        "ignition_client_auth": "client_secret_post",
+    },
+}
+
+
+def with_profile(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` of the settings by name, in lower case, over those that their profile sets.
+
+    A profile that is unknown sets nothing: it is refused when the settings are checked.
+    """
+    named = values.get("ignition_profile", "guide")
+    profile = unquoted(trimmed(named)) if isinstance(named, str) else ""
+    return {**_BY_PROFILE.get(profile, {}), **values}
+
+
+def placeholders(values: Mapping[str, str]) -> list[str]:
+    """Which of the addresses in ``values`` lead to a host of the guide's, where nobody answers.
+
+    ``values`` by the settings' names in lower case; the answer has them in upper case.
+    """
+    return [
+        name.upper()
+        for name, address in GUIDE.items()
+        if urlsplit(values[name]).hostname == urlsplit(address).hostname
+    ]
