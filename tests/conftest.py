@@ -215,7 +215,9 @@ def decide(browser: httpx.Client, authorization_url: str, *, approve: str = "app
         fields[name[1]] = value[1]
     origin = re.match(r"https?://[^/]+", authorization_url)
     assert origin is not None
-    answer = browser.post(f"{origin[0]}/oauth/authorize", data=fields)
+    action = re.search(r'<form[^>]*action="([^"]+)"', shown.text)
+    assert action is not None, shown.text
+    answer = browser.post(f"{origin[0]}{action[1]}", data=fields)
     assert answer.is_redirect, answer.text
     return answer.headers["location"]
 

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.grants.connect_links import create_link
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition
+from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition, options_for
 from ignition_broker.model import Actor
 from ignition_broker.server.graceful_stop import StoppingServer, StopTimes
 from ignition_broker.server.http_protocol import ProxyHttpProtocol
@@ -50,18 +51,41 @@ class Secrets:
     client_secret: str
 
 
+class FakeProfile(StrEnum):
+    """Which Ignition the fake stands in for."""
+
+    GUIDE = "guide"
+    IGNITIONAPP = "ignitionapp"
+
+
 def fake_ignition(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4000,
     lifetime: Annotated[int, typer.Option(help="Seconds an access token lives.")] = 3600,
     redirect_uri: Annotated[str, typer.Option()] = "http://localhost:3000/callback",
+    profile: Annotated[
+        FakeProfile, typer.Option(help="Which Ignition it stands in for.")
+    ] = FakeProfile.GUIDE,
+    requests_per_hour: Annotated[
+        int, typer.Option(min=0, help="Requests to the reporting API an hour and practice.")
+    ] = 1000,
 ) -> None:
     """Run the fake provider and API alone, on loopback."""
     _refuse_taken(port)
-    options = FakeIgnitionOptions(
-        access_token_lifetime_seconds=lifetime, redirect_uris=(redirect_uri,)
+    options = options_for(
+        profile.value,
+        access_token_lifetime_seconds=lifetime,
+        redirect_uris=(redirect_uri,),
+        requests_per_hour=requests_per_hour,
     )
     typer.echo(f"fake Ignition on http://localhost:{port}")
     typer.echo(f"  client {options.client_id!r}, secret {options.client_secret!r}")
+    for name, path in (
+        ("AUTHORIZE", options.dialect.authorize),
+        ("TOKEN", options.dialect.token),
+        ("REVOKE", options.dialect.revoke),
+        ("API", options.dialect.api_base),
+    ):
+        typer.echo(f"  IGNITION_{name}_URL=http://localhost:{port}{path}")
     app = create_fake_ignition(options)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
@@ -89,7 +113,8 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
     provider_port = _free_port()
     provider = f"http://localhost:{provider_port}"
     origin = f"http://localhost:{port}"
-    options = FakeIgnitionOptions(
+    options = options_for(
+        "ignitionapp",
         client_secret=kept.client_secret,
         redirect_uris=(f"{origin}/callback",),
         state_path=FOLDER / "fake-ignition.journal",
@@ -153,11 +178,12 @@ def _settings(
         "broker_drain_seconds": 0,
         "broker_grace_seconds": GRACE_SECONDS,
         "redirect_uri": f"http://localhost:{port}/callback",
-        "ignition_authorize_url": f"{provider}/oauth/authorize",
-        "ignition_token_url": f"{provider}/oauth/token",
-        "ignition_revoke_url": f"{provider}/oauth/revoke",
-        "ignition_api_url": provider,
-        "ignition_scopes": "read write",
+        "ignition_profile": options.profile,
+        "ignition_authorize_url": f"{provider}{options.dialect.authorize}",
+        "ignition_token_url": f"{provider}{options.dialect.token}",
+        "ignition_revoke_url": f"{provider}{options.dialect.revoke}",
+        "ignition_api_url": f"{provider}{options.dialect.api_base}",
+        "ignition_scopes": options.default_scope,
         "database_url": url,
         "broker_encryption_keys": kept.encryption_key,
         "broker_admin_key": kept.admin_key,
@@ -225,6 +251,7 @@ def _free_port() -> int:
 
 def _welcome(origin: str, provider: str, link: str, admin_key: str, service_key: str) -> str:
     expire = f"curl -s -X POST {provider}/control/expire -d '{{}}'"
+    clients = f"'{origin}/proxy/{TENANT}/reporting/clients?limit=2'"
     bearer = f"-H 'Authorization: Bearer {service_key}'"
     return f"""
 ignition-broker is ready.
@@ -239,11 +266,12 @@ ignition-broker is ready.
 2. A token:
    curl -s {bearer} {origin}/token/{TENANT}
 
-3. A call through the proxy:
-   curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
+3. A page of the practice's clients through the proxy; meta.pagination.next_cursor
+   in the answer leads on with &cursor=…
+   curl -s {bearer} {clients}
 
 4. The token expires early, and the proxy renews it:
-   {expire} && curl -s {bearer} {origin}/proxy/{TENANT}/v1/me
+   {expire} && curl -s {bearer} {clients}
 
 Ctrl-C stops everything.
 """

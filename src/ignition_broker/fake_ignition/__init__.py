@@ -5,6 +5,6 @@ prove that no refresh token was presented twice. It imports nothing else of this
 """
 
 from ignition_broker.fake_ignition.app import create_fake_ignition
-from ignition_broker.fake_ignition.options import FakeIgnitionOptions
+from ignition_broker.fake_ignition.options import FakeIgnitionOptions, options_for
 
-__all__ = ["FakeIgnitionOptions", "create_fake_ignition"]
+__all__ = ["FakeIgnitionOptions", "create_fake_ignition", "options_for"]

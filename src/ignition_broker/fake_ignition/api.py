@@ -38,6 +38,7 @@ class RequiresBearer:
 
     app: ASGIApp
     provider: Provider
+    unauthorized: Response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
@@ -47,7 +48,7 @@ class RequiresBearer:
         grant = self.provider.ledger.live_grant(token.strip(), now)
         if scheme.lower() != "bearer" or grant is None:
             self.provider.counters.api_unauthorized += 1
-            await unauthorized()(scope, receive, send)
+            await self.unauthorized(scope, receive, send)
             return
         scope.setdefault("state", {})["grant"] = grant
         await self.app(scope, receive, send)
@@ -151,15 +152,11 @@ class Api:
         )
 
 
-def unauthorized() -> Response:
-    """Refuse a request without a live token. RFC 6750 section 3.1."""
-    return JSONResponse(
-        {"error": "invalid_token", "error_description": "The access token is not accepted."},
-        status_code=401,
-        headers={
-            "WWW-Authenticate": (
-                'Bearer error="invalid_token", '
-                'error_description="The access token is not accepted."'
-            )
-        },
-    )
+NOT_ACCEPTED = "The access token is not accepted."
+CHALLENGE = {
+    "WWW-Authenticate": f'Bearer error="invalid_token", error_description="{NOT_ACCEPTED}"'
+}
+UNAUTHORIZED = JSONResponse(
+    {"error": "invalid_token", "error_description": NOT_ACCEPTED}, 401, headers=CHALLENGE
+)
+"""Refuses a request without a live token. RFC 6750 section 3.1."""

@@ -3,13 +3,20 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import assert_never
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ignition_broker.fake_ignition.api import Api, RequiresBearer
+from ignition_broker.fake_ignition.api import (
+    CHALLENGE,
+    NOT_ACCEPTED,
+    UNAUTHORIZED,
+    Api,
+    RequiresBearer,
+)
 from ignition_broker.fake_ignition.authorization import AuthorizationEndpoint, answer_untrusted
 from ignition_broker.fake_ignition.control import Control
 from ignition_broker.fake_ignition.echo import Echo
@@ -25,6 +32,13 @@ from ignition_broker.fake_ignition.ledger import Ledger
 from ignition_broker.fake_ignition.options import FakeIgnitionOptions
 from ignition_broker.fake_ignition.pages import home, stylesheet
 from ignition_broker.fake_ignition.provider import Clock, Provider
+from ignition_broker.fake_ignition.rate_limit import Limited, RateLimit
+from ignition_broker.fake_ignition.reporting import (
+    Reporting,
+    ReportingRefused,
+    answer_reporting_refused,
+    refusal,
+)
 from ignition_broker.fake_ignition.token_endpoint import TokenEndpoint, answer_oauth_error
 
 
@@ -45,6 +59,7 @@ def create_fake_ignition(
     provider = Provider(options, Ledger(journal), clock)
     authorization = AuthorizationEndpoint(provider)
     tokens = TokenEndpoint(provider)
+    paths = options.dialect
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -53,13 +68,13 @@ def create_fake_ignition(
 
     app = Starlette(
         routes=[
-            Route("/oauth/token", tokens.issue, methods=["POST"]),
-            Route("/oauth/authorize", authorization.ask),
-            Route("/oauth/authorize", authorization.decide, methods=["POST"]),
-            Route("/oauth/revoke", tokens.revoke, methods=["POST"]),
+            Route(paths.token, tokens.issue, methods=["POST"]),
+            Route(paths.authorize, authorization.ask),
+            Route(paths.authorize, authorization.decide, methods=["POST"]),
+            Route(paths.revoke, tokens.revoke, methods=["POST"]),
             *protected_routes(provider),
             *Control(provider).routes(),
-            Route("/", home),
+            Route("/", home(paths)),
             Route("/ignition.css", stylesheet),
             Route("/healthz", healthz),
         ],
@@ -67,6 +82,7 @@ def create_fake_ignition(
             OAuthError: answer_oauth_error,
             AuthorizationRefused: authorization.answer_refusal,
             UntrustedRequest: answer_untrusted,
+            ReportingRefused: answer_reporting_refused,
             MalformedRequest: answer_malformed,
             ClientDisconnect: answer_nobody,
         },
@@ -79,10 +95,21 @@ def create_fake_ignition(
 
 
 def protected_routes(provider: Provider) -> list[Route]:
-    """List the endpoints of the API, each behind the Bearer check."""
-    routes = [*Api().routes(), Route("/echo", Echo()), Route("/echo/{anything:path}", Echo())]
-    for route in routes:
-        route.app = RequiresBearer(route.app, provider)
+    """List the endpoints of the profile's API, each behind the Bearer check."""
+    match provider.options.profile:
+        case "guide":
+            echo = Echo()
+            routes = [*Api().routes(), Route("/echo", echo), Route("/echo/{anything:path}", echo)]
+            for route in routes:
+                route.app = RequiresBearer(route.app, provider, UNAUTHORIZED)
+        case "ignitionapp":
+            routes = Reporting(provider).routes(provider.options.dialect.api_base)
+            limit = RateLimit(provider)
+            unauthorized = refusal(401, NOT_ACCEPTED, CHALLENGE)
+            for route in routes:
+                route.app = RequiresBearer(Limited(route.app, limit), provider, unauthorized)
+        case _:
+            assert_never(provider.options.profile)
     return routes
 
 

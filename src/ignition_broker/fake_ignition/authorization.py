@@ -1,4 +1,4 @@
-"""GET and POST /oauth/authorize: the page on which a user gives or refuses consent."""
+"""The authorization endpoint: the page on which a user gives or refuses consent."""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +18,11 @@ from ignition_broker.fake_ignition.parameters import (
     parse_form,
     read_body,
 )
+from ignition_broker.fake_ignition.practices import DEFAULT_PRACTICE
 from ignition_broker.fake_ignition.provider import Provider
 
 SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
+PRACTICE = re.compile(r"[a-z0-9_.-]{1,64}")
 S256_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -32,6 +34,7 @@ class AuthorizationRequest:
     scope: str
     state: str | None
     code_challenge: str | None
+    practice: str
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class AuthorizationEndpoint:
             redirect_uri=wanted.redirect_uri,
             scope=wanted.scope,
             code_challenge=wanted.code_challenge,
+            practice=wanted.practice,
         )
         return self._redirect(wanted.redirect_uri, wanted.state, {"code": code})
 
@@ -146,7 +150,10 @@ def judge(parameters: Mapping[str, str], options: FakeIgnitionOptions) -> Author
         raise refused("invalid_request", "code_challenge_method must be S256.")
     if challenge is not None and not S256_CHALLENGE.fullmatch(challenge):
         raise refused("invalid_request", "code_challenge is not an S256 challenge.")
-    return AuthorizationRequest(redirect_uri, scope, state, challenge)
+    practice = parameters.get("practice", DEFAULT_PRACTICE)
+    if not PRACTICE.fullmatch(practice):
+        raise refused("invalid_request", "The practice is malformed.")
+    return AuthorizationRequest(redirect_uri, scope, state, challenge, practice)
 
 
 async def answer_untrusted(_request: Request, error: Exception) -> Response:

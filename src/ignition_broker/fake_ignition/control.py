@@ -78,7 +78,9 @@ class Changes(Order):
 
     access_token_lifetime_seconds: Lifetime | None = None
     code_lifetime_seconds: Lifetime | None = None
+    refresh_token_lifetime_seconds: Lifetime | None = None
     reuse_grace_seconds: Lifetime | None = None
+    requests_per_hour: Lifetime | None = None
     rotate_refresh_tokens: bool | None = None
 
 
@@ -87,6 +89,13 @@ class Seeding(Order):
 
     count: Annotated[int, Field(ge=1, le=100_000)] = 1
     scope: Annotated[str, Field(min_length=1)] | None = None
+    practice: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,64}$")] | None = None
+
+
+class Turn(Order):
+    """Time that is to pass at once."""
+
+    seconds: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
 
 
 AnyOrder = TypeVar("AnyOrder", bound=Order)
@@ -106,6 +115,7 @@ class Control:
             Route("/control/fail", self.fail, methods=["POST"]),
             Route("/control/options", self.change_options, methods=["POST"]),
             Route("/control/grants", self.seed_grants, methods=["POST"]),
+            Route("/control/clock", self.turn_clock, methods=["POST"]),
             Route("/control/reset", self.reset, methods=["POST"]),
             Route("/control/counters", self.counters),
             Route("/control/ledger", self.ledger),
@@ -162,8 +172,22 @@ class Control:
         """Open grants as if a user had approved each, for load and chaos tests."""
         seeding = await read_order(request, Seeding)
         scope = seeding.scope or self.provider.options.default_scope
-        issued = (open_grant(self.provider, scope=scope) for _ in range(seeding.count))
+        first = len(self.provider.ledger.grants) + 1
+        issued = (
+            open_grant(
+                self.provider,
+                scope=scope,
+                # Each a practice of its own, unless the order names one.
+                practice=seeding.practice or f"seeded_{number}",
+            )
+            for number in range(first, first + seeding.count)
+        )
         return JSONResponse({"grants": [asdict(one) for one in issued]}, status_code=201)
+
+    async def turn_clock(self, request: Request) -> Response:
+        """Let time pass, for tokens and rate limits."""
+        self.provider.turn_clock((await read_order(request, Turn)).seconds)
+        return JSONResponse({"now": self.provider.clock()})
 
     async def reset(self, _request: Request) -> Response:
         """Begin counting anew and forget faults that have not struck; grants stay."""
@@ -200,6 +224,7 @@ class Control:
             "id": grant.id,
             "alive": grant.alive,
             "scope": grant.scope,
+            "practice": grant.practice,
             "opened_at": grant.opened_at,
             "revoked_at": grant.revoked_at,
             "revoked_reason": grant.revoked_reason,

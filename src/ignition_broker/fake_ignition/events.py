@@ -6,6 +6,8 @@ Tokens and codes appear by fingerprint alone, so that no journal holds anything 
 import hashlib
 from dataclasses import dataclass
 
+from ignition_broker.fake_ignition.practices import DEFAULT_PRACTICE
+
 
 def fingerprint(secret: str) -> str:
     """Return the SHA-256 of a token or code, in hex."""
@@ -22,6 +24,7 @@ class CodeIssued:
     scope: str
     code_challenge: str | None
     expires_at: float
+    practice: str = DEFAULT_PRACTICE
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class GrantOpened:
     grant: str
     scope: str
     code_sha256: str | None
+    practice: str = DEFAULT_PRACTICE
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,12 @@ class AccessTokenIssued:
 
 @dataclass(frozen=True)
 class RefreshTokenIssued:
-    """A refresh token was made out on a grant."""
+    """A refresh token was made out on a grant; ``expires_at`` None: it has no end."""
 
     at: float
     grant: str
     refresh_token_sha256: str
+    expires_at: float | None = None
 
 
 @dataclass(frozen=True)

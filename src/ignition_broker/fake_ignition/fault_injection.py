@@ -13,6 +13,7 @@ from ignition_broker.fake_ignition.events import LateAnswerEnded
 from ignition_broker.fake_ignition.faults import FAULT_KEY, PRESENTED_KEY, Endpoint, Fault
 from ignition_broker.fake_ignition.provider import Provider
 
+API_PREFIXES = ("/v1/", "/echo/", "/external/api/v1/")
 BODILESS = frozenset({204, 205, 304})
 
 
@@ -53,15 +54,15 @@ class FaultInjection:
 def endpoint_of(path: str) -> Endpoint | None:
     """Name the endpoint that a path belongs to, where faults can be asked for."""
     match path:
-        case "/oauth/token":
+        case "/oauth/token" | "/oauth2/token":
             return "token"
-        case "/oauth/revoke":
+        case "/oauth/revoke" | "/oauth2/revoke":
             return "revoke"
-        case "/oauth/authorize":
+        case "/oauth/authorize" | "/oauth2/authorize":
             return "authorize"
         case "/echo":
             return "api"
-    return "api" if path.startswith(("/v1/", "/echo/")) else None
+    return "api" if path.startswith(API_PREFIXES) else None
 
 
 def count_arrival(provider: Provider, endpoint: Endpoint) -> None:

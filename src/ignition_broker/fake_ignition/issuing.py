@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from ignition_broker.fake_ignition.errors import OAuthError
 from ignition_broker.fake_ignition.events import (
+    AccessTokenExpired,
     AccessTokenIssued,
     CodeIssued,
     GrantOpened,
@@ -20,7 +21,8 @@ from ignition_broker.fake_ignition.events import (
     fingerprint,
 )
 from ignition_broker.fake_ignition.faults import Fault
-from ignition_broker.fake_ignition.ledger import RefreshToken
+from ignition_broker.fake_ignition.ledger import Grant, RefreshToken
+from ignition_broker.fake_ignition.practices import DEFAULT_PRACTICE
 from ignition_broker.fake_ignition.provider import Provider
 
 CODE_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
@@ -38,7 +40,12 @@ class Issued:
 
 
 def issue_code(
-    provider: Provider, *, redirect_uri: str, scope: str, code_challenge: str | None
+    provider: Provider,
+    *,
+    redirect_uri: str,
+    scope: str,
+    code_challenge: str | None,
+    practice: str = DEFAULT_PRACTICE,
 ) -> str:
     """Make out a code for an approval. RFC 6749 section 4.1.2."""
     code = "fake_code_" + secrets.token_urlsafe(32)
@@ -51,6 +58,7 @@ def issue_code(
             scope=scope,
             code_challenge=code_challenge,
             expires_at=now + provider.options.code_lifetime_seconds,
+            practice=practice,
         )
     )
     return code
@@ -80,7 +88,12 @@ def redeem_code(
     if not verifies(code_verifier, known.issued.code_challenge):
         raise OAuthError("invalid_grant", "code_verifier does not match the challenge.")
     provider.counters.code_exchanges += 1
-    return open_grant(provider, scope=known.issued.scope, code_sha256=known.issued.code_sha256)
+    return open_grant(
+        provider,
+        scope=known.issued.scope,
+        code_sha256=known.issued.code_sha256,
+        practice=known.issued.practice,
+    )
 
 
 def verifies(code_verifier: str | None, code_challenge: str | None) -> bool:
@@ -97,10 +110,16 @@ def verifies(code_verifier: str | None, code_challenge: str | None) -> bool:
     return hmac.compare_digest(expected, code_challenge.encode())
 
 
-def open_grant(provider: Provider, *, scope: str, code_sha256: str | None = None) -> Issued:
+def open_grant(
+    provider: Provider,
+    *,
+    scope: str,
+    code_sha256: str | None = None,
+    practice: str = DEFAULT_PRACTICE,
+) -> Issued:
     """Begin a grant with its first tokens."""
     grant = "grant_" + secrets.token_hex(8)
-    provider.ledger.record(GrantOpened(provider.clock(), grant, scope, code_sha256))
+    provider.ledger.record(GrantOpened(provider.clock(), grant, scope, code_sha256, practice))
     return issue_tokens(provider, grant, scope, issue_refresh_token(provider, grant))
 
 
@@ -117,8 +136,9 @@ def refresh_grant(
     Raises
     ------
     OAuthError
-        ``invalid_grant``: unknown, revoked, or spent before; the last revokes the whole grant
-        with its access tokens (RFC 9700 section 4.14.2). ``invalid_scope``: more than granted.
+        ``invalid_grant``: unknown, revoked, expired, or spent before; the last revokes the whole
+        grant with its access tokens (RFC 9700 section 4.14.2).
+        ``invalid_scope``: more than granted.
     """
     known = provider.ledger.find_refresh_token(refresh_token)
     if known is None:
@@ -138,6 +158,8 @@ def refresh_grant(
         refuse_reuse_after_grace(provider, known, known.spent_at, now)
     if not grant.alive:
         raise OAuthError("invalid_grant", f"The grant was revoked: {grant.revoked_reason}.")
+    if known.expires_at is not None and now >= known.expires_at:
+        raise OAuthError("invalid_grant", "The refresh token has expired.")
     if scope is not None and not set(scope.split(" ")) <= set(grant.scope.split(" ")):
         raise OAuthError("invalid_scope", "The scope exceeds what was granted.")
     provider.ledger.record(GrantRefreshed(now, grant.id))
@@ -147,7 +169,16 @@ def refresh_grant(
         if known.spent_at is None:
             provider.ledger.record(RefreshTokenSpent(now, known.sha256))
         successor = issue_refresh_token(provider, grant.id)
+    if provider.options.ends_earlier_access_tokens:
+        end_access_tokens(provider, grant, now)
     return issue_tokens(provider, grant.id, scope or grant.scope, successor)
+
+
+def end_access_tokens(provider: Provider, grant: Grant, now: float) -> None:
+    """Stop accepting the access tokens of a grant; those before the newest have ended already."""
+    newest = grant.access_tokens[-1]
+    if provider.ledger.is_live(newest, now):
+        provider.ledger.record(AccessTokenExpired(now, newest.sha256))
 
 
 def refuse_reuse_after_grace(
@@ -171,7 +202,9 @@ def revoke_grant(provider: Provider, grant: str, reason: str) -> bool:
 def issue_refresh_token(provider: Provider, grant: str) -> str:
     """Make out a refresh token on a grant."""
     refresh_token = "fake_refresh_" + secrets.token_urlsafe(32)
-    provider.ledger.record(RefreshTokenIssued(provider.clock(), grant, fingerprint(refresh_token)))
+    now, lifetime = provider.clock(), provider.options.refresh_token_lifetime_seconds
+    expires_at = None if lifetime is None else now + lifetime
+    provider.ledger.record(RefreshTokenIssued(now, grant, fingerprint(refresh_token), expires_at))
     return refresh_token
 
 

@@ -19,6 +19,7 @@ from ignition_broker.fake_ignition.events import (
     fingerprint,
 )
 from ignition_broker.fake_ignition.journal import Journal, JournalError
+from ignition_broker.fake_ignition.practices import DEFAULT_PRACTICE
 
 
 @dataclass
@@ -27,6 +28,7 @@ class RefreshToken:
 
     sha256: str
     grant: str
+    expires_at: float | None = None
     spent_at: float | None = None
     presented_at: list[float] = field(default_factory=list)
     presented_host: list[str] = field(default_factory=list)
@@ -46,11 +48,12 @@ class AccessToken:
 
 @dataclass
 class Grant:
-    """What one user once approved."""
+    """What one user once approved, for one practice."""
 
     id: str
     scope: str
     opened_at: float
+    practice: str = DEFAULT_PRACTICE
     revoked_at: float | None = None
     revoked_reason: str | None = None
     refreshes: int = 0
@@ -133,7 +136,7 @@ class Ledger:
             case CodeIssued():
                 self._codes[event.code_sha256] = Code(event)
             case GrantOpened():
-                self.grants[event.grant] = Grant(event.grant, event.scope, event.at)
+                self.grants[event.grant] = Grant(event.grant, event.scope, event.at, event.practice)
                 if event.code_sha256 is not None:
                     self._codes[event.code_sha256].grant = event.grant
             case AccessTokenIssued():
@@ -141,7 +144,7 @@ class Ledger:
                 self._access_tokens[access.sha256] = access
                 self.grants[event.grant].access_tokens.append(access)
             case RefreshTokenIssued():
-                refresh = RefreshToken(event.refresh_token_sha256, event.grant)
+                refresh = RefreshToken(event.refresh_token_sha256, event.grant, event.expires_at)
                 self._refresh_tokens[refresh.sha256] = refresh
                 self.grants[event.grant].refresh_tokens.append(refresh)
             case RefreshTokenPresented():

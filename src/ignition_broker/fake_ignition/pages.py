@@ -1,6 +1,6 @@
 """The pages a person sees: no scripts, everything escaped."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -8,7 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from ignition_broker.fake_ignition.dialects import Dialect
 from ignition_broker.fake_ignition.options import FakeIgnitionOptions
+from ignition_broker.fake_ignition.practices import PRACTICES, SIZES
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLESHEET = (TEMPLATES / "ignition.css").read_text()
@@ -49,6 +51,7 @@ SCOPE_MEANINGS = {
     "clients:write": "Create and change clients",
     "billing": "See and change billing",
     "billing:read": "See invoices and payments",
+    "reporting": "See all of your practice's reports",
     "offline_access": "Keep working while you are away",
 }
 
@@ -62,6 +65,8 @@ def consent_page(
         client_name=options.client_name,
         destination=urlsplit(redirect_uri).netloc,
         scopes=[(name, SCOPE_MEANINGS.get(name)) for name in scope.split(" ")],
+        action=options.dialect.authorize,
+        practices=PRACTICES if options.profile == "ignitionapp" else {},
         hidden={name: parameters[name] for name in REQUEST_PARAMETERS if name in parameters},
     )
 
@@ -71,9 +76,13 @@ def refusal_page(reason: str) -> Response:
     return page("refusal.html", status=400, reason=reason)
 
 
-async def home(_request: Request) -> Response:
-    """Say what this server is."""
-    return page("home.html")
+def home(dialect: Dialect) -> Callable[[Request], Awaitable[Response]]:
+    """Make the page that says what this server is."""
+
+    async def shown(_request: Request) -> Response:
+        return page("home.html", paths=dialect, resources=list(SIZES))
+
+    return shown
 
 
 async def stylesheet(_request: Request) -> Response:

@@ -34,6 +34,7 @@ class Counters:
     revocations: int = 0
     api_requests: int = 0
     api_unauthorized: int = 0
+    api_rate_limited: int = 0
     faults_injected: int = 0
     answers_dropped: int = 0
 
@@ -47,3 +48,8 @@ class Provider:
     clock: Clock
     faults: FaultQueues = field(default_factory=FaultQueues)
     counters: Counters = field(default_factory=Counters)
+
+    def turn_clock(self, seconds: float) -> None:
+        """Let that much time pass at once."""
+        clock = self.clock
+        self.clock = lambda: clock() + seconds

@@ -1,4 +1,4 @@
-"""POST /oauth/token and POST /oauth/revoke."""
+"""The token endpoint and the revocation endpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
