@@ -1,4 +1,4 @@
-"""A stand-in for Ignition, for `dev` and the tests: authorization server and API on loopback.
+"""A fake Ignition for `dev` and the tests: authorization server and API on loopback.
 
 It keeps the rules of the RFCs that the broker relies on, and keeps a ledger by which a test can
 prove that no refresh token was presented twice. It imports nothing else of this project.

@@ -1,4 +1,4 @@
-"""Puts the fake together."""
+"""Assembles the fake: routes, error handlers and fault injection."""
 
 import time
 from collections.abc import AsyncIterator
@@ -126,5 +126,5 @@ async def answer_malformed(_request: Request, error: Exception) -> Response:
 
 
 async def answer_nobody(_request: Request, _error: Exception) -> Response:
-    """Let a request end whose client went away while it was sending."""
+    """End a request whose client disconnected while sending."""
     return Response(status_code=400)

@@ -1,4 +1,4 @@
-"""Who is asking? RFC 6749 section 2.3.1."""
+"""Client authentication at the token and revocation endpoints. RFC 6749 section 2.3.1."""
 
 import base64
 import binascii

@@ -1,109 +1,32 @@
-"""/control: how a test makes trouble and sees what came of it. No authentication: loopback only."""
+"""/control: tests inject faults here and read what happened. No authentication: loopback only."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ignition_broker.fake_ignition.errors import MalformedRequest
+from ignition_broker.fake_ignition.control_orders import (
+    Changes,
+    Failure,
+    Seeding,
+    Selection,
+    Turn,
+    parse_order,
+    read_order,
+)
 from ignition_broker.fake_ignition.events import AccessTokenExpired
-from ignition_broker.fake_ignition.faults import Drop, Endpoint, Fault
+from ignition_broker.fake_ignition.faults import Fault
 from ignition_broker.fake_ignition.issuing import open_grant, revoke_grant
 from ignition_broker.fake_ignition.ledger import Grant, RefreshToken
-from ignition_broker.fake_ignition.parameters import read_json_object
 from ignition_broker.fake_ignition.provider import Counters, Provider
-
-HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-HEADER_VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
-FRAMING_HEADERS = frozenset({"content-length", "transfer-encoding"})
-
-
-def sendable_headers(headers: dict[str, str]) -> dict[str, str]:
-    """Refuse headers that the server could not send, or that would break its framing."""
-    for name, value in headers.items():
-        if not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(value):
-            raise ValueError("a header is malformed")
-        if name.lower() in FRAMING_HEADERS:
-            raise ValueError(f"{name} is the server's to set")
-    return headers
-
-
-def sendable_header_value(value: str) -> str:
-    """Refuse what could not be sent as a header's value."""
-    if not HEADER_VALUE.fullmatch(value):
-        raise ValueError("not a header value")
-    return value
-
-
-Seconds = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
-Lifetime = Annotated[int, Field(ge=0, le=10**9)]
-
-
-class Order(BaseModel):
-    """A control request; what it does not know, it refuses."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Selection(Order):
-    """Which grants or access tokens are meant; nothing named means all."""
-
-    access_token_sha256: str | None = None
-    grant: str | None = None
-
-
-class Failure(Order):
-    """A fault, where and how often."""
-
-    endpoint: Endpoint
-    count: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    status: Annotated[int, Field(ge=200, le=599)] | None = None
-    carry_out: bool = False
-    delay_seconds: Seconds = 0.0
-    drip_seconds: Seconds = 0.0
-    drop: Drop | None = None
-    headers: Annotated[dict[str, str], AfterValidator(sendable_headers)] = {}
-    body: str | None = None
-    content_type: Annotated[str, AfterValidator(sendable_header_value)] | None = None
-    mutate: dict[str, JsonValue] | None = None
-
-
-class Changes(Order):
-    """Options that can change while the fake runs."""
-
-    access_token_lifetime_seconds: Lifetime | None = None
-    code_lifetime_seconds: Lifetime | None = None
-    refresh_token_lifetime_seconds: Lifetime | None = None
-    reuse_grace_seconds: Lifetime | None = None
-    requests_per_hour: Lifetime | None = None
-    rotate_refresh_tokens: bool | None = None
-
-
-class Seeding(Order):
-    """Grants wanted without a browser."""
-
-    count: Annotated[int, Field(ge=1, le=100_000)] = 1
-    scope: Annotated[str, Field(min_length=1)] | None = None
-    practice: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{1,64}$")] | None = None
-
-
-class Turn(Order):
-    """Time that is to pass at once."""
-
-    seconds: Annotated[float, Field(ge=0, le=10**9, allow_inf_nan=False)]
-
-
-AnyOrder = TypeVar("AnyOrder", bound=Order)
 
 
 @dataclass(frozen=True)
 class Control:
-    """The strings that a test can pull."""
+    """The endpoints for tests: faults, options, clock, seeded grants, counters and ledger."""
 
     provider: Provider
 
@@ -185,22 +108,22 @@ class Control:
         return JSONResponse({"grants": [asdict(one) for one in issued]}, status_code=201)
 
     async def turn_clock(self, request: Request) -> Response:
-        """Let time pass, for tokens and rate limits."""
+        """Move the clock forward, for tokens and rate limits."""
         self.provider.turn_clock((await read_order(request, Turn)).seconds)
         return JSONResponse({"now": self.provider.clock()})
 
     async def reset(self, _request: Request) -> Response:
-        """Begin counting anew and forget faults that have not struck; grants stay."""
+        """Set the counters to zero and drop queued faults; grants stay."""
         self.provider.counters = Counters()
         self.provider.faults.clear()
         return JSONResponse({})
 
     async def counters(self, _request: Request) -> Response:
-        """Tell what the fake saw."""
+        """Return the counters."""
         return JSONResponse(asdict(self.provider.counters))
 
     async def ledger(self, request: Request) -> Response:
-        """Tell the history of every grant, or of those that the query names."""
+        """Return the history of every grant, or of those that the query names."""
         selection = parse_order(dict(request.query_params), Selection)
         now = self.provider.clock()
         return JSONResponse(
@@ -239,7 +162,7 @@ class Control:
 
 
 def presentations(token: RefreshToken) -> dict[str, Any]:
-    """Tell how often a refresh token was shown, and which of the answers a fault took away."""
+    """Return how often a refresh token was presented, and which answers a fault took away."""
     return {
         "sha256": token.sha256,
         "spent_at": token.spent_at,
@@ -252,24 +175,3 @@ def presentations(token: RefreshToken) -> dict[str, Any]:
         "answer_delayed_at": token.answer_delayed_at,
         "late_answer_ended_at": token.late_answer_ended_at,
     }
-
-
-async def read_order(request: Request, order: type[AnyOrder]) -> AnyOrder:
-    """Read a control request from its body."""
-    return parse_order(await read_json_object(request), order)
-
-
-def parse_order(members: dict[str, Any], order: type[AnyOrder]) -> AnyOrder:
-    """Check a control request.
-
-    Raises
-    ------
-    MalformedRequest
-        A member is unknown or of the wrong kind.
-    """
-    try:
-        return order.model_validate(members)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise MalformedRequest(f"{where}: {first['msg']}") from error

@@ -1,6 +1,6 @@
-"""What happens to grants, as facts: the ledger is the sum of these, and its journal a list of them.
+"""Events in the life of a grant: the ledger is built from them, and the journal stores them.
 
-Tokens and codes appear by fingerprint alone, so that no journal holds anything worth stealing.
+Tokens and codes appear only as fingerprints, so that a journal holds no secret.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class GrantOpened:
 
 @dataclass(frozen=True)
 class AccessTokenIssued:
-    """An access token was made out on a grant."""
+    """An access token was issued for a grant."""
 
     at: float
     grant: str
@@ -50,7 +50,7 @@ class AccessTokenIssued:
 
 @dataclass(frozen=True)
 class RefreshTokenIssued:
-    """A refresh token was made out on a grant; ``expires_at`` None: it has no end."""
+    """A refresh token was issued for a grant; ``expires_at`` None: it has no end."""
 
     at: float
     grant: str
@@ -84,7 +84,7 @@ class LateAnswerEnded:
 
 @dataclass(frozen=True)
 class GrantRefreshed:
-    """New tokens were made out for a refresh token. RFC 6749 section 6."""
+    """New tokens were issued for a refresh token. RFC 6749 section 6."""
 
     at: float
     grant: str
@@ -100,7 +100,7 @@ class RefreshTokenSpent:
 
 @dataclass(frozen=True)
 class AccessTokenExpired:
-    """An access token stopped being accepted ahead of its time."""
+    """An access token stopped being accepted before its expiry."""
 
     at: float
     access_token_sha256: str

@@ -23,7 +23,7 @@ class ConnectionCut(Exception):
 
 @dataclass(frozen=True)
 class FaultInjection:
-    """Counts arrivals and lets each meet the fault that waits for it.
+    """Counts requests, and applies the next queued fault to each.
 
     It stands outside of Starlette's own middleware, whose ``send`` would hide the transport.
     """
@@ -66,7 +66,7 @@ def endpoint_of(path: str) -> Endpoint | None:
 
 
 def count_arrival(provider: Provider, endpoint: Endpoint) -> None:
-    """Count a request, whatever is to become of it."""
+    """Count a request, whatever comes of it."""
     match endpoint:
         case "token":
             provider.counters.token_requests += 1

@@ -1,4 +1,4 @@
-"""Trouble that a test asks for ahead of time: which, at which endpoint, how often.
+"""Faults that a test queues: what goes wrong, at which endpoint, how often.
 
 A fault is a value; `fault_injection` turns it into behaviour.
 """
@@ -54,17 +54,17 @@ class Fault:
 
     @property
     def replaces_answer(self) -> bool:
-        """Tell whether what was made up is the answer."""
+        """Whether the fault's own answer replaces the real one."""
         return self.status is not None or self.body is not None
 
     @property
     def drops_answer(self) -> bool:
-        """Tell whether a request that was carried out loses its answer."""
+        """Whether the request is carried out and its answer is lost."""
         return self.drop in ("during", "after") or (self.carry_out and self.replaces_answer)
 
     @property
     def delays_answer(self) -> bool:
-        """Tell whether the answer is whole only some time after the request was carried out."""
+        """Whether the answer is complete only some time after the request was carried out."""
         return self.delay_seconds > 0 or self.drip_seconds > 0
 
 
@@ -104,7 +104,7 @@ class FaultQueues:
         }
 
     def clear(self) -> None:
-        """Forget every fault that has not struck."""
+        """Drop every queued fault."""
         self._queues.clear()
 
 

@@ -1,4 +1,4 @@
-"""The rules by which codes and refresh tokens turn into tokens, and by which grants end."""
+"""Exchanges codes and refresh tokens for tokens, and ends grants."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ CODE_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 @dataclass(frozen=True)
 class Issued:
-    """Tokens made out for a client; the only place where they exist in clear."""
+    """Tokens issued to a client; the only place where they are in clear."""
 
     grant: str
     access_token: str = field(repr=False)
@@ -47,7 +47,7 @@ def issue_code(
     code_challenge: str | None,
     practice: str = DEFAULT_PRACTICE,
 ) -> str:
-    """Make out a code for an approval. RFC 6749 section 4.1.2."""
+    """Issue a code for an approval. RFC 6749 section 4.1.2."""
     code = "fake_code_" + secrets.token_urlsafe(32)
     now = provider.clock()
     provider.ledger.record(
@@ -117,7 +117,7 @@ def open_grant(
     code_sha256: str | None = None,
     practice: str = DEFAULT_PRACTICE,
 ) -> Issued:
-    """Begin a grant with its first tokens."""
+    """Open a grant with its first tokens."""
     grant = "grant_" + secrets.token_hex(8)
     provider.ledger.record(GrantOpened(provider.clock(), grant, scope, code_sha256, practice))
     return issue_tokens(provider, grant, scope, issue_refresh_token(provider, grant))
@@ -200,7 +200,7 @@ def revoke_grant(provider: Provider, grant: str, reason: str) -> bool:
 
 
 def issue_refresh_token(provider: Provider, grant: str) -> str:
-    """Make out a refresh token on a grant."""
+    """Issue a refresh token for a grant."""
     refresh_token = "fake_refresh_" + secrets.token_urlsafe(32)
     now, lifetime = provider.clock(), provider.options.refresh_token_lifetime_seconds
     expires_at = None if lifetime is None else now + lifetime
@@ -209,7 +209,7 @@ def issue_refresh_token(provider: Provider, grant: str) -> str:
 
 
 def issue_tokens(provider: Provider, grant: str, scope: str, refresh_token: str | None) -> Issued:
-    """Make out an access token on a grant, to go with the refresh token."""
+    """Issue an access token for a grant, beside the refresh token."""
     access_token = "fake_access_" + secrets.token_urlsafe(32)
     now = provider.clock()
     expires_in = provider.options.access_token_lifetime_seconds

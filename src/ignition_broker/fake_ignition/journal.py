@@ -44,7 +44,7 @@ class Journal:
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file; the next append opens it again."""
+        """Close the file; the next append opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None

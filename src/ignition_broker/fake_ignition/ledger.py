@@ -1,4 +1,4 @@
-"""Everything the fake ever gave out, and how often each refresh token was shown to it."""
+"""All tokens that the fake issued, and how often each refresh token was presented."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -75,7 +75,7 @@ class Code:
 
 
 class Ledger:
-    """The sum of all events; ``record`` is the only way in."""
+    """The state after all events; only ``record`` changes it."""
 
     def __init__(self, journal: Journal | None = None) -> None:
         self.grants: dict[str, Grant] = {}
@@ -93,7 +93,7 @@ class Ledger:
             self._journal.append(event)
 
     def close(self) -> None:
-        """Let go of the journal's file."""
+        """Close the journal's file."""
         if self._journal is not None:
             self._journal.close()
 

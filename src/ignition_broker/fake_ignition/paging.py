@@ -51,7 +51,7 @@ def link_header(request: Request, number: int, size: int, total: int) -> str:
 
 
 def authority(request: Request) -> str:
-    """Return the host and port that the client asked, or our own if it sent nonsense."""
+    """Return the host and port of the Host header, or this server's own if it is malformed."""
     host = request.headers.get("host", "")
     if HOST.fullmatch(host):
         return host

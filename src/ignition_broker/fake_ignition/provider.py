@@ -12,11 +12,11 @@ Clock = Callable[[], float]
 
 @dataclass
 class Counters:
-    """What the fake saw since its start or the last reset.
+    """What the fake counted since its start or the last reset.
 
     ``token_requests`` and ``api_requests`` count arrivals, those that met a fault included;
-    ``refreshes`` counts those for which new tokens were made out, whether or not the answer
-    got through; ``refresh_failures`` those refused with an OAuth error; ``answers_dropped`` the
+    ``refreshes`` counts those for which new tokens were issued, whether or not the answer
+    arrived; ``refresh_failures`` those refused with an OAuth error; ``answers_dropped`` the
     requests that were carried out and whose answer a fault took away.
     """
 
@@ -41,7 +41,7 @@ class Counters:
 
 @dataclass
 class Provider:
-    """One fake Ignition: its policy, its memory, its clock and the trouble it is to make."""
+    """One fake Ignition: its options, ledger, clock, queued faults and counters."""
 
     options: FakeIgnitionOptions
     ledger: Ledger
@@ -50,6 +50,6 @@ class Provider:
     counters: Counters = field(default_factory=Counters)
 
     def turn_clock(self, seconds: float) -> None:
-        """Let that much time pass at once."""
+        """Move the clock forward."""
         clock = self.clock
         self.clock = lambda: clock() + seconds

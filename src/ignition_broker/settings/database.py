@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ignition_broker.settings.field_types import DatabaseUrl, FernetKeys, RedirectUri
-from ignition_broker.settings.normalization import AsMeant, LowerCaseFirst, as_meant
+from ignition_broker.settings.normalization import LowerCaseFirst, TrimmedSource, normalized
 
 
 class DatabaseSettings(BaseSettings):
@@ -39,14 +39,14 @@ class DatabaseSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         proxies = LowerCaseFirst(settings_cls, ("https_proxy", "http_proxy", "no_proxy"))
-        sources = map(AsMeant, (proxies, env_settings, dotenv_settings, file_secret_settings))
+        sources = map(TrimmedSource, (proxies, env_settings, dotenv_settings, file_secret_settings))
         return init_settings, *sources
 
     @field_validator("*", mode="before")
     @classmethod
-    def _is_as_meant(cls, value: object, info: ValidationInfo) -> object:
+    def _is_normalized(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, str) and info.field_name is not None:
-            return as_meant(info.field_name, value)
+            return normalized(info.field_name, value)
         return value
 
     def secrets(self) -> list[str]:

@@ -1,8 +1,9 @@
-"""Settings as they come from files, shells and clipboards, made what was meant.
+"""Normalizes the values of settings, which come from files, shells and clipboards.
 
-Where only one thing can be meant, the value is mended: `echo secret | base64` leaves a newline at
-the end, an editor a byte order mark at the beginning, `docker run --env-file` the quotes around.
-Where two can, the setting is refused by its name. Neither ever reaches Ignition or Postgres.
+A value that can mean only one thing is corrected: `echo secret | base64` leaves a newline at the
+end, an editor a byte order mark at the beginning, `docker run --env-file` the quotes around it. A
+value that can mean two things is refused by the setting's name, so that a wrong secret never
+reaches Ignition or Postgres.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 _QUOTES = ("'", '"')
 _SEPARATORS = re.compile(r"[,\s]+")
-# Whoever made them up may have meant the quotes around them.
+# Quotes may be part of these: somebody made them up.
 _MAY_HOLD_QUOTES = frozenset(
     {
         "ignition_client_id",
@@ -31,10 +32,10 @@ _MAY_HOLD_QUOTES = frozenset(
         "broker_oidc_groups_claim",
     }
 )
-_BETWEEN_COMMAS = frozenset({"broker_encryption_keys", "broker_trusted_proxies", "no_proxy"})
-_BETWEEN_BLANKS = frozenset({"ignition_scopes", "ignition_refusal_codes", "broker_oidc_scopes"})
-_OF_MANY_LINES = frozenset({"broker_jwt_issuers"})
-_ONE_WORD = frozenset(
+_COMMA_SEPARATED = frozenset({"broker_encryption_keys", "broker_trusted_proxies", "no_proxy"})
+_SPACE_SEPARATED = frozenset({"ignition_scopes", "ignition_refusal_codes", "broker_oidc_scopes"})
+_MULTILINE = frozenset({"broker_jwt_issuers"})
+_WITHOUT_SPACES = frozenset(
     {
         "database_url",
         "broker_admin_key",
@@ -48,8 +49,8 @@ _ONE_WORD = frozenset(
 )
 
 
-class AsMeant(PydanticBaseSettingsSource):
-    """What ``source`` has, trimmed; a value of blanks alone is no value."""
+class TrimmedSource(PydanticBaseSettingsSource):
+    """The values of ``source``, trimmed; a value of blanks alone counts as unset."""
 
     def __init__(self, source: PydanticBaseSettingsSource) -> None:
         super().__init__(source.settings_cls)
@@ -67,8 +68,8 @@ class AsMeant(PydanticBaseSettingsSource):
 
 
 class LowerCaseFirst(PydanticBaseSettingsSource):
-    """Of the variables ``names``, written in lower case: they come before those in upper case, as
-    urllib and curl have it. pydantic-settings takes whichever it meets last."""
+    """Variables ``names`` in lower case. They take precedence over upper case, as in urllib and
+    curl; pydantic-settings alone would take whichever it reads last."""
 
     def __init__(self, settings_cls: type[BaseSettings], names: tuple[str, ...]) -> None:
         super().__init__(settings_cls)
@@ -81,20 +82,22 @@ class LowerCaseFirst(PydanticBaseSettingsSource):
         return {name: os.environ[name] for name in self._names if os.environ.get(name)}
 
 
-def as_meant(name: str, text: str) -> str:
-    """``text`` of the setting ``name``, in lower case. Raises `ValueError` where two things can be
-    meant, and for what can't stand in it."""
+def normalized(name: str, text: str) -> str:
+    """The value ``text`` of the setting ``name`` (in lower case), corrected.
+
+    Raises `ValueError` if it can mean two things, or holds characters that the setting can't.
+    """
     if name not in _MAY_HOLD_QUOTES:
         text = unquoted(text)
     elif _is_quoted(text):
         raise ValueError("is in quotes; leave them out")
-    if name in _BETWEEN_COMMAS:
+    if name in _COMMA_SEPARATED:
         return ",".join(part for part in _SEPARATORS.split(text) if part)
-    if name in _BETWEEN_BLANKS:
+    if name in _SPACE_SEPARATED:
         return " ".join(text.split())
-    if name in _ONE_WORD:
+    if name in _WITHOUT_SPACES:
         check_one_word(text)
-    elif name not in _OF_MANY_LINES:
+    elif name not in _MULTILINE:
         _check_visible(text)
     return text
 
@@ -111,7 +114,7 @@ def unquoted(text: str) -> str:
 
 
 def check_one_word(text: str) -> None:
-    """Raises `ValueError`, also for blanks."""
+    """Raises `ValueError` for blanks, line breaks and invisible characters."""
     _check_visible(text)
     if " " in text:
         raise ValueError("must not hold a blank")
@@ -146,10 +149,12 @@ def _is_quoted(text: str) -> bool:
 
 
 def _check_visible(text: str) -> None:
-    """Raises `ValueError` for a line break, or what nobody sees, amid ``text``. A plain blank may
-    be part of a secret (RFC 6749 appendix A.2)."""
+    """Raises `ValueError` for a line break or an invisible character inside ``text``.
+
+    A plain blank is allowed: it may be part of a secret (RFC 6749 appendix A.2).
+    """
     if any(unicodedata.category(character) == "Cs" for character in text):
-        # What Python makes of bytes in the environment that are no UTF-8.
+        # Python decodes bytes of the environment that are not UTF-8 to surrogates.
         raise ValueError("must be UTF-8 text")
     if any(_is_invisible(character) and character != " " for character in text):
         raise ValueError("must not hold a line break, a tab or an invisible character")

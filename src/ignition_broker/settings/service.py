@@ -54,7 +54,7 @@ class Settings(RotationSettings):
     broker_jwt_issuers: JwtIssuers = ""
     broker_failed_attempts: int = Field(300, ge=0)
     broker_trusted_proxies: Networks = ""
-    # Ahead of what it makes required.
+    # Before the fields that it makes required: their check reads it.
     broker_oidc_issuer: IssuerUrl | None = None
     broker_oidc_client_id: str | None = None
     broker_oidc_client_secret: SecretStr | None = None
@@ -131,7 +131,7 @@ class Settings(RotationSettings):
         return EgressProxies.of(https=self.https_proxy, http=self.http_proxy, exempt=self.no_proxy)
 
     def secrets(self) -> list[str]:
-        """Those of the proxies' URLs too."""
+        """In clear, with the passwords in the proxies' URLs."""
         passwords = []
         for url in (self.https_proxy, self.http_proxy):
             password = None if url is None else urlsplit(with_scheme(url)).password
