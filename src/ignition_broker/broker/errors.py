@@ -1,25 +1,36 @@
-"""What a caller can be told; `web.errors` alone knows which status each one is.
+"""What callers can be told. `web.errors` alone knows the status and the code of each error.
 
 BrokerError
-├── Denied                      has the key's name, where it is known
-│   ├── Unauthenticated         no key, or none that counts
-│   └── Forbidden               the key does not cover it
-├── TooManyAttempts             too many without a key that counts, from one address; has
-│                               retry_after_seconds
-├── InvalidRequest              something malformed, named in the text
+├── Denied                            has the name of the API key, where it is known
+│   ├── Unauthenticated               no key, or none that is valid
+│   │   └── SessionEnded              (web.browser_sessions) an admin's session has ended
+│   └── Forbidden                     the key does not cover the call
+├── InvalidRequest                    something is malformed; the text says what
+│   └── PathRefused                   (proxy.paths) a path that is not passed on
+├── FormForged                        (web.browser_sessions) a form without its token
+├── BodyTooLarge                      (web.errors)
+├── BodyTooSlow                       (web.errors)
+├── NotFound
+├── Conflict                          the name is taken
 ├── UnknownTenant
-├── NotConnected                never connected, or disconnected
-├── ReauthorizationRequired     Ignition refused the refresh token for good, or the token ended
-│                               and there was none
-├── NotRenewable                the token's life can't be prolonged, since there is no refresh token
-├── SignOnFailed                a single sign-on signed nobody in
-├── NotAnAdmin                  it did, but somebody in no group of admins
-├── IdentityProviderUnavailable what signs admins on can't be asked, or answers nonsense
-├── ProviderFault               Ignition's answer is no token, or blames our client
-├── ProviderUnavailable         Ignition is down or overloaded; has retry_after_seconds
-│   ├── NotYetAnswered          it has not answered, and its answer will be stored when it comes
-│   └── RenewedTooOften         callers forced too many early renewals of this tenant
-└── Unavailable                 Postgres is away; has retry_after_seconds
+├── NotConnected                      never connected, or disconnected
+├── ReauthorizationRequired           Ignition refused the refresh token for good, or the token
+│                                     expired and there was no refresh token
+├── NotRenewable                      there is no refresh token, so the token can't be renewed
+├── ConnectFailed                     (grants.connect_outcomes) a callback connected nothing
+├── StillConnecting                   (grants.connect_outcomes) it may still connect
+├── LinkForged                        (grants.connect_links) no such link was ever made
+├── LinkSpent                         (grants.connect_links) used, revoked or expired
+├── SignOnFailed                      a single sign-on signed nobody in
+├── NotAnAdmin                        a single sign-on of somebody in no group of admins
+├── ProviderFault                     Ignition's answer is no token, or blames our client
+└── Retryable                         worth trying again; has retry_after_seconds
+    ├── TooManyAttempts               too many calls without a valid key from one address
+    ├── IdentityProviderUnavailable   the identity provider is down, or its answers make no sense
+    ├── ProviderUnavailable           Ignition is down or overloaded
+    │   ├── NotYetAnswered            it has not answered; its answer will be stored when it comes
+    │   └── RenewedTooOften           callers forced too many early renewals of this tenant
+    └── Unavailable                   Postgres is away
 """
 
 from __future__ import annotations
@@ -28,7 +39,7 @@ from datetime import datetime
 
 
 class BrokerError(Exception):
-    """``detail`` is for the caller to read; ``tenant`` where there is one."""
+    """``detail`` is for the caller to read; ``tenant``: the one that was asked for, if any."""
 
     def __init__(self, detail: str, *, tenant: str | None = None) -> None:
         super().__init__(detail)
@@ -37,7 +48,7 @@ class BrokerError(Exception):
 
 
 class Denied(BrokerError):
-    """``key``: the name of the API key, for the audit trail, where it is known."""
+    """``key``: the name of the API key, where it is known, for the audit trail."""
 
     def __init__(self, detail: str, *, tenant: str | None = None, key: str | None = None) -> None:
         super().__init__(detail, tenant=tenant)
@@ -57,7 +68,7 @@ class InvalidRequest(BrokerError):
 
 
 class Conflict(BrokerError):
-    """Something of that name is there already."""
+    """There is something of that name already."""
 
 
 class NotFound(BrokerError):
@@ -88,7 +99,7 @@ class ReauthorizationRequired(BrokerError):
 
 
 class NotRenewable(BrokerError):
-    """``ends_at`` is None where the token has no known end."""
+    """``ends_at``: when the token expires; None if that is not known."""
 
     def __init__(self, tenant: str, ends_at: datetime | None) -> None:
         until = (
@@ -114,7 +125,7 @@ class ProviderFault(BrokerError):
 
 
 class Retryable(BrokerError):
-    """Worth trying again after ``retry_after_seconds``."""
+    """Worth trying again after ``retry_after_seconds``, which are at least one."""
 
     def __init__(
         self, detail: str, *, retry_after_seconds: float = 1.0, tenant: str | None = None
@@ -136,7 +147,7 @@ class ProviderUnavailable(Retryable):
 
 
 class NotYetAnswered(ProviderUnavailable):
-    """The request goes on, and its answer will be stored."""
+    """The request to Ignition goes on, and its answer will be stored."""
 
 
 class RenewedTooOften(ProviderUnavailable):

@@ -1,17 +1,18 @@
-"""How an authorization dance can end, and what forbids that it connects."""
+"""How connecting a tenant can end, and what forbids it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
+from ignition_broker.broker.errors import BrokerError
 from ignition_broker.model import Actor
 from ignition_broker.storage.callbacks import Judgement
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectAttempt:
-    """One that was taken, and is to end in a grant or in a failure."""
+    """A sign-in whose callback has come: it ends in a grant or in a failure."""
 
     state_hash: bytes
     tenant: str
@@ -20,8 +21,12 @@ class ConnectAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """``warning``, for the page: why no token can be handed out yet. ``is_renewable``: Ignition
-    gave a refresh token; ``has_known_end``: or else said when the access token ends."""
+    """The tenant is connected.
+
+    ``warning``, for the page: why no token can be handed out yet. ``is_renewable``: Ignition gave a
+    refresh token. ``has_known_end``: if it gave none, whether it said when the access token
+    expires, at ``expires_at``.
+    """
 
     tenant: str
     scope: str
@@ -31,34 +36,40 @@ class Connected:
     has_known_end: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectFailed(Exception):  # reads as what happened, like the page that shows it
-    """Why a callback connected nothing, for the page. ``tenant`` where the dance was known."""
+class ConnectFailed(BrokerError):
+    """A callback connected nothing. ``title`` and ``detail`` say why, for the page.
 
-    title: str
-    detail: str
-    tenant: str | None = None
-    error: str | None = None
+    ``tenant``: where it is known. ``error``: the OAuth error or the kind of failure, if any.
+    """
+
+    def __init__(
+        self, title: str, detail: str, tenant: str | None = None, error: str | None = None
+    ) -> None:
+        super().__init__(detail, tenant=tenant)
+        self.title = title
+        self.error = error
 
 
-@dataclass(frozen=True, slots=True)
-class StillConnecting(Exception):  # as above
-    """The code was sent and Ignition has not answered yet: the callback may still connect. A later
-    visit of it shows what came of it."""
+class StillConnecting(BrokerError):
+    """The code was sent and Ignition has not answered yet: the callback may still connect.
 
-    tenant: str
+    A later visit to the same address shows what came of it.
+    """
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__("Ignition has not answered yet.", tenant=tenant)
 
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """Why a dance may not connect, as a page says it."""
+    """Why an attempt may not connect, as the page says it."""
 
     title: str
     detail: str
 
 
 def objection_to(judgement: Judgement | None) -> Objection | None:
-    """None: it may connect."""
+    """Why the attempt may not connect; None if it may."""
     if judgement is None or not judgement.is_current:
         return Objection(
             "This sign-in was overtaken",
