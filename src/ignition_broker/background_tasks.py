@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from ignition_broker.broker.audit.recorder import Journal
 from ignition_broker.broker.background import BackgroundRefresher
+from ignition_broker.broker.grants.repair_sweep import RepairSweep
 from ignition_broker.broker.grants.unrenewable import UnrenewableWatcher
 from ignition_broker.clock import Clock
 from ignition_broker.model import GrantStatus
@@ -48,6 +49,7 @@ class BackgroundTasks:
         self._journal = journal
         self._stopping = stopping
         self._listener = change_listener(parts, clock)
+        self._sweep = RepairSweep(parts.repair, clock)
         self._endings = UnrenewableWatcher(
             parts.database, clock, on_ending=metrics.grants_ending_soon.inc
         )
@@ -68,7 +70,7 @@ class BackgroundTasks:
         flight, so that what Ignition answers is stored."""
         listening = asyncio.create_task(self._listener.run())
         renewing = asyncio.create_task(self._schedule.run())
-        repairing = asyncio.create_task(self._parts.repair.run())
+        repairing = asyncio.create_task(self._sweep.run())
         journaling = asyncio.create_task(self._journal.run())
         ending = asyncio.create_task(self._endings.run())
         revoking = asyncio.create_task(self._parts.revocations.run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from ignition_broker.broker.errors import BrokerError
-from ignition_broker.broker.grants import connect
+from ignition_broker.broker.grants.disconnect import disconnect as disconnect_tenant
 from ignition_broker.model import Actor
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.storage.errors import StorageError
@@ -105,7 +105,7 @@ def disconnect(scenario: Scenario, number: int, point: Point | None) -> None:
 
         async def disconnected() -> None:
             with contextlib.suppress(StorageError, BrokerError):
-                await connect.disconnect(
+                await disconnect_tenant(
                     replica.database, scenario.cipher, replica.revocations, TENANT, ADMIN
                 )
 

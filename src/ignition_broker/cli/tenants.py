@@ -12,8 +12,8 @@ import typer
 
 from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.errors import NotYetAnswered
-from ignition_broker.broker.grants.connect import disconnect
 from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
+from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import list_tenants, show_tenant
 from ignition_broker.cli.database import CLI_ACTOR, Result, with_database
 from ignition_broker.cli.output import AsJson, print_json, print_notice, print_table, time_text

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 from ignition_broker.broker.callers import api_key_rotation
 from ignition_broker.broker.callers import api_keys as broker_api_keys
 from ignition_broker.broker.errors import InvalidRequest
-from ignition_broker.broker.grants.connect import disconnect
 from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
+from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import list_audit, list_tenants, show_tenant
 from ignition_broker.model import (
     TENANT_PATTERN,

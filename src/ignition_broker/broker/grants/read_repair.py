@@ -1,23 +1,21 @@
-"""A database that went back is told what this process still knows: read repair, and a sweep.
+"""Read repair: a database that went back is told what this process still knows.
 
 A failover to a standby that lost the last seconds, or a restored dump, leaves rows that are older
-than what replicas have seen. The refresh tokens in them are spent: to use one may end the grant.
-So whoever reads such a row stores again what it holds, or says that the row is behind and leaves
-its refresh token alone while anything else will do. The decision is
-docs/decisions/0011-a-database-that-went-back.md.
+than what replicas have seen. The refresh tokens in them are spent: using one may end the grant. So
+whoever reads such a row stores again what it holds. If it holds nothing, it marks the row as behind
+and leaves its refresh token alone while there is any other token to serve. See
+docs/decisions/0011-a-database-that-went-back.md; `repair_sweep` looks for such rows unasked.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 
 import structlog
 
-from ignition_broker.bounded_map import BoundedMap
+from ignition_broker.broker.grants.behind_rows import BehindRows
 from ignition_broker.broker.grants.remembered_answers import (
     KnownVersion,
     KnownVersions,
@@ -25,10 +23,12 @@ from ignition_broker.broker.grants.remembered_answers import (
     RememberedAnswers,
     RememberedRevocations,
 )
+from ignition_broker.broker.grants.repair_queue import RepairQueue
 from ignition_broker.broker.grants.row_repair import RowRepair
+from ignition_broker.broker.grants.settling import Settling
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.clock import Clock
-from ignition_broker.model import Grant, GrantStatus, IssuedToken, Lease
+from ignition_broker.model import Grant, GrantStatus, Lease
 from ignition_broker.storage import restoring
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
@@ -36,35 +36,17 @@ from ignition_broker.storage.restoring import NO_ROW, RowState
 
 log = structlog.get_logger(__name__)
 
-Result = TypeVar("Result")
-
-SETTLE_SECONDS = 1.5
-"""After the change feed was broken and works again, for how long no refresh token is used that is
-older than the break: replicas that hold newer answers store them again meanwhile."""
-DEAF_SECONDS = 3.0
-"""The same while the feed stays broken, from when Postgres answers otherwise."""
-AWAITED_SECONDS = 3.0
-"""For how long another replica is waited for that may hold what a row lacks."""
-POLL_SECONDS = 0.25
-SWEEP_SECONDS = 10.0
-RETRY_SECONDS = 1.0
-"""For a row that could not be written, since somebody had a lock on it."""
-ROWS_AT_ONCE = 500
 WRITERS = 4
-MOST_NOTICED = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Noticed:
-    """That a row was behind: by which version, and since when that is known."""
-
-    known_version: int
-    at: float
+"""Rows written at once."""
 
 
 class ReadRepair:
-    """``rows`` writes. ``remember_seconds``: for how long what was stored is kept, and what was
-    ended is ended again; 0: a database that went back is said to have, and believed."""
+    """Compares rows with what this process knows, and repairs those that are behind.
+
+    ``rows`` writes them. ``remember_seconds``: for how long an answer that was stored is kept to be
+    stored again, and a disconnect or a revocation is repeated where the database has forgotten it.
+    0: a database that went back is reported, and believed.
+    """
 
     def __init__(
         self,
@@ -76,24 +58,26 @@ class ReadRepair:
         remember_seconds: float,
     ) -> None:
         self._database = database
-        self._cache = cache
         self._clock = clock
         self._remember_seconds = remember_seconds
         self._rows = rows
         self._known = KnownVersions()
         self._answers = RememberedAnswers(clock, seconds=remember_seconds)
         self._revocations = RememberedRevocations(clock, seconds=remember_seconds)
-        self._noticed: BoundedMap[str, _Noticed] = BoundedMap(MOST_NOTICED)
-        self._is_fed = False
-        self._lost_at: float | None = None
-        self._settled_at = 0.0
-        self._is_out_of_reach = False
-        self._reached_at = 0.0
-        self._to_check: set[str] = set()
-        self._sweeps_all = False
-        self._sweep_at = clock.monotonic() + SWEEP_SECONDS
-        self._to_compare: list[str] = []
-        self._is_wanted = asyncio.Event()
+        self.settling = Settling(clock)
+        self.queue = RepairQueue()
+        self._behind = BehindRows(
+            rows,
+            self._known,
+            self._answers,
+            cache,
+            clock,
+            remember_seconds=remember_seconds,
+            on_offer_failed=self.queue.check,
+        )
+        self.is_awaited = self._behind.is_awaited
+        self.offer = self._behind.offer
+        self.outlives_refusal = self._behind.outlives_refusal
         self.store_above = rows.store_above
         self.note_revocation = self._revocations.remember
 
@@ -102,11 +86,11 @@ class ReadRepair:
         return len(self._answers)
 
     def known(self, tenant: str) -> KnownVersion | None:
-        """To be asked before a row is read, and compared with what was read."""
+        """The newest version that this process has seen or heard of."""
         return self._known.of(tenant)
 
     def is_behind(self, lease: Lease) -> bool:
-        """Whether its refresh token must not be used now, although it was claimed."""
+        """Whether the lease's refresh token must not be used now, although it was claimed."""
         known = self._known.of(lease.tenant)
         return (
             known is not None
@@ -116,47 +100,30 @@ class ReadRepair:
 
     @property
     def is_settling(self) -> bool:
-        """Whether replicas may be about to store again what a failover lost, of which this one may
-        never have heard."""
-        if self._lost_at is None:
-            return False
-        if self._is_fed:
-            return self._clock.monotonic() < self._settled_at
-        return self._is_out_of_reach or self._clock.monotonic() < self._reached_at + DEAF_SECONDS
-
-    def is_awaited(self, tenant: str) -> bool:
-        """Whether a replica may be about to store what the tenant's row lacks."""
-        noticed = self._noticed.get(tenant)
-        return noticed is not None and self._clock.monotonic() < noticed.at + AWAITED_SECONDS
+        """Whether replicas may be about to store again what a failover lost."""
+        return self.settling.is_settling
 
     def feed_ended(self) -> None:
-        """Nothing is heard of any more: perhaps since Postgres fails over."""
-        if self._is_fed:
-            self._is_fed, self._is_out_of_reach = False, True
-            self._lost_at = self._clock.monotonic()
-            self._is_wanted.set()
+        """The change feed is broken, perhaps because Postgres fails over."""
+        if self.settling.feed_ended():
+            self.queue.wake()
 
     def feed_confirmed(self) -> None:
-        """The change feed works."""
-        if self._is_fed:
-            return
-        self._is_fed = True
-        if self._lost_at is not None:
-            self._settled_at = self._clock.monotonic() + SETTLE_SECONDS
-            self._sweeps_all = True
-            # After what is remembered: these can be marked alone.
-            self._to_compare = self._known.tenants()
-            self._is_wanted.set()
+        """The change feed works. If it was broken before, every row is compared."""
+        if self.settling.feed_confirmed():
+            self.queue.is_full = True
+            # After the rows of which an answer is remembered: these can only be marked.
+            self.queue.to_compare = self._known.tenants()
+            self.queue.wake()
 
     def note_change(self, tenant: str, version: int, status: GrantStatus) -> None:
         """The change feed brought this."""
         known = self._known.of(tenant)
         if status is GrantStatus.DISCONNECTED:
-            # A disconnect counts whatever was there before, and nothing else says so.
+            # A disconnect counts at any version: nothing else tells of it.
             self._answers.forget(tenant)
         elif known is not None and version < known.version:
-            self._to_check.add(tenant)
-            self._is_wanted.set()
+            self.queue.check_now(tenant)
             return
         else:
             answer = self._answers.of(tenant)
@@ -165,185 +132,76 @@ class ReadRepair:
         self._known.note(tenant, version, status, seen_at=self._clock.monotonic())
 
     def note_stored(self, tenant: str, answer: RememberedAnswer) -> None:
-        """This process stored an answer of Ignition's."""
+        """This process has stored an answer of Ignition's."""
         self._answers.remember(tenant, answer)
-        self._noticed.pop(tenant, None)
+        self._behind.clear(tenant)
         now = self._clock.monotonic()
         self._known.note(tenant, answer.stored.version, GrantStatus.CONNECTED, seen_at=now)
 
     def note_read(self, tenant: str, found: RowState, *, asked_at: float) -> None:
-        """A row was read that was not behind what was known then; something newer may have been
-        stored or heard of since."""
+        """A row was read that was not behind what was known when it was asked for.
+
+        Something newer may have been stored or notified since. ``asked_at``: on the monotonic
+        clock.
+        """
         known = self._known.of(tenant)
         if known is None or not known.is_ahead_of(found.version, found.issued_since):
-            self._noticed.pop(tenant, None)
+            self._behind.clear(tenant)
             self._known.note(tenant, found.version, found.status, seen_at=asked_at)
-
-    async def put_right(self, tenant: str, found: RowState, known: KnownVersion) -> bool:
-        """Of a row that is behind; whether it was written, so that it is to be read again."""
-        if self._is_ended(known):
-            if found.status is GrantStatus.DISCONNECTED:
-                return False
-            return await self._rows.disconnect_again(tenant, found, known.version)
-        if self._answers.of(tenant) is not None:
-            if await self.offer(tenant):
-                return True
-            self._to_check.add(tenant)
-        noticed = self._noticed.get(tenant)
-        is_news = noticed is None or noticed.known_version != known.version
-        now = self._clock.monotonic()
-        if is_news:
-            self._noticed.store(tenant, _Noticed(known.version, now))
-        held = self._held(tenant, found.version)
-        wait = AWAITED_SECONDS if held is None else max(AWAITED_SECONDS, held.seconds_left(now))
-        await self._rows.mark(tenant, found, known.version, wait_seconds=wait, is_news=is_news)
-        return False
 
     async def read(
         self, tenant: str, read: Callable[[float], Awaitable[Grant | None]]
     ) -> Grant | None:
-        """The grant that ``read(asked_at)`` gives, and as it is to be taken where its row is behind
-        and stays so. ``asked_at``: now, on the monotonic clock."""
+        """The grant that ``read(asked_at)`` returns, repaired if its row is behind.
+
+        Where it can't be repaired, the grant is returned as it is to be used until then.
+        ``asked_at``: right before the statement, on the monotonic clock. Raises what ``read``
+        raises.
+        """
         while True:
             known = self._known.of(tenant)
             asked_at = self._clock.monotonic()
-            grant = await self._reaching(read(asked_at))
+            grant = await self.settling.reaching(read(asked_at))
             found = NO_ROW if grant is None else RowState.of(grant)
             if known is not None and known.is_ahead_of(found.version, found.issued_since):
-                if await self.put_right(tenant, found, known):
+                if await self._behind.put_right(tenant, found, known):
                     continue
-                grant = grant and self.as_known(grant, known)
+                grant = grant and self._usable(grant, known)
             elif grant is not None:
                 self.note_read(tenant, found, asked_at=asked_at)
             went_back = known is not None and found.version < known.version
-            is_awaited = self.is_awaited(tenant) or self._may_be_behind(found)
+            is_awaited = self.is_awaited(tenant) or self.settling.may_be_behind(found.issued_since)
             if grant is None or not (went_back or is_awaited):
                 return grant
             is_held = grant.lease_is_held or is_awaited
             return replace(grant, lease_is_held=is_held, went_back=went_back)
 
-    def _may_be_behind(self, found: RowState) -> bool:
-        lost_at = self._lost_at
-        return lost_at is not None and self.is_settling and found.issued_since < lost_at
+    def _usable(self, grant: Grant, known: KnownVersion) -> Grant:
+        """The grant as it is to be used while its row is behind.
 
-    async def _reaching(self, asked: Awaitable[Result]) -> Result:
-        """Notes whether Postgres answers, which counts while the change feed is broken."""
-        try:
-            answer = await asked
-        except StorageError:
-            self._is_out_of_reach = True
-            raise
-        if self._is_out_of_reach:
-            self._is_out_of_reach, self._reached_at = False, self._clock.monotonic()
-        return answer
-
-    def as_known(self, grant: Grant, known: KnownVersion) -> Grant:
-        """The grant as it is to be taken while its row is behind: its refresh token counts as
-        spent, a newer access token in memory serves in its place, a disconnect stays one."""
-        if self._is_ended(known):
+        A disconnect stays one. Otherwise the refresh token counts as spent, and a newer access
+        token in memory serves in place of the row's.
+        """
+        if self._behind.is_ended(known):
             return replace(grant, status=GrantStatus.DISCONNECTED, issued=None)
-        issued, held = grant.issued, self._held(grant.tenant, grant.version)
+        issued, held = grant.issued, self._behind.newer_token(grant.tenant, grant.version)
         if issued is not None and held is not None and held.dies_at > issued.dies_at:
-            # Under the row's version, so that the row's next change is heard as one.
+            # Under the row's version, so that the row's next change counts as newer.
             issued = replace(held, version=grant.version)
         return replace(grant, issued=issued, is_uncertain=True)
 
-    def _is_ended(self, known: KnownVersion) -> bool:
-        """Whether a disconnect is to be carried out again where the database has forgotten it."""
-        age = self._clock.monotonic() - known.seen_at
-        return known.status is GrantStatus.DISCONNECTED and age < self._remember_seconds
-
-    def _held(self, tenant: str, version: int) -> IssuedToken | None:
-        """A live token in memory, of that version or a newer one."""
-        held = self._cache.get_stale(tenant)
-        if held is None or held.version < version:
-            return None
-        return held if held.seconds_left(self._clock.monotonic()) > 0 else None
-
-    async def offer(self, tenant: str) -> bool:
-        """Stores again what this process remembers, if the row is older; whether it was."""
-        answer = self._answers.of(tenant)
-        return answer is not None and await self._rows.restore(tenant, answer)
-
-    async def outlives_refusal(self, lease: Lease) -> bool:
-        """Whether Ignition refused a refresh token that a newer one had replaced.
-
-        Stores the newer one again where this process holds it, else gives other replicas
-        `AWAITED_SECONDS` to do so.
-        """
-        known = self._known.of(lease.tenant)
-        if known is None or not known.is_ahead_of(lease.version, lease.issued_since):
-            return False
-        give_up_at = self._clock.monotonic() + AWAITED_SECONDS
-        while True:
-            if await self.offer(lease.tenant):
-                return True
-            found = await self._rows.state_of(lease.tenant)
-            if found is not None and found.version != lease.version:
-                return True
-            if self._clock.monotonic() >= give_up_at:
-                return False
-            await self._clock.sleep(POLL_SECONDS)
-
-    async def run(self) -> None:
-        """Looks for rows that are behind when the change feed began anew, when an older version
-        was heard of, and every `SWEEP_SECONDS`; until it is cancelled."""
-        while True:
-            is_deaf = self._lost_at is not None and not self._is_fed
-            is_soon = self._to_check or self._to_compare or is_deaf
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_SECONDS if is_soon else SWEEP_SECONDS):
-                    await self._is_wanted.wait()
-            self._is_wanted.clear()
-            if self._clock.monotonic() >= self._sweep_at:
-                self._sweep_at = self._clock.monotonic() + SWEEP_SECONDS
-                self._sweeps_all = True
-            try:
-                await self._sweep()
-            except Exception as error:
-                if not isinstance(error, StorageError):
-                    # Grants depend on this loop: it must outlive what nobody thought of.
-                    log.exception("repair_failed")
-                self._is_wanted.set()
-                await self._clock.sleep(POLL_SECONDS)
-
-    async def _sweep(self) -> None:
-        tenants, sweeps_all = self._to_check, self._sweeps_all
-        self._to_check, self._sweeps_all = set(), False
-        try:
-            await self._swept(tenants, sweeps_all=sweeps_all)
-        except BaseException:
-            self._to_check |= tenants
-            self._sweeps_all |= sweeps_all
-            raise
-
-    async def _swept(self, tenants: set[str], *, sweeps_all: bool) -> None:
-        if sweeps_all:
-            since = self._clock.monotonic() - self._remember_seconds
-            tenants.update(self._answers.tenants(), self._known.disconnected_since(since))
-            for name, created_at in self._revocations.all():
-                await self._rows.revoke_key_again(name, created_at)
-        everyone = sorted(tenants)
-        if not everyone and self._is_out_of_reach:
-            await self._check([])
-        for start in range(0, len(everyone), ROWS_AT_ONCE):
-            await self._check(everyone[start : start + ROWS_AT_ONCE])
-        while self._to_compare:
-            batch = self._to_compare[-ROWS_AT_ONCE:]
-            await self._check(batch)
-            del self._to_compare[-len(batch) :]
-
     async def check(self, tenant: str) -> None:
-        """Puts the tenant's row right, or says that it is behind."""
+        """Repairs the tenant's row if it is behind, or marks it. Logs an outage of Postgres."""
         try:
-            await self._check([tenant])
+            await self.check_all([tenant])
         except StorageError as error:
             log.warning("grant_repair_failed", tenant=tenant, reason=str(error))
 
-    async def _check(self, tenants: Sequence[str]) -> None:
+    async def check_all(self, tenants: Sequence[str]) -> None:
+        """As `check`, by one read of all their rows. Raises `StorageError`."""
         known = {tenant: self._known.of(tenant) for tenant in tenants}
         asked_at = self._clock.monotonic()
-        found = await self._reaching(
+        found = await self.settling.reaching(
             self._database.once(lambda c: restoring.states(c, tenants, asked_at=asked_at))
         )
         behind = []
@@ -355,4 +213,14 @@ class ReadRepair:
                 self.note_read(tenant, row, asked_at=asked_at)
         for start in range(0, len(behind), WRITERS):
             group = behind[start : start + WRITERS]
-            await asyncio.gather(*(self.put_right(*each) for each in group))
+            await asyncio.gather(*(self._behind.put_right(*each) for each in group))
+
+    def remembered_tenants(self) -> Iterable[str]:
+        """Those that can be repaired: an answer or a disconnect of theirs is remembered."""
+        yield from self._answers.tenants()
+        yield from self._known.disconnected_since(self._clock.monotonic() - self._remember_seconds)
+
+    async def revoke_keys_again(self) -> None:
+        """Repeats the remembered revocations of API keys. Raises `StorageError`."""
+        for name, created_at in self._revocations.all():
+            await self._rows.revoke_key_again(name, created_at)

@@ -10,9 +10,9 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 
 from ignition_broker.broker.admins.sessions import AdminSession
 from ignition_broker.broker.errors import BrokerError, InvalidRequest
-from ignition_broker.broker.grants.connect import disconnect
 from ignition_broker.broker.grants.connect_links import LinkForged, LinkSpent
 from ignition_broker.broker.grants.connect_outcomes import ConnectFailed, StillConnecting
+from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import is_connected, list_tenants
 from ignition_broker.model import GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError

@@ -8,13 +8,10 @@ import pytest
 from tests.unit.values import NOW, ManualClock, make_grant, make_token
 
 from ignition_broker.broker.change_feed import ChangeFeed
-from ignition_broker.broker.grants.read_repair import (
-    AWAITED_SECONDS,
-    DEAF_SECONDS,
-    SETTLE_SECONDS,
-    ReadRepair,
-)
+from ignition_broker.broker.grants.behind_rows import AWAITED_SECONDS
+from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
+from ignition_broker.broker.grants.settling import DEAF_SECONDS, SETTLE_SECONDS
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.model import GrantStatus, Lease
 from ignition_broker.oauth.tokens import RefreshToken
