@@ -1,4 +1,4 @@
-"""One-time links, as admins make, see and revoke them."""
+"""One-time links: how admins make, list and revoke them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class LinkForged(BrokerError):
 
 
 class LinkSpent(BrokerError):
-    """It was used or revoked, has expired, or has ended with what made it."""
+    """It was used or revoked, has expired, or ended with the key or session that made it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """``token`` is the link's secret part, shown this once; ``id`` is no secret."""
+    """``token`` is the link's secret part, which is shown only now; ``id`` is no secret."""
 
     id: str
     token: str
@@ -36,8 +36,11 @@ class NewLink:
 
 
 async def create_link(database: Database, tenant: str, actor: Actor, maker: Maker) -> NewLink:
-    """Makes the tenant if it is new. The link works until its tenant is next connected or
-    disconnected, for a week at most, and ends with ``maker``."""
+    """Makes a link, and its tenant if that is new.
+
+    The link works for a week at most, until its tenant is next connected or disconnected, and
+    while ``maker`` is valid.
+    """
     token = secrets.token_urlsafe(32)
     async with database.begin() as connection:
         await tenants.ensure(connection, tenant)
@@ -57,7 +60,7 @@ async def create_link(database: Database, tenant: str, actor: Actor, maker: Make
 
 
 async def list_links(database: Database, tenant: str, standing: Standing) -> Sequence[ListedLink]:
-    """Those that work and those that were used, the newest first. Raises `UnknownTenant`."""
+    """The tenant's links that work or were used, newest first. Raises `UnknownTenant`."""
     async with database.begin() as connection:
         if await tenants.read(connection, tenant) is None:
             raise UnknownTenant(tenant)
@@ -65,7 +68,7 @@ async def list_links(database: Database, tenant: str, standing: Standing) -> Seq
 
 
 async def revoke_link(database: Database, tenant: str, link_id: str, actor: Actor) -> None:
-    """Ends the link and the sign-in that it began, if one is under way.
+    """Ends the link, and the sign-in that it began if one is under way.
 
     Raises `UnknownTenant` or `NotFound`.
     """
@@ -83,5 +86,5 @@ async def revoke_link(database: Database, tenant: str, link_id: str, actor: Acto
 
 
 def link_hash(token: str) -> bytes:
-    """Links hold 256 random bits, so one round of SHA-256 keeps them."""
+    """What is stored of a link. Links hold 256 random bits, so one round of SHA-256 is enough."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()

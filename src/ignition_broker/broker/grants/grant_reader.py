@@ -1,4 +1,4 @@
-"""Grants as they are stored, read once for all who ask at the same time."""
+"""Reads grants; callers who ask for the same one at the same time share one statement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ignition_broker.storage.errors import StorageError
 
 
 class GrantReader:
-    """What it reads, memory keeps."""
+    """Keeps what it reads in memory."""
 
     def __init__(
         self, database: Database, cipher: Cipher, cache: TokenCache, repair: ReadRepair
@@ -33,8 +33,7 @@ class GrantReader:
         self._reads: SingleFlight[tuple[Grant, IssuedToken]] = SingleFlight()
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        """The connected grant as it is stored. Callers who ask at the same time share one
-        statement.
+        """The connected grant as it is stored, and its token.
 
         Raises `UnknownTenant`, `NotConnected`, `ReauthorizationRequired`, and `Unavailable` while
         Postgres is away.
@@ -43,7 +42,7 @@ class GrantReader:
         return await asyncio.shield(read.task)
 
     async def read_alone(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        """As `read`, by a statement of its own: it sees what was committed before it was called."""
+        """As `read`, by a statement of its own: it sees all that was committed before the call."""
         mark = self._cache.mark()
         try:
             grant = await self._repair.read(
@@ -55,7 +54,7 @@ class GrantReader:
         except StorageError as error:
             raise Unavailable("The database can't be used just now.", tenant=tenant) from error
         if self._cache.was_dropped(tenant, mark):
-            # A change was heard of meanwhile, and nobody knows which of the two came first.
+            # A change was notified meanwhile, and nobody knows which of the two came first.
             return await self.read_alone(tenant)
         if grant is not None and grant.status is GrantStatus.CONNECTED and grant.issued is not None:
             (self._cache.replace if grant.went_back else self._cache.put)(grant.issued, mark)

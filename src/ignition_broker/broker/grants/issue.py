@@ -1,4 +1,4 @@
-"""Tokens handed out: from memory in the common case, from the row, or renewed."""
+"""Hands tokens out: from memory in the common case, from the row, or after a refresh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ MOST_USES_NOTED = 100_000
 
 
 class Issuer:
-    """Gives callers a token that lives for as long as they ask."""
+    """Gives callers a token that lives for as long as they ask.
+
+    ``lead_seconds``: how long before their expiry the background refresher renews the tokens of
+    grants in use.
+    """
 
     def __init__(
         self,
@@ -47,7 +51,7 @@ class Issuer:
         self._use_to_note: set[str] = set()
 
     def held(self, tenant: str, min_ttl_seconds: float) -> IssuedToken | None:
-        """What memory has, if it will do."""
+        """The token in memory if it lives for ``min_ttl_seconds``. This is the hot path."""
         token = self._cache.get(tenant)
         if token is None or not token.lives_for(min_ttl_seconds, self._clock.monotonic()):
             return None
@@ -65,10 +69,10 @@ class Issuer:
     ) -> IssuedToken:
         """A token that lives for ``min_ttl_seconds``.
 
-        While no new one can be had, one will do that lives for ``at_worst_seconds`` (unless
-        given, as long as asked), and for a caller who asks for more than Ignition's tokens ever
-        live, any live one. Of a grant without a refresh token, one that lives for
-        ``ending_seconds`` (unless given, as at worst). Raises the errors of `broker.errors`.
+        ``at_worst_seconds``: how long a token must live that is given while no new one can be had
+        (default: ``min_ttl_seconds``). A caller who asks for more than Ignition's tokens ever live
+        then gets any live token. ``ending_seconds``: the same for a grant without a refresh token
+        (default: ``at_worst_seconds``). Raises the errors of `broker.errors`.
         """
         token = self.held(tenant, min_ttl_seconds)
         if token is not None:
@@ -96,7 +100,7 @@ class Issuer:
         return token
 
     async def _read(self, tenant: str, at_worst_seconds: float) -> IssuedToken:
-        """As it is stored; as it was once, where Postgres can't be asked."""
+        """The stored token; if Postgres can't be asked, an older one from memory that will do."""
         held = self._cache.get_stale(tenant)
         if held is not None and not self._will_do(held, at_worst_seconds):
             held = None
@@ -118,16 +122,17 @@ class Issuer:
         return left > 0 and (left >= at_worst_seconds or token.is_too_short_for(at_worst_seconds))
 
     async def renew(self, tenant: str, *, rejected_sha256: str, actor: Actor) -> IssuedToken:
-        """Renews if the rejected token is still the current one, once for all who say so.
+        """Renews the token if the rejected one is still current, once for all callers who say so.
 
-        Raises `RenewedTooOften` where callers have forced too many renewals of this tenant.
+        ``rejected_sha256``: of the rejected token, in hexadecimal. Raises the errors of
+        `broker.errors`; `RenewedTooOften` if callers have forced too many renewals of this tenant.
         """
         return await self._renew_rejected(
             tenant, WantedToken(0, rejected_sha256=rejected_sha256, on_callers_word=True), actor
         )
 
     async def renew_refused(self, tenant: str, *, rejected_sha256: str) -> IssuedToken:
-        """As `renew`, for the built-in proxy, which saw the API refuse the token."""
+        """As `renew`, for the built-in proxy, which has itself seen the API reject the token."""
         return await self._renew_rejected(
             tenant, WantedToken(0, rejected_sha256=rejected_sha256), BROKER
         )
@@ -140,13 +145,14 @@ class Issuer:
         if want.is_met_by(token, self._clock.monotonic()):
             return token
         if token.sha256 != want.rejected_sha256:
-            # The caller was given a newer one than is known here; that must not be given again.
+            # The caller has a newer token than this process knows, and must not get it again.
             _grant, token = await self._refresher.read(tenant)
             want = replace(want, seen_version=token.version)
         return await self._refresher.renew(tenant, want, actor)
 
     async def renew_anyway(self, tenant: str, actor: Actor) -> IssuedToken:
-        """For an admin who asks by hand, whatever the state of the current token."""
+        """Renews for an admin, whatever the state of the current token. Raises the errors of
+        `broker.errors`."""
         _grant, token = await self._refresher.read(tenant)
         return await self._refresher.renew(
             tenant, WantedToken(token.version, is_urgent=True), actor
@@ -159,7 +165,8 @@ class Issuer:
             self._use_to_note.add(token.tenant)
 
     async def flush_use(self) -> None:
-        """Writes down which grants were used since the last time."""
+        """Stores which grants were used since the last call; what can't be stored waits for the
+        next."""
         tenants, self._use_to_note = self._use_to_note, set()
         if not tenants:
             return

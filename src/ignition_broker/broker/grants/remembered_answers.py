@@ -1,7 +1,6 @@
-"""What this process knows that a database which went back does not: versions, and sealed answers.
+"""What this process knows that a database which went back has lost: versions and sealed answers.
 
-Both are bounded. Answers are kept as they went into the row, encrypted; nothing here can be read
-without the keys.
+Both are bounded. Answers are kept encrypted, as they went into the row.
 """
 
 from __future__ import annotations
@@ -22,17 +21,18 @@ MOST_REVOCATIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class KnownVersion:
-    """``seen_at``: when it was there, on the monotonic clock."""
+    """``seen_at``: when the row had this version and status, on the monotonic clock."""
 
     version: int
     status: GrantStatus
     seen_at: float
 
     def is_ahead_of(self, version: int, issued_since: float) -> bool:
-        """Whether a row is older than this, so that the database went back.
+        """Whether a row is older than this, which means that the database went back.
 
-        A lower version alone does not say so: after it went back, tokens are renewed and tenants
-        connected under versions that were there before. Those are younger than what was seen.
+        ``issued_since``: when the row's tokens were asked for, on the monotonic clock. A lower
+        version alone proves nothing: after the database went back, renewals and connects use its
+        versions a second time, but their tokens are younger than what was seen.
         """
         return version < self.version and issued_since < self.seen_at
 
@@ -47,15 +47,15 @@ class KnownVersions:
         return self._known.get(tenant)
 
     def note(self, tenant: str, version: int, status: GrantStatus, *, seen_at: float) -> None:
-        """What is there now, whatever was before."""
+        """The row has this version now, whatever it had before."""
         self._known.store(tenant, KnownVersion(version, status, seen_at))
 
     def tenants(self) -> list[str]:
-        """The one seen last at the end."""
+        """All tenants, the one seen last at the end."""
         return list(self._known)
 
     def disconnected_since(self, moment: float) -> Iterator[str]:
-        """Tenants whose disconnect this process has seen since ``moment``."""
+        """Tenants whose disconnect was seen since ``moment`` (monotonic clock)."""
         for tenant in reversed(self._known):
             known = self._known[tenant]
             if known.seen_at < moment:
@@ -66,7 +66,8 @@ class KnownVersions:
 
 @dataclass(frozen=True, slots=True)
 class RememberedAnswer:
-    """Ignition's answer as this process stored it. ``requested_at``: on the monotonic clock."""
+    """Ignition's answer as this process stored it. ``requested_at``: when the request went out, on
+    the monotonic clock."""
 
     stored: Stored
     sealed: SealedTokens = field(repr=False)
@@ -75,11 +76,12 @@ class RememberedAnswer:
 
     @property
     def size(self) -> int:
+        """In bytes."""
         return len(self.sealed.access_token) + len(self.sealed.refresh_token)
 
 
 class RememberedAnswers:
-    """The newest of each tenant, for ``seconds``; 0: none is kept."""
+    """Keeps the newest answer of each tenant for ``seconds``; 0: keeps none."""
 
     def __init__(self, clock: Clock, *, seconds: float) -> None:
         self._clock = clock
@@ -108,7 +110,7 @@ class RememberedAnswers:
             self._bytes -= found[1].size
 
     def tenants(self) -> Sequence[str]:
-        """Those of which an answer is kept."""
+        """The tenants of which an answer is kept."""
         self._drop_oldest()
         return list(self._answers)
 
@@ -123,8 +125,8 @@ class RememberedAnswers:
 
 
 class RememberedRevocations:
-    """API keys whose revocation was heard of within ``seconds``, by name; and when each was made,
-    in microseconds since 1970."""
+    """Keeps for ``seconds`` which API keys were revoked: their names, and when each was made, in
+    microseconds since 1970."""
 
     def __init__(self, clock: Clock, *, seconds: float) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""A callback that comes again, by a reload, the back button or a double click."""
+"""A callback that comes a second time: by a reload, the back button or a double click."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ignition_broker.storage import callbacks
 from ignition_broker.storage.database import Database
 
 SHOWN_AGAIN_SECONDS: Final = 3600
-"""For how long a success is shown again: as long as the browser's mark lives."""
+"""For how long a success is shown again: as long as the browser's cookie lives."""
 WAIT_SECONDS: Final = 5.0
 """How long a second visit waits for the first, which sent the code."""
 STORE_SECONDS: Final = 30.0
-"""So long after the provider's patience, the first visit is taken to have died on the way."""
+"""How long after the provider's patience the first visit is taken to have died on the way."""
 _LOOK_EVERY_SECONDS: Final = 0.1
 
 
@@ -26,11 +26,10 @@ async def second_visit(
     *,
     patience_seconds: float,
 ) -> Connected:
-    """The success of the first visit, once it is there; nothing is sent or stored.
+    """What the first visit came to, if it succeeded; nothing is sent or stored.
 
-    ``patience_seconds``: how long the first visit's exchange may take.
-
-    Raises `ConnectFailed`, or `StillConnecting` while nobody knows.
+    ``patience_seconds``: how long the first visit's exchange may take. Raises `ConnectFailed` if
+    it failed or its end is not known, or `StillConnecting` while it goes on.
     """
     gives_up_at = clock.monotonic() + WAIT_SECONDS
     while True:

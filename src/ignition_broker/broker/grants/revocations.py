@@ -1,4 +1,4 @@
-"""Tokens that are revoked at Ignition: tried at once, and for a day until Ignition has answered."""
+"""Revokes tokens at Ignition (RFC 7009): at once, or else for a day until it has answered."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEASE_MARGIN_SECONDS = 5.0
 
 
 class Revocations:
-    """Whoever asks for a revocation tries it once; every replica takes up what was not answered."""
+    """Whoever adds a revocation tries it once; then any replica takes up what was not answered."""
 
     def __init__(
         self, database: Database, cipher: Cipher, provider: Provider, clock: Clock
@@ -46,8 +46,11 @@ class Revocations:
     async def add(
         self, connection: Connection, tenant: str, token: RefreshToken | AccessToken, actor: Actor
     ) -> PendingRevocation | None:
-        """In the transaction that forgets the token, so that a killed process loses nothing; None
-        where Ignition has no way to revoke. Whoever adds it is to `attempt` it."""
+        """Stores a revocation, for the caller to `attempt` after the commit.
+
+        Call it in the transaction that forgets the token, so that a killed process loses nothing.
+        Returns None if Ignition has no revocation endpoint.
+        """
         if not self._provider.can_revoke:
             return None
         return await pending_revocations.add(
@@ -55,8 +58,8 @@ class Revocations:
         )
 
     async def attempt(self, revocation: PendingRevocation) -> bool:
-        """Whether Ignition confirmed it. Does not raise for Postgres being away: the row then
-        stays, and is tried again."""
+        """Whether Ignition confirmed it. If Postgres is away, that is logged, and the revocation is
+        tried again."""
         try:
             verdict = await self._asked(revocation)
             return await self._recorded(revocation, verdict)
@@ -65,20 +68,20 @@ class Revocations:
             return False
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Takes up what is due until it is cancelled."""
         while True:
             try:
                 while await self._take_up():
                     pass
             except StorageError as error:
-                log.warning("revocations_paused", reason=str(error))
+                log.warning("revocations_postponed", reason=str(error))
             except Exception:
-                # It must outlive what nobody thought of.
+                # It must survive unforeseen errors.
                 log.exception("revocations_failed")
             await self._clock.sleep(TICK_SECONDS)
 
     async def _take_up(self) -> bool:
-        """Whether one was due."""
+        """Tries one revocation; whether one was due."""
         revocation = await self._database.single(
             lambda c: pending_revocations.claim(c, lease_seconds=self._lease_seconds)
         )
@@ -119,7 +122,7 @@ class Revocations:
     async def _postpone(
         self, revocation: PendingRevocation, unanswered: RevocationUnanswered
     ) -> None:
-        """The first failure is in the audit trail; those after it are in the log alone."""
+        """Only the first failure is recorded in the audit trail; the later ones are logged."""
         back_off = min(LONGEST_BACK_OFF_SECONDS, 2.0 ** min(revocation.tries + 1, 10))
         wait = max(unanswered.retry_after_seconds or 0.0, back_off * random.uniform(0.5, 1))  # noqa: S311
         await self._database.once(lambda c: pending_revocations.postpone(c, revocation, wait=wait))

@@ -1,4 +1,4 @@
-"""What is written into a database that went back, and said of it."""
+"""What is written into a database that went back, and how it is reported."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ log = structlog.get_logger(__name__)
 
 
 class RowRepair:
-    """``on_went_back(outcome)`` counts: `behind`, `restored`, `disconnected_again`,
-    `key_revoked_again`."""
+    """Writes repairs. ``on_went_back(outcome)`` counts them: ``behind``, ``restored``,
+    ``disconnected_again`` or ``key_revoked_again``."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class RowRepair:
         self._on_went_back = on_went_back
 
     async def state_of(self, tenant: str) -> RowState | None:
-        """None where Postgres can't be asked."""
+        """What the tenant's row holds; None if Postgres can't be asked."""
         asked_at = self._clock.monotonic()
         try:
             found = await self._database.once(
@@ -51,7 +51,10 @@ class RowRepair:
         return found.get(tenant, restoring.NO_ROW)
 
     async def restore(self, tenant: str, answer: RememberedAnswer) -> bool:
-        """Stores it again if the row is older; whether it was."""
+        """Stores the remembered answer again if the row is older; whether it was.
+
+        If Postgres is away, that is logged.
+        """
         stored = answer.stored
         event = _event("restored", tenant, version=stored.version)
 
@@ -75,7 +78,7 @@ class RowRepair:
             return False
         if restored is None:
             return False
-        self._say("restored", tenant, stored.version, restored.found_version)
+        self._report("restored", tenant, stored.version, restored.found_version)
         return True
 
     async def store_above(
@@ -88,10 +91,11 @@ class RowRepair:
         *,
         age_seconds: float,
     ) -> Stored | None:
-        """Ignition's answer to a lease whose row went back below the lease's version; None where
-        the row has moved on. ``event``: that of the answer, which is recorded too.
+        """Stores Ignition's answer to a lease whose row went back below the lease's version.
 
-        Raises the errors of `storage.errors`.
+        ``event``: the answer's own audit event, which is recorded too. ``age_seconds``: since the
+        request that brought the tokens. Returns None if the row has moved on. Raises the errors of
+        `storage.errors`.
         """
         version = lease.version + 1
         restored = await restoring.restore(
@@ -107,7 +111,7 @@ class RowRepair:
         )
         if restored is None:
             return None
-        self._say("restored", lease.tenant, version, restored.found_version)
+        self._report("restored", lease.tenant, version, restored.found_version)
         await audit.append(connection, event)
         return restored.stored
 
@@ -120,9 +124,13 @@ class RowRepair:
         wait_seconds: float,
         is_news: bool,
     ) -> None:
-        """That the row is behind: in the log if it is news, in the row and the audit trail."""
+        """Notes in the row and the audit trail that the row is behind ``known_version``.
+
+        Its refresh token is left alone for ``wait_seconds``. ``is_news``: it is logged and counted
+        too. If Postgres is away, that is logged.
+        """
         if is_news:
-            self._say("behind", tenant, known_version, found.version)
+            self._report("behind", tenant, known_version, found.version)
         event = _event("behind", tenant, version=known_version, found_version=found.version)
         error = (
             f"the database went back: version {known_version} was stored before, and version "
@@ -148,7 +156,10 @@ class RowRepair:
             log.warning("grant_repair_failed", tenant=tenant, reason=str(away))
 
     async def disconnect_again(self, tenant: str, found: RowState, known_version: int) -> bool:
-        """Of a disconnect that the database has forgotten; whether the row was as it was found."""
+        """Repeats a disconnect that the database has forgotten.
+
+        Returns False if the row is no longer as it was ``found``, or Postgres is away.
+        """
         event = _event(
             "disconnected_again", tenant, version=known_version, found_version=found.version
         )
@@ -161,16 +172,19 @@ class RowRepair:
                 await connect_links.revoke_all(connection, tenant)
                 token = await grants.disconnect(connection, self._cipher, tenant, event)
                 if token is not None:
-                    # Callers who wait for this row do not wait for Ignition: it is taken up later.
+                    # Callers wait for this row, so Ignition is not asked now but by a later try.
                     await self._revocations.add(connection, tenant, token, BROKER)
         except StorageError as error:
             log.warning("grant_repair_failed", tenant=tenant, reason=str(error))
             return False
-        self._say("disconnected_again", tenant, known_version, found.version)
+        self._report("disconnected_again", tenant, known_version, found.version)
         return True
 
     async def revoke_key_again(self, name: str, created_at: int) -> None:
-        """If the database has forgotten that it was revoked."""
+        """Repeats the revocation of an API key if the database has forgotten it.
+
+        ``created_at``: of the key, in microseconds since 1970. Raises `StorageError`.
+        """
         event = AuditEvent(
             "database_went_back", "key_revoked_again", "broker", detail={"key": name}
         )
@@ -180,7 +194,7 @@ class RowRepair:
             log.error("database_went_back", outcome="key_revoked_again", key=name)
             self._on_went_back("key_revoked_again")
 
-    def _say(self, outcome: str, tenant: str, version: int, found_version: int) -> None:
+    def _report(self, outcome: str, tenant: str, version: int, found_version: int) -> None:
         log.error(
             "database_went_back",
             outcome=outcome,

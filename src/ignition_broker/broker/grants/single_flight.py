@@ -1,4 +1,4 @@
-"""Single flight: in one process, callers who ask for the same tenant share one piece of work."""
+"""Single flight: callers of one process who ask for the same tenant share one piece of work."""
 
 from __future__ import annotations
 

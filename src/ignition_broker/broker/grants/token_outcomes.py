@@ -1,4 +1,4 @@
-"""What can come of a token request: a closed set, so that nobody who records it has to guess."""
+"""The possible outcomes of a token request, a closed set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ignition_broker.oauth.tokens import RefreshTokenOnly, TokenAnswer
 
 @dataclass(frozen=True, slots=True)
 class Renewed:
-    """``requested_at``: when the request went out, from which the lifetime counts; on the
-    monotonic clock."""
+    """Tokens came. ``requested_at``: when the request went out (monotonic clock); lifetimes count
+    from then."""
 
     answer: TokenAnswer
     requested_at: float
@@ -18,7 +18,10 @@ class Renewed:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """A refresh token came, and no access token that could be handed out: ``reason`` says why."""
+    """A refresh token came without an access token that could be handed out.
+
+    ``requested_at``: as in `Renewed`.
+    """
 
     answer: RefreshTokenOnly
     requested_at: float
@@ -26,14 +29,15 @@ class Rotated:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """``invalid_grant``, or what `Registration.refusal_codes` names beside it: for good."""
+    """The grant is refused for good: ``invalid_grant`` (RFC 6749 section 5.2), or a code that
+    `Registration.refusal_codes` names."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """The provider does not know this broker's client, or its secret: the operator's to mend."""
+    """The provider refuses this broker's client or its secret; an operator has to mend it."""
 
     error: str
     description: str
@@ -41,9 +45,9 @@ class Misconfigured:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The provider rejected the request, and blamed neither the grant nor the client for it.
+    """The provider rejected the request for another reason than the grant or the client.
 
-    ``error`` is the OAuth error's code; None where there was none.
+    ``error``: the code of the OAuth error, if there was one.
     """
 
     status: int
@@ -53,19 +57,19 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """No connection, so the provider has seen nothing."""
+    """There was no connection, so the provider has seen nothing."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """It came to be sent too late, and was not."""
+    """Its turn came too late for its lease, so it was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """429 or 503: the provider answered that it did not carry it out."""
+    """429 or 503: the provider says that it did not carry the request out."""
 
     status: int
     retry_after_seconds: float | None
@@ -73,15 +77,15 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class AnswerLost:
-    """It went out, and no answer came or a 5xx that is no 503: the provider may have carried it
-    out."""
+    """The request went out, and no answer came, or a 5xx other than 503: the provider may have
+    carried it out."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NoToken:
-    """It was answered, by something that is no token and no OAuth error."""
+    """The answer is neither a token nor an OAuth error."""
 
     reason: str
 

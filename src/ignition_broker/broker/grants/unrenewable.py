@@ -1,4 +1,4 @@
-"""Grants without a refresh token end with their access token: announced ahead, then recorded."""
+"""Grants without a refresh token end with their access token: warned of, then recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMIT = 100
 
 
 class UnrenewableWatcher:
-    """In every replica. ``on_ending(number)`` is told of grants whose end was announced."""
+    """Runs in every replica. ``on_ending(number)``: so many grants were warned of."""
 
     def __init__(
         self, database: Database, clock: Clock, *, on_ending: Callable[[int], None]
@@ -31,19 +31,22 @@ class UnrenewableWatcher:
         self._on_ending = on_ending
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             try:
-                await self.look()
+                await self.check()
             except StorageError as error:
-                log.warning("endings_paused", reason=str(error))
+                log.warning("endings_postponed", reason=str(error))
             except Exception:
-                # Admins depend on this loop: it must outlive what nobody thought of.
+                # Admins depend on this loop: it must survive unforeseen errors.
                 log.exception("endings_failed")
             await self._clock.sleep(TICK_SECONDS)
 
-    async def look(self) -> None:
-        """Announces what ends soon and records what has ended, each grant once."""
+    async def check(self) -> None:
+        """Warns of what ends soon and records what has ended, each grant once.
+
+        Raises `StorageError`.
+        """
         ending = await self._database.single(lambda c: renewability.warn(c, limit=LIMIT))
         for grant in ending:
             log.warning("grant_ending_soon", tenant=grant.tenant, ends_at=grant.at.isoformat())
@@ -54,9 +57,9 @@ class UnrenewableWatcher:
 
 
 async def not_renewable(database: Database, clock: Clock, token: IssuedToken) -> BrokerError:
-    """What a caller is told of a grant without a refresh token, which ends with its token.
+    """The error for a caller of a grant without a refresh token, which ends with its token.
 
-    One who comes ahead of `UnrenewableWatcher.look` has the end recorded.
+    Records the end if `UnrenewableWatcher` has not done so yet.
     """
     tenant = token.tenant
     if token.seconds_left(clock.monotonic()) > 0:
@@ -65,5 +68,5 @@ async def not_renewable(database: Database, clock: Clock, token: IssuedToken) ->
         for grant in await database.single(lambda c: renewability.end(c, tenant=tenant)):
             log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
     except StorageError as error:
-        log.warning("endings_paused", reason=str(error))
+        log.warning("endings_postponed", reason=str(error))
     return ReauthorizationRequired(tenant, HAS_ENDED)
