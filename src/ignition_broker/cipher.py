@@ -1,8 +1,8 @@
-"""Encryption at rest: Fernet, with each ciphertext bound to the row and column it stands in.
+"""Encryption at rest: Fernet, with each ciphertext bound to its row and column.
 
 CipherError
-├── Unreadable     no configured key opens it
-└── Misplaced      it opens, but was written for another tenant or column
+├── Unreadable     no configured key decrypts it
+└── Misplaced      it was encrypted for another tenant or column
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FINGERPRINT_PURPOSE = b"ignition-broker key fingerprint"
 
 
 class CipherError(Exception):
-    """A stored ciphertext can't be used: the one in ``column`` of ``tenant``'s row."""
+    """The ciphertext in ``column`` of ``tenant``'s row can't be used."""
 
     def __init__(self, text: str, *, tenant: str, column: str, ciphertext: bytes) -> None:
         super().__init__(text)
@@ -35,7 +35,7 @@ class Unreadable(CipherError):
 
 
 class Misplaced(CipherError):
-    """It was written for another tenant or column, so somebody moved it."""
+    """It was encrypted for another tenant or column: somebody has moved it."""
 
 
 class Cipher:
@@ -53,16 +53,22 @@ class Cipher:
         self.fingerprints = tuple(fingerprint_of(key) for key in keys)
 
     def encrypt(self, tenant: str, column: str, value: str) -> bytes:
+        """The ciphertext of ``value`` for that column of that tenant's row, under the first key."""
         payload = json.dumps([tenant, column, value], separators=(",", ":"))
         return self._single[0].encrypt(payload.encode())
 
     def decrypt(self, tenant: str, column: str, ciphertext: bytes) -> str:
-        """The value; raises `Unreadable` or `Misplaced`."""
+        """The value that was encrypted for that column of that tenant's row.
+
+        Raises `Unreadable` and `Misplaced`.
+        """
         return self._opened(self._fernet, tenant, column, ciphertext)
 
     def renewed(self, tenant: str, column: str, ciphertext: bytes) -> bytes:
-        """The same under the first key; as it is where that one wrote it already. Raises like
-        `decrypt`."""
+        """The ciphertext encrypted anew under the first key, or unchanged if it was under that one.
+
+        Raises `Unreadable` and `Misplaced`.
+        """
         try:
             self._opened(self._single[0], tenant, column, ciphertext)
         except Unreadable:
@@ -86,18 +92,21 @@ class Cipher:
 
     @property
     def fingerprint(self) -> str:
-        """Of the key that encrypts: the first."""
+        """The fingerprint of the first key, which encrypts."""
         return self.fingerprints[0]
 
     def fingerprint_that_opens(self, ciphertext: bytes) -> str | None:
-        """Of the configured key that wrote it; None where none did."""
+        """The fingerprint of the key that encrypted this; None if no configured key did."""
         for fernet, fingerprint in zip(self._single, self.fingerprints, strict=True):
             if _opens(fernet, ciphertext):
                 return fingerprint
         return None
 
     def derived_keys(self, purpose: str) -> tuple[bytes, ...]:
-        """A 32-byte key per Fernet key for ``purpose`` (RFC 5869), the first to sign with."""
+        """Derives one 32-byte key for ``purpose`` from each Fernet key (HKDF, RFC 5869).
+
+        The first is to sign with, all are to verify with.
+        """
         return tuple(
             HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose.encode()).derive(key)
             for key in self._keys
@@ -105,8 +114,11 @@ class Cipher:
 
 
 def fingerprint_of(key: str) -> str:
-    """What tells a Fernet key from others without telling the key: 12 hexadecimal digits, derived
-    one way (RFC 5869). A key is 256 random bits, so there is nothing to try them against."""
+    """12 hexadecimal digits that identify a Fernet key and may be shown.
+
+    They are derived by a one-way function (HKDF, RFC 5869). A key is 256 random bits, so that it
+    can't be found by trying.
+    """
     derived = HKDF(
         algorithm=SHA256(), length=FINGERPRINT_BYTES, salt=None, info=FINGERPRINT_PURPOSE
     )
@@ -122,7 +134,7 @@ def _opens(fernet: Fernet, ciphertext: bytes) -> bool:
 
 
 def is_same_secret(left: str | bytes, right: str | bytes) -> bool:
-    """Compared in constant time."""
+    """Whether two secrets are equal, compared in constant time."""
     return hmac.compare_digest(
         left.encode() if isinstance(left, str) else left,
         right.encode() if isinstance(right, str) else right,

@@ -1,4 +1,4 @@
-"""Time as an argument: nothing else in the server reads a clock or sleeps."""
+"""Time is an argument: no other module of the server reads a clock or sleeps."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the server needs of time; a test hands in its own."""
+    """What the server needs to know of time. Tests hand in a clock of their own."""
 
     def now(self) -> datetime:
-        """The wall clock, aware, in UTC."""
+        """The wall clock's time, timezone-aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary point, never going back."""
+        """Seconds since an arbitrary moment; the value never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Give way for at least ``seconds``."""
+        """Suspends the task for at least ``seconds``."""
         ...
 
 

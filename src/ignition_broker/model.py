@@ -1,4 +1,8 @@
-"""What the layers above the database speak of: frozen values, no I/O."""
+"""The values that storage, broker, proxy and web hand to one another: frozen, without I/O.
+
+All of them stand in one module, a little longer than others, because they are read together and
+imported nearly everywhere.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ _TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 LONG_AGO: Final = float("-inf")
-"""On the monotonic clock, of what has no moment."""
+"""A time of the monotonic clock before all others, for tokens whose age is unknown."""
 
 
 class GrantStatus(StrEnum):
@@ -37,22 +41,24 @@ class Scope(StrEnum):
 
 
 def is_tenant_id(text: str) -> bool:
+    """Whether ``text`` is well formed as a tenant's id; the tenant need not exist."""
     return _TENANT.fullmatch(text) is not None
 
 
 def is_known_end(lifetime_seconds: float) -> bool:
-    """Whether a token of that life ends then, rather than being one of an unknown end."""
+    """Whether a token of that lifetime expires, rather than being one whose end is unknown."""
     return lifetime_seconds < ENDLESS_LIFETIME_SECONDS / 2
 
 
 @dataclass(frozen=True)
 class IssuedToken:
-    """An access token fit to be handed out, and how to tell it from its successors.
+    """An access token that can be handed out.
 
-    ``expires_at`` is on the database's clock, for those who read it. What decides is ``dies_at``,
-    on this process's monotonic clock, so that a replica whose wall clock is wrong serves no dead
-    token. ``lifetime_seconds``: from the request that brought it to its end. ``is_renewable`` is
-    False where it is known that Ignition gave no refresh token.
+    ``expires_at`` is on the database's clock and is shown to callers. Decisions are made by
+    ``dies_at``, on this process's monotonic clock, so that a replica whose wall clock is wrong
+    serves no expired token. ``lifetime_seconds`` counts from the request for the token to its
+    expiry. ``version`` counts up with each token of a tenant. ``is_renewable`` is False if it is
+    known that Ignition gave no refresh token.
     """
 
     tenant: str
@@ -67,26 +73,28 @@ class IssuedToken:
 
     @cached_property
     def sha256(self) -> str:
-        """How callers name it when they saw it rejected."""
+        """The token's SHA-256 in hexadecimal, by which callers say that it was rejected."""
         return self.access_token.sha256
 
     def seconds_left(self, now: float) -> float:
+        """Seconds until it expires, negative afterwards. ``now``: on the monotonic clock."""
         return self.dies_at - now
 
     @property
     def has_known_end(self) -> bool:
-        """False for one that may live for ever."""
+        """False if Ignition did not say when it expires."""
         return is_known_end(self.lifetime_seconds)
 
     def is_too_short_for(self, min_ttl_seconds: float) -> bool:
-        """Whether Ignition's tokens never live as long as a caller asks."""
+        """Whether a new token of this lifetime would not live for ``min_ttl_seconds`` either."""
         return min_ttl_seconds >= self.lifetime_seconds
 
     def lives_for(self, min_ttl_seconds: float, now: float) -> bool:
         """Whether it can be served to a caller who asks for ``min_ttl_seconds``.
 
-        Where Ignition's tokens never live that long, the first half of one's life must do, unless
-        no other will follow it.
+        If no token of Ignition's lives that long, one in the first half of its lifetime is served.
+        That exception is for renewable tokens: the others have no successor to wait for.
+        ``now``: on the monotonic clock.
         """
         left = self.dies_at - now
         asked = self.lifetime_seconds
@@ -99,15 +107,16 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A tenant's grant as it stands in the database, decrypted.
+    """A tenant's grant as the database has it, decrypted.
 
-    ``issued`` is None once the tokens are forgotten.
-    ``is_uncertain`` says that the refresh token went out once and no answer was stored.
-    ``issued_since``: when the tokens were asked for, on the monotonic clock. ``went_back`` says
-    that this process has seen a higher version.
-    ``early_renewals`` counts the renewals that callers forced early, one close behind the other.
-    ``refreshed_seconds_ago`` is None before the first refresh. ``is_renewable`` is False where it
-    is known that there is no refresh token.
+    - ``issued``: None once the tokens were deleted.
+    - ``is_uncertain``: the refresh token was sent, and no answer was stored.
+    - ``retry_in_seconds``: how long until the next renewal is due.
+    - ``early_renewals``: how many renewals callers have forced early in close succession.
+    - ``refreshed_seconds_ago``: None before the first refresh.
+    - ``is_renewable``: False if it is known that there is no refresh token.
+    - ``issued_since``: when the tokens were requested, on the monotonic clock.
+    - ``went_back``: this process has seen a higher version, so that the database lost some.
     """
 
     tenant: str
@@ -130,10 +139,13 @@ class Grant:
 class Lease:
     """The right to use one refresh token once, until the lease runs out.
 
-    ``use_before`` and ``access_dies_at`` are on the monotonic clock: the last moment at which the
-    request may go out, and the end of the access token that is in force. ``was_uncertain`` tells
-    that an earlier use of the same refresh token was never answered. ``is_early``: a caller forces
-    the renewal, while the access token has more than half of its life left.
+    - ``owner``: the name of this claim, which no other claim has.
+    - ``use_before``: the last moment at which the request may be sent, on the monotonic clock.
+    - ``was_uncertain``: an earlier request with the same refresh token was never answered.
+    - ``access_dies_at``: when the current access token expires, on the monotonic clock.
+    - ``connected_at``, on the database's clock: when the tenant last connected.
+    - ``issued_since``: when the current tokens were requested, on the monotonic clock.
+    - ``is_early``: a caller forces the renewal in the first half of the access token's lifetime.
     """
 
     tenant: str
@@ -152,7 +164,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class SealedLease:
-    """A `Lease` as it was claimed, its refresh token still encrypted."""
+    """A `Lease` as it was claimed, whose refresh token is still encrypted."""
 
     tenant: str
     version: int
@@ -172,8 +184,8 @@ class SealedLease:
 class TenantSummary:
     """What an admin sees of a tenant.
 
-    ``renewable``: it is connected, and there is a refresh token. ``expires_at`` is None for a token
-    without a known end too; ``refresh_token_expires_at`` where Ignition does not say.
+    ``renewable``: it is connected and has a refresh token. ``expires_at`` is None also for a token
+    whose end is unknown, ``refresh_token_expires_at`` if Ignition does not tell it.
     """
 
     tenant: str
@@ -189,11 +201,12 @@ class TenantSummary:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who holds an API key, and what it covers.
+    """Who calls, by an API key or a JWT, and what they may do.
 
-    ``paths``: the rules that its calls through the proxy are held to; None: to none.
-    ``dies_at``: when the key ends, on this process's monotonic clock. ``rule_hash``: of the rule
-    that makes a workload an admin.
+    - ``tenants``: patterns of tenant ids.
+    - ``dies_at``: when the key expires, on this process's monotonic clock; None: never.
+    - ``paths``: rules for the calls that it may send through the proxy; None: any call.
+    - ``rule_hash``: the hash of the rule that makes a workload an admin.
     """
 
     name: str
@@ -206,10 +219,12 @@ class Caller:
 
     @cached_property
     def _granted(self) -> tuple[Scope, ...]:
-        # Members of a tuple are told by identity; an enum's hash costs more than the whole check.
+        # A tuple compares members by identity. To hash an enum member, as a set does, costs more
+        # than the whole check.
         return tuple(Scope) if Scope.ADMIN in self.scopes else tuple(self.scopes)
 
     def may(self, scope: Scope) -> bool:
+        """Whether the key has that scope; an admin's has all."""
         return scope in self._granted
 
     @cached_property
@@ -221,19 +236,20 @@ class Caller:
 
     @cached_property
     def path_rules(self) -> PathRules:
-        """For a key that has ``paths``; without any these allow nothing."""
+        """The rules of a key that has ``paths``. An empty list allows nothing."""
         return PathRules(self.paths or ())
 
     def is_expired(self, now: float) -> bool:
-        """``now``: on the monotonic clock."""
+        """Whether the key has expired. ``now``: on the monotonic clock."""
         return self.dies_at is not None and self.dies_at <= now
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as an admin sees it; the key itself is not kept.
+    """An API key as an admin sees it; the key itself is not stored.
 
-    ``previous_works_until``: when the last of those that it replaced ends; None: none works.
+    ``paths``: as in `Caller`. ``previous_works_until``: after a rotation, when the last of the
+    replaced keys stops working; None: none works.
     """
 
     name: str
@@ -261,7 +277,10 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """An event's place: ``hash``, in hexadecimal, covers its fields and its predecessor's hash."""
+    """An event's place in its chain.
+
+    ``hash`` (hexadecimal) covers the event's fields and the hash of the event before it.
+    """
 
     chain: int
     position: int
@@ -270,7 +289,8 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """``link`` is None in events from before there were chains."""
+    """An event as stored. ``at``: on the database's clock. ``link``: None if it is older than the
+    chains."""
 
     id: int
     at: datetime
@@ -280,7 +300,7 @@ class RecordedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who did something, and in which request: what an audit event names."""
+    """Who did something and in which request, for the audit event."""
 
     name: str
     request_id: str | None = None

@@ -1,7 +1,7 @@
-"""The last look at a log line: what has the shape of a secret goes out masked.
+"""Masks whatever looks like a secret in log lines, as the last step before they are written.
 
-Secrets are kept out of the log where they arise (`oauth.tokens.Secret`); this is for what nobody
-thought of: a library's text, an exception that quotes what it was given.
+Our own secrets mask themselves (`oauth.tokens.Secret`). This is for the rest: a library's text, or
+an exception that quotes its argument.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 MASK = "…"
 DEEPEST = 8
 SHORTEST_KNOWN = 12
-"""A shorter one is likely a word, and would be struck out of lines that mean the word."""
+"""Known secrets shorter than this are not masked, since they may be ordinary words."""
 
 _NAMES = (
     "access_token|refresh_token|id_token|client_secret|client_assertion|code_verifier|"
     "authorization|password|secret|api_key"
 )
 _VALUE = r"[^\s\"'&,;)}\]<>\\]"
-# The ends of the names of headers that authenticate: Authorization and Proxy-Authorization, Cookie,
+# How the names of headers that authenticate end: Authorization and Proxy-Authorization, Cookie,
 # X-API-Key, Private-Token, X-Hub-Signature, X-Amz-Security-Token, and so on.
 _WHOLE_VALUE = r"authorization|authentication-info|cookie2?"
 _HEADERS = (
@@ -30,13 +30,13 @@ _HEADERS = (
 )
 _REST_OF_LINE = r"(?:(?!\\[rn])[^\r\n])+"
 _SCHEMES = "bearer|basic|digest|negotiate|ntlm|hawk|dpop|vapid|gnap|apikey|api-key"
-# Words of everyday use: what follows has to look drawn by lot.
+# Ordinary words too: what follows one of them is masked only if it looks random.
 _PLAIN_SCHEMES = "token|key|secret|jwt|signature|session"
 
-# Looked for only in a line that names such a header at all.
+# The shapes below are tried only on lines that match this.
 _HEADER = re.compile(rf"(?i){_HEADERS}")
 _HEADER_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
-    # Quoted, as in JSON and in a repr, up to the quote that ends it; a pair's comma counts too.
+    # Quoted, as in JSON or a repr, up to the closing quote; also the pair ("name", "value").
     (
         re.compile(
             rf"(?i)((?:{_HEADERS})(?:\\*[\"'])\s*[:=,]\s*b?(?P<quote>\\*[\"']))"
@@ -51,13 +51,13 @@ _HEADER_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1{MASK}",
     ),
-    # Bare, as on the wire: any scheme, with any number of parameters, to the line's end.
+    # Unquoted, as on the wire: any scheme and parameters, up to the end of the line.
     (re.compile(rf"(?i)((?:{_HEADERS})\s*:\s*)(?!\s){_REST_OF_LINE}"), rf"\1{MASK}"),
     (re.compile(rf"(?i)((?:{_WHOLE_VALUE})\s*=\s*)(?![\"'\\\s]){_REST_OF_LINE}"), rf"\1{MASK}"),
     (re.compile(rf"(?i)((?:{_HEADERS})\s*=\s*)(?![\"'\\\s]){_VALUE}+"), rf"\1{MASK}"),
 )
 
-# In order: the sure shapes first, so that what they leave of a line stays readable.
+# The most specific shapes come first, so that as much of a line as possible stays readable.
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"ibk_[A-Za-z0-9_-]{4,}"), rf"ibk_{MASK}"),
     (re.compile(rf"(?i)\b({_SCHEMES})(\s+|%20|\+)[A-Za-z0-9._~+/=-]{{6,}}"), rf"\1 {MASK}"),
@@ -75,22 +75,22 @@ _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
         re.compile(rf"(?i)((?:{_NAMES})[\"'\\]{{0,2}}\s*[:=]\s*[\"'\\]{{0,2}}){_VALUE}+"),
         rf"\1{MASK}",
     ),
-    # Words of everyday use too: only in a query or a form.
+    # Ordinary words too: masked only in a query or a form.
     (re.compile(rf"(?i)([?&](?:code|state|token)=){_VALUE}+"), rf"\1{MASK}"),
 )
-# Random text of no known form: letters of both cases, with a digit unless it is very long. Names of
-# classes and hexadecimal digests are neither.
+# Random text of unknown form: upper and lower case, and a digit unless it is very long. This spares
+# class names and hexadecimal digests.
 _RUN = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22,}={0,2}")
 _LONG = 40
 _AUTHENTICATES = re.compile(rf"(?i).*(?:{_HEADERS}|{_NAMES})", re.DOTALL)
-# Most of what is logged, which none of them can match: short words in lower case, and moments.
+# Most values in a log, which no shape can match: words in lower case, and timestamps.
 _PLAIN = re.compile(r"(?!.*ibk_)[a-z0-9_.-]*|\d{4}-\d\d-\d\dT[\d:.]{8,15}Z")
 
 
 class Redactor:
-    """A processor of structlog, to be the last ahead of the renderer.
+    """A structlog processor, which must be the last before the renderer.
 
-    ``known``: values that are masked wherever they stand, such as the settings that are secrets.
+    ``known``: values that are masked wherever they occur, such as the secret settings.
     """
 
     def __init__(self, known: Iterable[str] = ()) -> None:
@@ -103,6 +103,7 @@ class Redactor:
         return {self.text(str(name)): self._named(name, value, 0) for name, value in event.items()}
 
     def text(self, text: str) -> str:
+        """``text`` with everything masked that looks like a secret."""
         for value in self._known:
             text = text.replace(value, MASK)
         if _PLAIN.fullmatch(text):
@@ -113,7 +114,7 @@ class Redactor:
         return _RUN.sub(_random, text)
 
     def _named(self, name: object, value: Any, depth: int) -> Any:
-        """All of it, where its name is that of a secret."""
+        """The value, masked as a whole if its name is that of a secret."""
         is_text = isinstance(value, str | bytes | list | tuple)
         return MASK if is_text and _authenticates(name) else self._masked(value, depth)
 
@@ -135,7 +136,7 @@ class Redactor:
                     for name, each in value.items()
                 }
             case [str() | bytes() as name, str() | bytes() as each]:
-                # A header, as ASGI and h11 have them.
+                # A header as a pair, as in ASGI and h11.
                 return [self._masked(name, depth), self._named(name, each, depth)]
             case list() | tuple() | set() | frozenset():
                 return [self._masked(each, depth + 1) for each in value]
@@ -157,5 +158,5 @@ def _random(run: re.Match[str]) -> str:
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # a log line must not fail for what it names
+    except Exception as error:  # a log line must not fail because of a value in it
         return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"

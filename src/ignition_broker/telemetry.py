@@ -1,4 +1,4 @@
-"""Logs and metrics. Neither ever names a secret: what masks itself is masked here too."""
+"""Logging and metrics."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ log = structlog.get_logger(__name__)
 def configure_logging(
     level: str, format_: Literal["auto", "json", "console"], *, secrets: Iterable[str] = ()
 ) -> None:
-    """One line an event on stderr, the standard library's records and what nobody caught included.
+    """Writes one line for each event to stderr, also for the standard library's log records and for
+    uncaught exceptions.
 
-    ``secrets`` are masked wherever they stand, beside all that has the shape of one.
+    ``level``: such as ``INFO``. ``format_``: ``auto`` is ``console`` if stderr is a terminal, else
+    ``json``. ``secrets`` are masked wherever they occur, beside everything that looks like one.
     """
     as_console = format_ == "console" or (format_ == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -47,7 +49,7 @@ def configure_logging(
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # Locals would show what a frame held, tokens included.
+                # The values of local variables may be tokens.
                 structlog.processors.ExceptionRenderer(
                     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
                 )
@@ -62,7 +64,7 @@ def configure_logging(
     root.handlers[:] = [handler]
     root.setLevel(level)
     sys.excepthook = _log_uncaught
-    # These write requests down whole, headers and URLs included.
+    # At INFO and DEBUG these log whole requests, with headers and URLs.
     for chatty in ("httpx", "httpcore", "hpack", "asyncio", "sqlalchemy", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
@@ -74,8 +76,8 @@ def configure_logging(
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
-    """A line that can't be written is said to be missing; the standard library's own report would
-    print its arguments as they are."""
+    """Reports a line that can't be written without its content, which the standard library's report
+    would print unmasked."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         with contextlib.suppress(OSError, ValueError):
@@ -90,8 +92,11 @@ def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -
 
 
 class RequestCounts(Collector):
-    """Requests answered. A plain dictionary, since one is counted on every request and on one
-    thread: the library's counters take a lock and a look-up by label each."""
+    """Counts answered requests in a plain dictionary.
+
+    Every request is counted, on one thread. The library's counters would take a lock and look up
+    labels each time.
+    """
 
     def __init__(self) -> None:
         self._counts: defaultdict[tuple[str, str, int], int] = defaultdict(int)
@@ -111,20 +116,20 @@ class RequestCounts(Collector):
 
 
 class OpenDescriptors(Collector):
-    """How many files and sockets this process has open, and how many it may.
+    """How many files and sockets this process has open, and how many it may have.
 
-    By the names that Prometheus' clients use. Theirs says nothing once no descriptor is left, since
-    counting them takes one; then the limit is reached, and that is what this says.
+    The names are those of Prometheus' own collector, which reports nothing once no descriptor is
+    left, because counting takes one. This one then reports the limit.
     """
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         limit, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
-            # Less the one by which the folder is read.
+            # Without the one that reads the folder.
             number = len(os.listdir("/proc/self/fd")) - 1
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
-                return  # No Linux.
+                return  # not Linux
             number = limit
         yield GaugeMetricFamily(
             "process_open_fds", "Files and sockets that this process has open.", number
@@ -133,7 +138,7 @@ class OpenDescriptors(Collector):
 
 
 class Metrics:
-    """All that is counted, in a registry of its own."""
+    """All metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""API keys, known by their hash."""
+"""API keys, stored as hashes, and the keys that a rotation replaced and that still work."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import Connection, Row
 from ignition_broker.storage.notifications import NOTIFY_KEY_CHANGED, NOTIFY_KEY_REVOKED
 
-# A revoked name may be given again: what it did before stays in the audit trail.
-CREATE = text("""
+_SHOWN = "name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths"
+
+# The name of a revoked key can be used again; what the old key did is in the audit trail.
+CREATE = text(f"""
     INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at, paths)
     VALUES (:name, :key_hash, :scopes, :tenants, :expires_at, :paths)
     ON CONFLICT (name) DO UPDATE
@@ -22,12 +24,11 @@ CREATE = text("""
         expires_at = excluded.expires_at, paths = excluded.paths, created_at = now(),
         revoked_at = NULL, last_used_at = NULL
     WHERE api_keys.revoked_at IS NOT NULL
-    RETURNING name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths,
-        CAST(NULL AS timestamptz) AS previous_works_until
-""")
+    RETURNING {_SHOWN}, CAST(NULL AS timestamptz) AS previous_works_until
+""")  # noqa: S608  # constants of this package alone
 
-# The release before gives a revoked name again and leaves its predecessors, which must not come
-# back to life: they were replaced before the key of today was made.
+# When the release before uses a revoked name again, it leaves the rows of the replaced keys. They
+# must not work again: they were replaced before the current key was created.
 FIND = text("""
     WITH found AS (
         SELECT name, key_hash, expires_at FROM api_keys WHERE key_hash = :key_hash
@@ -42,13 +43,13 @@ FIND = text("""
     WHERE k.revoked_at IS NULL
 """)
 
-LIST = text("""
-    SELECT name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths,
+LIST = text(f"""
+    SELECT {_SHOWN},
         (SELECT max(LEAST(p.expires_at, k.expires_at)) FROM api_key_predecessors p
          WHERE p.name = k.name AND p.replaced_at > k.created_at AND k.revoked_at IS NULL
            AND LEAST(p.expires_at, k.expires_at) > now()) AS previous_works_until
     FROM api_keys k ORDER BY name
-""")
+""")  # noqa: S608
 
 REVOKE = text(f"""
     WITH revoked AS (
@@ -56,10 +57,9 @@ REVOKE = text(f"""
         RETURNING name, created_at
     )
     SELECT name, {NOTIFY_KEY_CHANGED}, {NOTIFY_KEY_REVOKED} FROM revoked
-""")  # noqa: S608  # constants of this package alone
+""")  # noqa: S608
 
-# A key's name may be given again, so it is known by when it was made. Those of its name that are
-# older were revoked before.
+# A name can be used again, so the revoked key is identified by when it was created.
 REVOKE_AGAIN = text(f"""
     WITH forgotten AS (
         SELECT name FROM api_keys
@@ -89,8 +89,7 @@ REPLACE = text(f"""
         WHERE name = :name
         RETURNING *
     )
-    SELECT r.name, r.scopes, r.tenants, r.created_at, r.expires_at, r.revoked_at, r.last_used_at,
-        r.paths,
+    SELECT {_SHOWN},
         (SELECT max(LEAST(p.expires_at, r.expires_at)) FROM api_key_predecessors p
          WHERE p.name = r.name) AS previous_works_until,
         {NOTIFY_KEY_CHANGED}
@@ -116,7 +115,7 @@ CLEAR_REPLACED = text("""
 
 FORGET_REPLACED = text("DELETE FROM api_key_predecessors WHERE name = :name")
 
-# Keys that somebody else has locked are passed over and named, to be noted next time.
+# Locked keys are skipped and returned, for the caller to note them next time.
 NOTE_USE = text("""
     WITH free AS (
         SELECT name FROM api_keys WHERE name = ANY(:names) FOR NO KEY UPDATE SKIP LOCKED
@@ -144,7 +143,10 @@ async def create(
     expires_at: datetime | None,
     paths: Sequence[str] | None,
 ) -> ApiKey | None:
-    """The key as an admin sees it; None where a live one has that name."""
+    """Stores a new key; returns None if a key of that name exists that is not revoked.
+
+    ``tenants``: patterns. ``paths``: rules for proxied calls; None: any call.
+    """
     parameters = {
         "name": name,
         "key_hash": key_hash,
@@ -161,13 +163,16 @@ async def create(
 
 
 async def find(connection: Connection, key_hash: bytes, asked_at: float) -> Caller | None:
-    """``asked_at``, on the monotonic clock, from which what the key has left to live counts."""
+    """The caller with that key, current or replaced, even if it has expired; None if there is none.
+
+    ``asked_at``: now on the monotonic clock, from which its remaining life is counted.
+    """
     row = (await connection.execute(FIND, {"key_hash": key_hash})).one_or_none()
     if row is None:
         return None
     scopes = frozenset(Scope(scope) for scope in row.scopes)
     if row.paths is not None:
-        # The release before knows no paths, and leaves them where it gives a revoked name again.
+        # The release before knows no paths, and keeps them when it uses a revoked name again.
         scopes &= {Scope.PROXY}
     return Caller(
         name=row.name,
@@ -180,25 +185,28 @@ async def find(connection: Connection, key_hash: bytes, asked_at: float) -> Call
 
 
 async def list_all(connection: Connection) -> list[ApiKey]:
+    """All keys by name, including revoked and expired ones."""
     return [_api_key(row) for row in await connection.execute(LIST)]
 
 
 async def revoke(connection: Connection, name: str) -> bool:
-    """Whether there was a live key of that name; every replica is told."""
+    """Revokes the key of that name and notifies every replica; False if there is none."""
     return (await connection.execute(REVOKE, {"name": name})).one_or_none() is not None
 
 
 async def revoke_again(
     connection: Connection, name: str, event: AuditEvent, *, created_at: int
 ) -> bool:
-    """Of a revocation that the database has forgotten; whether it had. ``created_at``: when the
-    revoked key was made, in microseconds since 1970."""
+    """Repeats a revocation that the database lost; returns False if nothing was to be done.
+
+    ``created_at``: when the revoked key was created, in microseconds since 1970.
+    """
     given = {"name": name, "created_at": created_at, **audit_parameters(event)}
     return (await connection.execute(REVOKE_AGAIN, given)).one_or_none() is not None
 
 
 async def lock(connection: Connection, name: str) -> LockedKey | None:
-    """The live key of that name, held still until the transaction ends."""
+    """Locks the unrevoked key of that name until the transaction ends; None if there is none."""
     row = (await connection.execute(LOCK, {"name": name})).one_or_none()
     return None if row is None else LockedKey(row.key_hash, row.is_expired)
 
@@ -206,17 +214,16 @@ async def lock(connection: Connection, name: str) -> LockedKey | None:
 async def replace(
     connection: Connection, name: str, *, key_hash: bytes, expires_at: datetime | None
 ) -> ApiKey:
-    """Of a key that is locked; ``expires_at`` None: as it was. Every replica is told."""
-    parameters = {"name": name, "key_hash": key_hash, "expires_at": expires_at}
-    return _api_key((await connection.execute(REPLACE, parameters)).one())
+    """Replaces a locked key's hash, and its expiry unless None; notifies every replica."""
+    given = {"name": name, "key_hash": key_hash, "expires_at": expires_at}
+    return _api_key((await connection.execute(REPLACE, given)).one())
 
 
 async def keep_replaced(connection: Connection, name: str, *, grace_seconds: float) -> None:
-    """Lets the current key of this name, which is about to be replaced, work for a while yet.
+    """Lets the current key, which is about to be replaced, and those replaced before it work for
+    ``grace_seconds`` from now, but no longer than they would have.
 
-    It and all keys replaced before it work for at most ``grace_seconds`` from now, and no longer
-    than they would have. So a rotation without a grace ends them all, and one that is repeated
-    because its answer was lost ends none of them too early.
+    So a rotation without a grace ends all; one that is repeated ends none too early.
     """
     parameters = {"name": name, "grace": grace_seconds}
     await connection.execute(SHORTEN_REPLACED, parameters)
@@ -225,7 +232,7 @@ async def keep_replaced(connection: Connection, name: str, *, grace_seconds: flo
 
 
 async def note_use(connection: Connection, names: Sequence[str]) -> list[str]:
-    """Returns the keys whose rows somebody else has locked, of which nothing was noted."""
+    """Notes that these keys were used; returns those that were locked, to be noted later."""
     return [row.name for row in await connection.execute(NOTE_USE, {"names": list(names)})]
 
 

@@ -1,6 +1,5 @@
-"""The audit trail: rows are added, never changed.
-
-A trigger chains them: `storage.audit_chain`.
+"""The audit trail: events are added and never changed. A trigger chains them by hashes
+(`storage.audit_chain`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MANY = """
 
 APPEND_MANY = text(_MANY)
 
-# For a second try: nobody knows whether the first was committed before its connection broke.
+# For a retry, when it is unknown whether the first try was committed before its connection broke.
 APPEND_MISSING = text(f"""
     {_MANY} WHERE NOT EXISTS (
         SELECT FROM audit_events AS stored
@@ -66,26 +65,33 @@ tenant of the row ``changed``, and none if no row changed."""
 
 
 async def append(connection: Connection, *events: AuditEvent) -> None:
+    """Adds events, in a statement each."""
     for event in events:
         await connection.execute(APPEND, audit_parameters(event))
 
 
 async def append_many(connection: Connection, events: Sequence[AuditEvent]) -> None:
-    """In one statement: all of them are stored, or none."""
+    """Adds events in one statement: either all of them are stored or none."""
     await connection.execute(APPEND_MANY, _columns(events))
 
 
 async def append_missing(
     connection: Connection, events: Sequence[AuditEvent], *, since: datetime
 ) -> None:
-    """The same, but for those that are there; none was made before ``since``."""
+    """Adds those of the events that are not stored yet.
+
+    ``since``: a time of the wall clock before which none of them happened.
+    """
     await connection.execute(APPEND_MISSING, {**_columns(events), "since": since})
 
 
 async def newest(
     connection: Connection, *, tenant: str | None, before: int | None, limit: int
 ) -> Sequence[RecordedEvent]:
-    """At most ``limit`` events, newest first, those with a smaller id than ``before``."""
+    """At most ``limit`` events, newest first, whose id is below ``before`` (None: any).
+
+    ``tenant`` None: of all tenants.
+    """
     rows = await connection.execute(LIST, {"tenant": tenant, "before": before, "limit": limit})
     return [_recorded(row) for row in rows]
 
@@ -98,7 +104,8 @@ async def oldest(
     after: RecordedEvent | None,
     limit: int,
 ) -> Sequence[RecordedEvent]:
-    """At most ``limit`` events in the order of their time, those behind ``after``."""
+    """At most ``limit`` events in the order of their time, from ``since`` until before ``until``
+    (None: no end), those that follow the event ``after``."""
     parameters = {
         "at": since if after is None else after.at,
         "id": -1 if after is None else after.id,
@@ -130,13 +137,13 @@ def _recorded(row: Row) -> RecordedEvent:
 
 
 def move_event(error: Misplaced) -> AuditEvent:
-    """A ciphertext was found in a row or column that it was not written for."""
+    """The event for a ciphertext that was found in another row or column than its own."""
     detail: dict[str, object] = {"column": error.column}
     return AuditEvent("decrypt", "misplaced", "broker", error.tenant, detail=detail)
 
 
 def audit_parameters(event: AuditEvent) -> dict[str, object]:
-    """What a statement that writes an event beside its own change binds."""
+    """The parameters of `AUDIT_CHANGED` and of other statements that store one event."""
     return {
         "tenant": event.tenant,
         "actor": event.actor,

@@ -1,9 +1,8 @@
-"""The chains of the audit trail: how their links are read, and how they are cut off.
+"""The hash chains of the audit trail: reading their links, and pruning old events.
 
-Events are chained by a trigger, `migrations/versions/0003_expand_audit_chain.py`, whatever
-statement inserts them. What it hashes must be what `EVENTS` reads: the predecessor's hash, then
-``fields`` in UTF-8. Where a chain begins, the predecessor's hash is empty, or that of the last
-event that was pruned.
+A trigger chains every event (`migrations/versions/0003_expand_audit_chain.py`). It hashes what
+`EVENTS` reads: the hash of the event before, then ``fields`` in UTF-8. For the first event of a
+chain, the hash before is empty, or that of the last event that was pruned.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from sqlalchemy import text
 from ignition_broker.storage.connection import Connection
 
 CHAINS = 64
-"""Made by the migration, and never another: a chain that is not there was removed."""
+"""The migration made so many, and there are never more: a missing chain was deleted."""
 
 READ_CHAINS = text("""
     SELECT chain, pruned_position, pruned_hash, head.position, head.hash
@@ -43,8 +42,8 @@ COUNT_UNCHAINED = text("""
     FROM audit_events WHERE chain IS NULL
 """)
 
-# The old ones at the beginning of one chain, up to the first that somebody else has locked. Whoever
-# writes to the chain meanwhile takes another.
+# Deletes old events from the beginning of one chain, up to the first one that is locked. Writers
+# skip the chain, whose row is locked, and use another.
 PRUNE = text("""
     WITH taken AS (
         SELECT chain, pruned_position FROM audit_chains
@@ -83,8 +82,8 @@ PRUNE_UNCHAINED = text("""
     ) RETURNING id
 """)
 
-# Each event leaves a head, and the newest one counts: to change one row at each event would make
-# a heap of dead versions of it while a long transaction, such as a dump, keeps them.
+# Each event inserts a head, of which the newest counts. Updating one row instead would leave many
+# dead versions of it while a long transaction, such as a dump, is open.
 CLEAR_HEADS = text("""
     DELETE FROM audit_heads WHERE (chain, position) IN (
         SELECT chain, position FROM audit_heads AS head WHERE EXISTS (
@@ -97,7 +96,7 @@ CLEAR_HEADS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Where it begins, and where its newest event stands; ``head`` is None before the first."""
+    """Where a chain begins, and its newest event (None before the first)."""
 
     chain: int
     pruned_position: int
@@ -117,13 +116,15 @@ class ChainedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Unchained:
-    """``late``: how many of them are younger than the oldest event that is chained."""
+    """Events without a chain. ``late``: how many of them are younger than the oldest chained
+    one."""
 
     number: int
     late: int
 
 
 async def read_chains(connection: Connection) -> Sequence[Chain]:
+    """All chains by number."""
     rows = await connection.execute(READ_CHAINS)
     return [
         Chain(row.chain, row.pruned_position, row.pruned_hash, row.position, row.hash)
@@ -134,7 +135,8 @@ async def read_chains(connection: Connection) -> Sequence[Chain]:
 async def events_after(
     connection: Connection, *, chain: int, position: int, limit: int
 ) -> Sequence[ChainedEvent]:
-    """At most ``limit``, chain by chain, each in its order."""
+    """At most ``limit`` events that follow ``position`` of ``chain``, and then those of the chains
+    after it, each in its order."""
     given = {"chain": chain, "position": position, "limit": limit}
     return [
         ChainedEvent(row.id, row.chain, row.position, row.hash, row.fields.encode())
@@ -148,15 +150,17 @@ async def count_unchained(connection: Connection) -> Unchained:
 
 
 async def prune(connection: Connection, *, older_than_seconds: float, limit: int) -> int:
-    """How many events of one chain went, at most ``limit``; 0: none is that old."""
+    """Deletes at most ``limit`` old events of one chain; returns how many. 0: none is that old."""
     given = {"seconds": older_than_seconds, "limit": limit}
     return sum(1 for _ in await connection.execute(PRUNE, given))
 
 
 async def prune_unchained(connection: Connection, *, older_than_seconds: float, limit: int) -> int:
+    """Deletes at most ``limit`` old events without a chain; returns how many."""
     given = {"seconds": older_than_seconds, "limit": limit}
     return sum(1 for _ in await connection.execute(PRUNE_UNCHAINED, given))
 
 
 async def clear_heads(connection: Connection) -> None:
+    """Deletes all heads but the newest of each chain."""
     await connection.execute(CLEAR_HEADS)

@@ -1,4 +1,4 @@
-"""Dances begun: one row each, taken once."""
+"""Sign-ins at Ignition that have begun and whose callback has not come yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ignition_broker.storage.connect_links import SpentLink
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.makers import Maker
 
-# With a link: of the generation that the link was made in.
+# A sign-in that a link began has the link's generation.
 BEGIN = text("""
     INSERT INTO authorizations (state_hash, tenant_id, code_verifier, browser_hash, expires_at,
         actor, generation, made_by_key, made_by_setting, made_by_session, link_id)
@@ -23,8 +23,8 @@ BEGIN = text("""
     FROM tenants WHERE id = :tenant
 """)
 
-# The browser is part of the key: a stranger with the state can't even spend it. What was taken
-# moves to another table, since the release before would take it once more.
+# The browser is part of the key, so that a stranger who knows the state can't even use it up. The
+# row moves to another table, because the release before would take it again.
 TAKE = text("""
     WITH taken AS (
         DELETE FROM authorizations
@@ -69,7 +69,11 @@ async def begin(
     maker: Maker,
     link: SpentLink | None,
 ) -> None:
-    """For a tenant that is there. ``link``: the one that was clicked, if it began by one."""
+    """Stores a sign-in of an existing tenant.
+
+    ``lifetime_seconds``: how long its callback is accepted. ``maker``: what began it. ``link``: the
+    link that was clicked, if any.
+    """
     await connection.execute(
         BEGIN,
         {
@@ -89,8 +93,11 @@ async def begin(
 async def take(
     connection: Connection, cipher: Cipher, *, state_hash: bytes, browser_hash: bytes
 ) -> Authorization | None:
-    """The dance that this state and browser began; this call alone gets it. What became of it is
-    kept in `storage.callbacks`."""
+    """Removes and returns the sign-in with that state and browser, so that no other call gets it.
+
+    Its result will be found in `storage.callbacks`. Returns None if there is none. Raises
+    `CipherError` if no key decrypts its code verifier.
+    """
     row = (
         await connection.execute(TAKE, {"state_hash": state_hash, "browser_hash": browser_hash})
     ).one_or_none()
@@ -101,4 +108,5 @@ async def take(
 
 
 async def clear(connection: Connection) -> None:
+    """Deletes sign-ins that expired an hour ago."""
     await connection.execute(CLEAR)

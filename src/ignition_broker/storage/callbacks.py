@@ -1,4 +1,4 @@
-"""Sign-ins whose callback has come: whether they may still connect, and what became of them."""
+"""Sign-ins whose callback has come: whether they may still connect, and their result."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.makers import Standing, maker_stands
 from ignition_broker.storage.renewability import HAS_KNOWN_END, IS_RENEWABLE
 
-# The locks make whoever revokes the maker or the link wait until this transaction has ended: a
-# revocation that was answered is never followed by a connect.
+# The locks make a revocation of the maker or the link wait until this transaction ends, so that no
+# sign-in connects after a revocation was confirmed.
 JUDGE = text(f"""
     SELECT c.expires_at,
         coalesce(c.generation, t.generation) = t.generation AS is_current,
@@ -33,7 +33,7 @@ CONNECTED = text("""
 
 FORGET = text("DELETE FROM callbacks WHERE state_hash = :state_hash")
 
-# While the callback is current, the tenant's grant is the one that it connected.
+# As long as the callback is current, the tenant's grant is the one that it connected.
 FIND = text(f"""
     SELECT c.tenant_id, c.scope, c.expires_at, c.warning,
         coalesce({IS_RENEWABLE}, true) AS is_renewable,
@@ -58,9 +58,9 @@ CLEAR = text("""
 class Judgement:
     """Whether a sign-in may store its grant.
 
-    ``expires_at``: when the access token ends, where it did so already. ``is_current``: no connect
-    and no disconnect of its tenant since it was begun. ``maker_stands``, ``link_stands``: what
-    began it was not revoked and has not ended.
+    ``expires_at``: when the access token expires, if the sign-in has stored its grant already.
+    ``is_current``: its tenant was neither connected nor disconnected since it began.
+    ``maker_stands``, ``link_stands``: what began it has neither been revoked nor expired.
     """
 
     expires_at: datetime | None
@@ -71,8 +71,8 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class PastCallback:
-    """``is_current``: no connect and no disconnect since it connected. ``scope`` and ``expires_at``
-    are None until it has connected."""
+    """A callback that has come. ``is_current``: its tenant was neither connected nor disconnected
+    since. ``scope`` and ``expires_at`` are None until it has connected."""
 
     tenant: str
     is_current: bool
@@ -85,9 +85,10 @@ class PastCallback:
 
 
 async def judge(connection: Connection, state_hash: bytes, standing: Standing) -> Judgement | None:
-    """None where it is not there: it failed, or was taken by the release before.
+    """Whether this sign-in may connect. The answer is reliable only in a transaction that has
+    locked the tenant (`tenants.lock`).
 
-    Decides for good only in a transaction that has locked the tenant (`tenants.lock`).
+    Returns None if the sign-in is unknown: it failed, or the release before took it.
     """
     parameters = {"state_hash": state_hash, **standing.parameters()}
     row = (await connection.execute(JUDGE, parameters)).one_or_none()
@@ -104,7 +105,8 @@ async def note_connected(
     expires_at: datetime,
     warning: str | None,
 ) -> None:
-    """In the transaction that stored its grant and began the tenant's new generation."""
+    """Notes the result of a sign-in, in the transaction that stored its grant and raised the
+    tenant's generation. ``warning``: for the admin who connected, if any."""
     parameters = {
         "state_hash": state_hash,
         "scope": scope,
@@ -115,14 +117,14 @@ async def note_connected(
 
 
 async def forget(connection: Connection, state_hash: bytes) -> None:
-    """It failed."""
+    """Deletes a sign-in that failed."""
     await connection.execute(FORGET, {"state_hash": state_hash})
 
 
 async def find(
     connection: Connection, *, state_hash: bytes, browser_hash: bytes, shown_for_seconds: float
 ) -> PastCallback | None:
-    """For the browser that brought it, and for so long."""
+    """A callback for the browser that brought it, if it came at most ``shown_for_seconds`` ago."""
     parameters = {
         "state_hash": state_hash,
         "browser_hash": browser_hash,
@@ -144,4 +146,5 @@ async def find(
 
 
 async def clear(connection: Connection) -> None:
+    """Deletes callbacks that are a day old."""
     await connection.execute(CLEAR)

@@ -1,4 +1,4 @@
-"""Names that an operator can read, for what Postgres and the sockets report."""
+"""Readable names for the error codes of Postgres and of sockets."""
 
 from __future__ import annotations
 
@@ -59,13 +59,14 @@ CLASSES = {
     "P0": "PL/pgSQL error",
     "XX": "internal error",
 }
-"""Of SQLSTATE, by the first two characters (PostgreSQL documentation, appendix A)."""
+"""The classes of SQLSTATE: its first two characters (PostgreSQL documentation, appendix A)."""
 
 
 def condition(sqlstate: str) -> str:
-    """Such as ``lock not available (SQLSTATE 55P03)``; of an unknown code, the name of its class.
+    """The name of an SQLSTATE, such as ``lock not available (SQLSTATE 55P03)``.
 
-    Postgres' own message is left out, since it may quote values.
+    An unknown code is named by its class. Postgres' own message is left out, because it may quote
+    values.
     """
     is_whole_class = sqlstate.endswith("000") or sqlstate not in _CONDITIONS
     named = CLASSES.get(sqlstate[:2], "unknown condition")
@@ -74,7 +75,7 @@ def condition(sqlstate: str) -> str:
 
 
 def broken_connection(error: BaseException) -> str:
-    """Why a connection could not be made, or broke: such as ``too many open files (EMFILE)``."""
+    """Why a connection failed or broke, such as ``too many open files (EMFILE)``."""
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {getattr(error, 'reason', None) or type(error).__name__}"
     if isinstance(error, socket.gaierror):
@@ -87,6 +88,6 @@ def broken_connection(error: BaseException) -> str:
 
 
 def _words(name: str) -> str:
-    """``LockNotAvailableError``: lock not available. Names in capitals, such as SQL, stay."""
+    """``LockNotAvailableError`` becomes ``lock not available``. Acronyms such as SQL stay."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]*|[a-z]+", name.removesuffix("Error"))
     return " ".join(word if len(word) > 1 and word.isupper() else word.lower() for word in words)

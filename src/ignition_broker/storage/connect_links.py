@@ -1,7 +1,7 @@
-"""One-time links, known by their hash, and to admins by an id that is no secret.
+"""One-time connect links, stored as hashes. Admins name a link by an id that is no secret.
 
-A link works while its tenant has had no connect and no disconnect since it was made, and while
-what made it stands.
+A link works as long as its tenant was neither connected nor disconnected since it was created, and
+what created it has neither been revoked nor expired.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CREATE = text("""
     RETURNING id, expires_at
 """)
 
-# `used_at` tells the release before that a link was revoked.
+# A revoked link has `used_at` set too, for the release before.
 _WORKS = f"""
     l.used_at IS NULL AND l.revoked_at IS NULL AND l.expires_at > now()
     AND coalesce(l.generation, t.generation) = t.generation AND {maker_stands("l")}
@@ -62,7 +62,7 @@ REVOKE_ALL = text("""
     WHERE tenant_id = :tenant AND used_at IS NULL
 """)
 
-# Kept for a while after their end, so that a late click reads "spent" and not "forged".
+# Kept for a while, so that a late click is told "expired" and not "forged".
 CLEAR = text("""
     DELETE FROM connect_links WHERE token_hash IN (
         SELECT token_hash FROM connect_links WHERE expires_at < now() - interval '30 days'
@@ -80,7 +80,7 @@ class ConnectLink:
 
 @dataclass(frozen=True, slots=True)
 class SpentLink:
-    """What a sign-in that a link begins takes over from it."""
+    """What a sign-in takes over from the link that began it."""
 
     id: str
     tenant: str
@@ -106,7 +106,7 @@ async def create(
     created_by: str,
     maker: Maker,
 ) -> ListedLink:
-    """For a tenant that is there."""
+    """Stores a link for an existing tenant."""
     parameters = {
         "token_hash": token_hash,
         "tenant": tenant,
@@ -119,13 +119,14 @@ async def create(
 
 
 async def read(connection: Connection, token_hash: bytes, standing: Standing) -> ConnectLink | None:
+    """The link, and whether it still works; None if there is none."""
     parameters = {"token_hash": token_hash, **standing.parameters()}
     row = (await connection.execute(READ, parameters)).one_or_none()
     return None if row is None else ConnectLink(row.tenant_id, row.created_by, row.is_live)
 
 
 async def spend(connection: Connection, token_hash: bytes, standing: Standing) -> SpentLink | None:
-    """The link, if it still worked; of two clicks one gets it."""
+    """Uses the link up, if it still works; of two clicks only one gets it."""
     parameters = {"token_hash": token_hash, **standing.parameters()}
     row = (await connection.execute(SPEND, parameters)).one_or_none()
     if row is None:
@@ -135,22 +136,24 @@ async def spend(connection: Connection, token_hash: bytes, standing: Standing) -
 
 
 async def list_of(connection: Connection, tenant: str, standing: Standing) -> Sequence[ListedLink]:
-    """Those that work and those that were used, the newest first."""
+    """The tenant's links that work or were used, the newest first."""
     parameters = {"tenant": tenant, **standing.parameters()}
     rows = await connection.execute(LIST, parameters)
     return [ListedLink(row.id, row.expires_at, row.created_by, row.used_at) for row in rows]
 
 
 async def revoke(connection: Connection, tenant: str, link_id: str) -> str | None:
-    """Who made it; None where there is no such link, or it was revoked before. A sign-in that it
-    began connects nothing any more."""
+    """Revokes a link, and with it a sign-in that it began. Returns who created it; None if there is
+    no such link, or it is revoked already."""
     created_by: str | None = await connection.scalar(REVOKE, {"tenant": tenant, "id": link_id})
     return created_by
 
 
 async def revoke_all(connection: Connection, tenant: str) -> None:
+    """Revokes all links of the tenant that were not used."""
     await connection.execute(REVOKE_ALL, {"tenant": tenant})
 
 
 async def clear(connection: Connection) -> None:
+    """Deletes links that expired 30 days ago."""
     await connection.execute(CLEAR)

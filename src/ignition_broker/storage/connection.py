@@ -1,7 +1,7 @@
-"""SQLAlchemy's statements, carried out by asyncpg itself.
+"""Executes SQLAlchemy's text statements on asyncpg.
 
-SQLAlchemy's own connection costs ten times what asyncpg takes for a read by key: a switch of
-greenlets, an event, a cursor and a result for each. None of it is needed here.
+A read by key through SQLAlchemy's own connection takes about five times as long: it switches
+greenlets and makes events, a cursor and a result (decision 9). None of that is needed here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Row(asyncpg.Record):  # type: ignore[misc]
 
 
 class Rows:
-    """What a statement gave back."""
+    """The rows that a statement returned."""
 
     __slots__ = ("_rows",)
 
@@ -48,18 +48,20 @@ class Rows:
         return iter(self._rows)
 
     def one_or_none(self) -> Row | None:
+        """The only row, or None if there is none. Raises `ValueError` for more than one."""
         if len(self._rows) > 1:
             raise ValueError("more than one row, where a statement gives one at most")
         return self._rows[0] if self._rows else None
 
     def one(self) -> Row:
+        """The only row. Raises `ValueError` for none or more than one."""
         row = self.one_or_none()
         if row is None:
             raise ValueError("no row, where a statement always gives one")
         return row
 
     def scalar_one(self) -> Any:
-        """The first column of the one row."""
+        """The first column of the only row. Raises like `one`."""
         return self.one()[0]
 
 
@@ -69,11 +71,11 @@ _PROCESS = secrets.token_hex(4)
 
 
 class NamingConnection(asyncpg.Connection):  # type: ignore[misc]
-    """Names its prepared statements as no other process does.
+    """Gives prepared statements names that are unique to this process.
 
-    asyncpg numbers them, so that processes use the same names for other statements. Where a pooler
-    mixes sessions up before that is found out, such a name would carry out another's statement;
-    so it is refused.
+    asyncpg numbers them, so that two processes use one name for different statements. If a pooler
+    swapped their connections, a process would execute the other's statement. With unique names
+    Postgres refuses it instead.
     """
 
     __slots__ = ()
@@ -83,7 +85,7 @@ class NamingConnection(asyncpg.Connection):  # type: ignore[misc]
 
 
 class Connection:
-    """What the storage modules see of a connection."""
+    """A connection as the modules of `storage` use it."""
 
     __slots__ = ("_driver",)
 
@@ -93,7 +95,11 @@ class Connection:
     async def execute(
         self, statement: TextClause, parameters: Mapping[str, object] | None = None
     ) -> Rows:
-        """Prepared once on each connection. Raises what asyncpg and the socket raise."""
+        """Executes a statement, which is prepared once on each connection.
+
+        ``parameters``: a value for each ``:name`` in the statement. Raises asyncpg's errors and
+        `OSError`, which `storage.errors.translated` translates.
+        """
         sql, names = _compiled(statement)
         arguments = [parameters[name] for name in names] if parameters else ()
         return Rows(await self._driver.fetch(sql, *arguments))
@@ -101,14 +107,16 @@ class Connection:
     async def scalar(
         self, statement: TextClause, parameters: Mapping[str, object] | None = None
     ) -> Any:
-        """The first column of the one row; None where there is none."""
+        """The first column of the only row; None if there is no row."""
         row = (await self.execute(statement, parameters)).one_or_none()
         return None if row is None else row[0]
 
 
 @cache
 def _compiled(statement: TextClause) -> tuple[str, tuple[str, ...]]:
-    """With ``$1`` for ``:name``, and the names in the order of their numbers. Statements are
-    constants of their modules, so that each is compiled once."""
+    """The statement with ``$1`` in place of ``:name``, and the names in the order of their numbers.
+
+    Statements are constants of their modules, so that each is compiled once.
+    """
     compiled = statement.compile(dialect=_DIALECT)
     return str(compiled), tuple(compiled.positiontup or ())

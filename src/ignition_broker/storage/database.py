@@ -1,4 +1,4 @@
-"""The connection pool, and the two ways in: a transaction, or one statement that is one."""
+"""A Postgres database: its connections, transactions and single statements."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ Result = TypeVar("Result")
 CONNECT_TIMEOUT_SECONDS = 3.0
 STATEMENT_TIMEOUT_SECONDS = 5.0
 LOCK_TIMEOUT_SECONDS = 2.0
-"""Shorter than `CONNECT_TIMEOUT_SECONDS`, for which callers wait for a connection of the pool: if
-all connections wait for one locked row, they come free in time for callers who need another."""
+"""Shorter than `CONNECT_TIMEOUT_SECONDS`, which is how long callers wait for a connection of the
+pool: if all connections wait for one locked row, they become free before those callers give up."""
 MOST_MOVES = 10_000
 
-# Does not wait for the disk: a notification that is lost with Postgres is sent anew.
+# Without waiting for the disk: a notification that is lost in a crash is sent again anyway.
 NOTIFY = text("""
     SELECT set_config('synchronous_commit', 'off', true), pg_notify(:channel, :payload)
 """)
 
 
 class Database:
-    """A pool on one Postgres. Raises the errors of `storage.errors` alone.
+    """A pool of connections to one database. Its methods raise the errors of `storage.errors`.
 
-    ``url`` is an SQLAlchemy URL of the asyncpg driver; ``sslmode`` in its query is libpq's.
+    ``url`` is an SQLAlchemy URL of the asyncpg driver, with libpq's ``sslmode`` in its query.
+    ``pool_size`` is the largest number of connections.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
@@ -52,14 +53,14 @@ class Database:
             size=pool_size,
             patience_seconds=CONNECT_TIMEOUT_SECONDS,
         )
-        # Beside the pool, so that a full pool does not keep a process from proving that it hears.
+        # Outside the pool, so that a process can prove that it hears though its pool is full.
         self._speaker = Pool(self._connected, size=1, patience_seconds=CONNECT_TIMEOUT_SECONDS)
         self._sessions = Sessions(self._opened)
         self._moves_seen: set[tuple[str, str, bytes]] = set()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back by an exception."""
+        """A transaction, committed at the end of the block and rolled back by an exception."""
         try:
             with self._translated():
                 async with self._pool.connection() as driver, driver.transaction():
@@ -70,7 +71,7 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """A transaction that reads the database as it was at its first statement."""
+        """A read-only transaction that sees the database as it was at its first statement."""
         with self._translated():
             async with (
                 self._pool.connection() as driver,
@@ -79,8 +80,11 @@ class Database:
                 yield Connection(driver)
 
     async def once(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """``work`` is one statement that may be carried out twice: a broken connection is tried
-        again on a new one, since after a restart of Postgres each pooled one fails once."""
+        """Executes one statement, which must be safe to execute twice.
+
+        If the connection turns out to be broken, it is tried once more on another. After a restart
+        of Postgres, every connection of the pool fails once.
+        """
         try:
             return await self.single(work)
         except (SchemaUnfit, SessionsNotKept):
@@ -89,7 +93,7 @@ class Database:
             return await self.single(work)
 
     async def single(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
-        """``work`` is one statement, a transaction of its own, tried once."""
+        """Executes one statement in a transaction of its own, once."""
         try:
             with self._translated():
                 async with self._pool.connection() as driver:
@@ -99,8 +103,8 @@ class Database:
             raise
 
     async def record_move(self, error: Misplaced) -> None:
-        """An event of its own, once a process and ciphertext: what reads a moved one fails at every
-        call, and the trail must not fill up with that."""
+        """Records that a ciphertext was found in the wrong row or column, once for each process and
+        ciphertext: every read of it fails, which must not fill the audit trail."""
         move = (error.tenant, error.column, error.ciphertext[-16:])
         if move in self._moves_seen or len(self._moves_seen) >= MOST_MOVES:
             return
@@ -110,7 +114,7 @@ class Database:
                 await audit.append(Connection(driver), audit.move_event(error))
 
     async def schema_version(self) -> str | None:
-        """The migration that the database stands at; None before the first."""
+        """The number of the last migration that was applied; None before the first."""
         exists = text("SELECT to_regclass('alembic_version') IS NOT NULL")
         if not await self.once(lambda connection: connection.scalar(exists)):
             return None
@@ -118,18 +122,18 @@ class Database:
         return await self.once(lambda connection: connection.scalar(statement))
 
     async def own_connection(self, application_name: str) -> Driver:
-        """A connection outside the pool, for LISTEN."""
+        """Opens a connection outside the pool, for LISTEN. The caller closes it."""
         with self._translated():
             return await self._connected(application_name)
 
     async def notify(self, channel: str, payload: str) -> None:
-        """Sends a notification on a connection that does nothing else."""
+        """Sends a notification, on a connection that is used for nothing else."""
         with self._translated():
             async with self._speaker.connection() as driver:
                 await Connection(driver).execute(NOTIFY, {"channel": channel, "payload": payload})
 
     def doubt_sessions(self) -> None:
-        """Makes every connection anew, and none before it is proved that it keeps its session."""
+        """Replaces all connections, and checks first that new ones keep their sessions."""
         self._sessions.doubt()
         self._pool.renew()
         self._speaker.renew()
@@ -144,14 +148,15 @@ class Database:
             raise
 
     async def aclose(self) -> None:
+        """Closes all connections."""
         await self._pool.aclose()
         await self._speaker.aclose()
 
     async def _pooled(self) -> Driver:
         driver = await self._connected()
-        # By a statement, since pgbouncer refuses it as a parameter of the start.
+        # As a statement, because pgbouncer refuses it as a startup parameter.
         await driver.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
-        # What is written is text already; what is read is what the text says.
+        # Writers hand in JSON text; readers get what it means.
         await driver.set_type_codec("jsonb", schema="pg_catalog", encoder=str, decoder=json.loads)
         return driver
 
@@ -178,9 +183,9 @@ class Database:
 
 
 def without_ssl(url: URL) -> tuple[URL, str | None]:
-    """The URL, and its ``sslmode``.
+    """Splits ``sslmode`` off a URL; returns the rest, and the mode or None.
 
-    Hosted databases give URLs for libpq, whose words SQLAlchemy would hand to asyncpg as they are.
+    Hosted databases give libpq's URLs, whose parameters asyncpg would refuse.
     """
     mode = url.query.get("sslmode") or url.query.get("ssl")
     rest = url.difference_update_query(["sslmode", "ssl", "channel_binding"])

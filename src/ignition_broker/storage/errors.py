@@ -1,10 +1,10 @@
-"""What can go wrong between us and Postgres, in our words.
+"""The errors of `ignition_broker.storage`, to which those of Postgres and asyncpg are translated.
 
 StorageError
-├── StorageUnavailable    Postgres is away, or too busy: worth trying again
-│   ├── SchemaUnfit       it lacks a table or a right: until an operator mends it
-│   └── SessionsNotKept   a pooler shares its connections out: until an operator mends it
-└── StorageFault          it answered, and the fault is ours
+├── StorageUnavailable    Postgres is away or too busy: try again
+│   ├── SchemaUnfit       a table or a right is missing: an operator must act
+│   └── SessionsNotKept   a pooler shares connections: an operator must act
+└── StorageFault          Postgres refused the statement: a fault of ours
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from ignition_broker.storage.condition_names import broken_connection, condition
 
 
 class StorageError(Exception):
-    """A statement was not carried out, or nobody knows whether it was."""
+    """A statement failed, or it is unknown whether it was carried out."""
 
 
 class StorageUnavailable(StorageError):
-    """No connection, a broken one, a server that starts or stops, a full pool, a lock.
+    """No connection, a broken one, a starting or stopping server, a full pool, a locked row.
 
-    ``detail``: for callers to read.
+    ``detail`` is shown to callers.
     """
 
     detail = "The database is away; try again shortly."
 
 
 class SchemaUnfit(StorageUnavailable):
-    """A table, column or function is not there, or may not be used."""
+    """A table, column or function is missing, or the role has no right to it."""
 
     detail = "The database is not as this release needs it; an operator has to look at /readyz."
 
@@ -48,22 +48,22 @@ NOT_KEPT = (
 
 
 class SessionsNotKept(StorageUnavailable):
-    """Statements are not kept by their connection; see `storage.pooler`."""
+    """A pooler gives each transaction another connection of Postgres; see `storage.pooler`."""
 
     detail = "The database is behind a pooler that mixes sessions up; see /readyz."
 
 
 class StorageFault(StorageError):
-    """A statement that Postgres refuses, such as for a broken constraint."""
+    """Postgres refused a statement, such as for a broken constraint."""
 
 
-# SQLSTATE classes: connection, who may connect, and to which database, transaction rollback,
-# resources, operator intervention, system. Then: a read-only transaction, as on a standby; a
-# transaction that was ended for being idle; an object in use; a lock that did not become free.
+# SQLSTATE classes: connection, authorization, unknown database, transaction rollback, resources,
+# operator intervention, system. Then single codes: read-only transaction (a standby), idle
+# transaction ended, object in use, lock not available.
 _PASSING = ("08", "28", "3D", "40", "53", "57", "58", "25006", "25P03", "55006", "55P03")
 _LACKS = ("3F000", "42703", "42704", "42883", "42P01")
 _MAY_NOT = "42501"
-# A prepared statement is not there, or is another's: the connection is not the one of before.
+# A prepared statement is missing, or exists already: a pooler has swapped the connection.
 _LOST = ("26000", "42P05")
 
 log = structlog.get_logger(__name__)
@@ -71,7 +71,7 @@ log = structlog.get_logger(__name__)
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turns what SQLAlchemy, asyncpg and the socket raise into the tree above."""
+    """Translates the errors of SQLAlchemy, asyncpg and sockets into those above."""
     try:
         yield
     except exc.DBAPIError as error:
@@ -86,7 +86,7 @@ def translated() -> Iterator[None]:
     except exc.SQLAlchemyError as error:
         raise _fault(type(error).__name__) from error
     except asyncpg.InvalidCachedStatementError as error:
-        # A migration changed what a statement gives; the next try prepares it anew.
+        # A migration changed the statement's columns; the next try prepares it anew.
         raise StorageUnavailable("the schema was changed meanwhile") from error
     except asyncpg.PostgresError as error:
         raise _refused(str(error.sqlstate)) from error
@@ -97,7 +97,7 @@ def translated() -> Iterator[None]:
         TimeoutError,
         asyncio.IncompleteReadError,
     ) as error:
-        # SQLAlchemy lets through what it does not know of a connection that breaks.
+        # SQLAlchemy, which the migrations use, lets some errors of a broken connection through.
         raise StorageUnavailable(broken_connection(error)) from error
 
 
@@ -120,7 +120,7 @@ def _fault(text: str) -> StorageFault:
 
 
 def _is_broken(error: exc.DBAPIError) -> bool:
-    # The second: a connection that broke between two messages of one statement.
+    # The second is a connection that broke between two messages of one statement.
     return isinstance(error, exc.InterfaceError | exc.OperationalError) or isinstance(
         getattr(error.orig, "__cause__", None), asyncpg.InternalClientError
     )

@@ -1,7 +1,7 @@
-"""Which key each grant's tokens are stored under, as noted beside them.
+"""Which key encrypted each grant's tokens, as noted in its row.
 
-A note counts for the ciphertext whose end it bears. What a release without notes has written since
-counts as unnoted, and only trying the keys tells.
+``key_fingerprint`` is valid only if ``fingerprinted`` equals the last 8 bytes of ``access_token``.
+An older release stores tokens without a note; their key is found only by trying all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CIPHERTEXT_END = "substring(access_token FROM length(access_token) - 7)"
 _NOTED = f"fingerprinted = {CIPHERTEXT_END}"
 _UNNOTED = f"access_token IS NOT NULL AND fingerprinted IS DISTINCT FROM {CIPHERTEXT_END}"
 
-# From one key to the next by the index: as many steps as there are keys, whatever the rows.
+# Jumps from key to key along the index: one step for each key, however many rows there are.
 DISTINCT = text(f"""
     WITH RECURSIVE keys AS (
         (SELECT key_fingerprint FROM grants WHERE {_NOTED} AND key_fingerprint IS NOT NULL
@@ -48,7 +48,7 @@ UNNOTED = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class SealedRow:
-    """A grant's ciphertexts; the tokens are stored and replaced together, so under one key."""
+    """A grant's ciphertexts. Both tokens are always stored together, and so under one key."""
 
     tenant: str
     access_token: bytes
@@ -56,28 +56,32 @@ class SealedRow:
 
 
 def ciphertext_end(ciphertext: bytes) -> bytes:
-    """The last 8 bytes, by which a note knows the ciphertext that it was made of."""
+    """The last 8 bytes, by which a note identifies its ciphertext."""
     return ciphertext[-8:]
 
 
 async def distinct(connection: Connection) -> list[str]:
+    """The fingerprints of all keys that are noted."""
     return [row.key_fingerprint for row in await connection.execute(DISTINCT)]
 
 
 async def count_noted(connection: Connection, fingerprint: str) -> int:
+    """How many grants are noted to be encrypted by that key."""
     return int((await connection.execute(COUNT_NOTED, {"fingerprint": fingerprint})).scalar_one())
 
 
 async def count_unnoted(connection: Connection) -> int:
+    """How many grants have tokens and no valid note."""
     return int((await connection.execute(COUNT_UNNOTED)).scalar_one())
 
 
 async def tenants(connection: Connection, fingerprint: str, *, limit: int) -> list[str]:
-    """Some whose tokens that key holds."""
+    """At most ``limit`` tenants whose tokens that key encrypted."""
     parameters = {"fingerprint": fingerprint, "limit": limit}
     return [row.tenant_id for row in await connection.execute(TENANTS, parameters)]
 
 
 async def unnoted(connection: Connection, *, after: str, limit: int) -> Sequence[SealedRow]:
+    """At most ``limit`` grants without a valid note, of tenants that follow ``after``."""
     rows = await connection.execute(UNNOTED, {"after": after, "limit": limit})
     return [SealedRow(row.tenant_id, row.access_token, row.refresh_token) for row in rows]

@@ -1,4 +1,4 @@
-"""NOTIFY, heard: one connection per process, reopened for as long as it takes."""
+"""Receives notifications on one connection for each process, which is reopened when it breaks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ APPLICATION_NAME = "ignition-broker listen"
 HEARTBEAT_SECONDS = 0.3
 HEARTBEAT_TIMEOUT_SECONDS = 2.0
 LATE_SECONDS = 0.1
-"""For a process that was stopped: what came meanwhile lies in its socket when the timer fires."""
+"""A further wait, for a process that was suspended: when its timer fires, what arrived meanwhile
+is still unread in its socket."""
 _LONGEST_PAUSE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
@@ -39,21 +40,24 @@ COUNT_LISTENERS = text("""
 
 
 async def count_listeners(connection: Connection) -> int:
-    """How many processes listen on this database, this one included once it does."""
+    """How many processes listen on this database, including this one once it does."""
     return int((await connection.execute(COUNT_LISTENERS, {"name": APPLICATION_NAME})).scalar_one())
 
 
 class Listener:
-    """Hears the channels and says when it is deaf.
+    """Receives notifications, and proves again and again that it still does.
 
-    It counts as hearing once a notification of its own, sent by another connection while this one
-    was idle, has come back: Postgres delivers them in the order of their commits. A round trip on
-    this connection would prove nothing behind a pooler (`storage.pooler`).
+    The proof: a notification of its own, sent on another connection while this one is idle, comes
+    back. Postgres delivers notifications in the order of the commits, so all earlier ones have
+    arrived by then. A round trip on this connection would prove nothing behind a pooler
+    (`storage.pooler`).
 
-    ``on_notice(channel, payload)`` is called for each notification, ``on_alive`` when listening
-    begins (what was missed before is unknown) and ``on_lost`` when it ends. ``on_proof(asked_at)``
-    says that all committed before that moment of the monotonic clock has been heard, ``on_deaf``
-    that Postgres answers and changes are not heard.
+    - ``on_notice(channel, payload)``: a notification has arrived.
+    - ``on_alive()``: listening began. Changes before that may have been missed.
+    - ``on_proof(asked_at)``: every change that was committed before that moment (monotonic clock)
+      has arrived.
+    - ``on_deaf()``: Postgres answers, but notifications do not arrive.
+    - ``on_lost()``: the connection is closed or broken.
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Listener:
         self._on_lost = on_lost
 
     async def run(self) -> None:
-        """Listens until it is cancelled."""
+        """Listens until it is cancelled; reconnects when the connection breaks."""
         pause = 0.05
         while True:
             try:
@@ -103,7 +107,7 @@ class Listener:
         echo = _Echo()
 
         def terminated(_connection: object) -> None:
-            # At once, not when the task next runs: a cache must not be believed meanwhile.
+            # Called at once, not when the task runs next: caches must not be trusted meanwhile.
             self._on_lost()
             ended.set()
             echo.give_up()
@@ -131,14 +135,13 @@ class Listener:
                     await ended.wait()
 
     async def _prove(self, echo: _Echo, ended: asyncio.Event) -> bool:
-        """False where a notification was sent and not heard, or can't be while sessions are mixed
-        up."""
+        """Returns False if the notification did not come back, or if sessions are not kept."""
         asked_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(HEARTBEAT_TIMEOUT_SECONDS):
                 await self._database.notify(echo.channel, echo.next_payload())
         except (StorageError, TimeoutError) as error:
-            # Nobody knows whether it hears; without a proof, memory is not believed for long.
+            # Unknown whether notifications arrive. Without a proof caches are soon not trusted.
             log.warning("listen_unproved", reason=str(error) or "timed out")
             return not isinstance(error, SessionsNotKept)
         is_back = await echo.is_back()
@@ -148,7 +151,7 @@ class Listener:
 
 
 class _Echo:
-    """The newest notification of our own, awaited on the connection that listens."""
+    """The last notification that this process sent to itself, and whether it has come back."""
 
     def __init__(self) -> None:
         self.channel = f"heard_{secrets.token_hex(8)}"

@@ -1,4 +1,4 @@
-"""What made a link or began a sign-in, and whether that still stands."""
+"""What created a link or began a sign-in, and whether that is still valid."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """Hashes: of an API key, of what the settings vouch for (the bootstrap admin key, or a rule
-    for JWTs), of a session. None of them: the operator, at the command line."""
+    """The hash of an API key (``key``), of something in the settings (``setting``: the bootstrap
+    admin key or a rule for JWTs), or of a browser session (``session``). None of them: the operator
+    at the command line."""
 
     key: bytes | None = None
     setting: bytes | None = None
@@ -28,11 +29,11 @@ OPERATOR = Maker()
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the settings say of makers, which Postgres does not know.
+    """What the settings say about makers and Postgres does not know.
 
-    ``vouched``: the hashes that `Maker.setting` may have; None where the settings are not known, as
-    at the command line: whatever they would be asked about then counts as standing. ``issuer`` and
-    ``admin_groups``: who signs admins on.
+    ``vouched``: the hashes that `Maker.setting` may have. None if the settings are unknown, as at
+    the command line: whatever depends on them then counts as valid. ``issuer``, ``admin_groups``:
+    the identity provider, and the groups whose members are admins.
     """
 
     vouched: Sequence[bytes] | None
@@ -52,10 +53,10 @@ class Standing:
 
 
 def maker_stands(row: str, lock: str = "") -> str:
-    """SQL: whether what made ``row``, a table's alias, could make it again. Takes
-    `Standing.parameters`.
+    """An SQL condition: whether the maker of ``row`` (a table's alias) is still valid.
 
-    ``lock``, such as ``FOR SHARE``, makes a revocation wait until the transaction has ended.
+    The statement binds `Standing.parameters`. ``lock``, such as ``FOR SHARE``, makes a revocation
+    of the maker wait until the transaction ends.
     """
     return f"""
     (({row}.made_by_key IS NULL

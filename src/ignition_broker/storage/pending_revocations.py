@@ -1,7 +1,7 @@
-"""Tokens that are to be revoked at Ignition, until it has answered.
+"""Tokens to be revoked at Ignition, kept until it has answered.
 
-``next_try_at`` is a lease too: whoever tries moves it beyond the end of that try first, so that the
-row of a killed replica is tried by another.
+``next_try_at`` is also a lease: a replica first moves it past the end of its own try. If that
+replica is killed, another one tries when that time has come.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.connection import Connection, Row
 
 COLUMN = "revocation"
-"""As which the tokens are encrypted."""
+"""The name of the column for `Cipher`, which binds a ciphertext to it."""
 TRIED_FOR_SECONDS = 86_400.0
 
 ADD = text("""
@@ -41,7 +41,7 @@ POSTPONE = text("""
     WHERE id = :id
 """)
 
-# Two replicas may both have tried: what came of it is recorded once.
+# Two replicas may both have tried; the result is recorded once.
 SETTLE = text("""
     WITH settled AS (DELETE FROM pending_revocations WHERE id = :id RETURNING tenant_id)
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
@@ -52,7 +52,8 @@ SETTLE = text("""
 
 @dataclass(frozen=True, slots=True)
 class PendingRevocation:
-    """``tries`` were made before the one at hand. ``is_last_try``: the day is over."""
+    """``tries``: how many were made before this one. ``is_last_try``: `TRIED_FOR_SECONDS` are
+    over."""
 
     id: int
     tenant: str
@@ -72,7 +73,8 @@ async def add(
     *,
     lease_seconds: float,
 ) -> PendingRevocation:
-    """Leased to whoever adds it, who tries at once."""
+    """Stores a token to be revoked, leased to the caller for ``lease_seconds``, who tries at
+    once."""
     sealed = cipher.encrypt(tenant, COLUMN, token.reveal())
     kind = "refresh_token" if isinstance(token, RefreshToken) else "access_token"
     parameters = {
@@ -88,7 +90,7 @@ async def add(
 
 
 async def claim(connection: Connection, *, lease_seconds: float) -> PendingRevocation | None:
-    """The longest due; None where none is."""
+    """Leases the revocation that is longest overdue for ``lease_seconds``; None if none is due."""
     parameters = {"lease": lease_seconds, "tried_for": TRIED_FOR_SECONDS}
     row: Row | None = (await connection.execute(CLAIM, parameters)).one_or_none()
     if row is None:
@@ -105,18 +107,18 @@ async def claim(connection: Connection, *, lease_seconds: float) -> PendingRevoc
 
 
 def opened(cipher: Cipher, revocation: PendingRevocation) -> RefreshToken | AccessToken:
-    """Raises `CipherError`."""
+    """The token, decrypted. Raises `CipherError` if no key decrypts it."""
     text = cipher.decrypt(revocation.tenant, COLUMN, revocation.token)
     return RefreshToken(text) if revocation.kind == "refresh_token" else AccessToken(text)
 
 
 async def postpone(connection: Connection, revocation: PendingRevocation, *, wait: float) -> None:
-    """Not tried again for ``wait`` seconds."""
+    """The next try is in ``wait`` seconds."""
     await connection.execute(POSTPONE, {"id": revocation.id, "wait": wait})
 
 
 async def settle(connection: Connection, revocation: PendingRevocation, event: AuditEvent) -> None:
-    """It is over, one way or another; the token is forgotten."""
+    """Deletes the token, whatever became of it, and records ``event``."""
     parameters = {
         "id": revocation.id,
         "actor": event.actor,

@@ -1,11 +1,11 @@
-"""Whether a connection keeps its session, or a pooler shares it out.
+"""Checks that a connection keeps its session, rather than sharing it through a pooler.
 
-A pooler in transaction mode (pgbouncer's ``pool_mode = transaction``) gives each transaction of a
-client whichever connection of Postgres is free. Prepared statements and settings are then another
-client's, and no notification reaches a client that waits for one. The last is what can be proved:
-a notification that one connection sends is heard on another that does nothing meanwhile. A
-connection that notifies itself proves nothing: while its statement runs, it holds the very
-connection of Postgres that it listens on.
+A pooler in transaction mode (pgbouncer's ``pool_mode = transaction``) runs each transaction of a
+client on whichever connection of Postgres is free. A client then meets the prepared statements and
+settings of others, and misses notifications. The latter can be tested: one connection sends a
+notification, and another, which does nothing meanwhile, must receive it. A connection that
+notifies itself would prove nothing: while its statement runs, it holds the very connection of
+Postgres on which it listens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROOF_SECONDS = 1.0
 
 
 class Sessions:
-    """Checks new connections; ``connect`` makes one more, for a proof."""
+    """Checks new connections. ``connect`` opens another one, for the test."""
 
     def __init__(self, connect: Callable[[], Awaitable[Driver]]) -> None:
         self._connect = connect
@@ -33,20 +33,20 @@ class Sessions:
         self._proof: asyncio.Task[None] | None = None
 
     def doubt(self) -> None:
-        """What was proved may hold no longer: an operator may have changed the pooler's mode."""
+        """Makes the next check test again: an operator may have changed the pooler's mode."""
         self._are_proved, self._are_doubted = False, True
 
     async def check(self, driver: Driver) -> None:
-        """Raises `SessionsNotKept`, and what asyncpg raises.
+        """Raises `SessionsNotKept` if the session is not kept, and asyncpg's errors.
 
-        A connection that leads straight to Postgres costs one statement. Behind a pooler one proof
-        is enough until there is a doubt, and those who connect at the same time share it.
+        For a direct connection to Postgres this takes one statement. Behind a pooler one test is
+        enough until `doubt` is called, and connections made at the same time share it.
         """
         if self._are_proved or (not self._are_doubted and await _is_direct(driver)):
             return
         if self._proof is None or self._proof.done():
             self._proof = asyncio.create_task(self._prove())
-            # Where nobody waits for it any more, asyncio is not to complain.
+            # Retrieves the exception if nobody waits any more, lest asyncio complain.
             self._proof.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._proof)
 
@@ -64,7 +64,7 @@ class Sessions:
 
 
 async def _is_direct(driver: Driver) -> bool:
-    """Postgres names its process when a connection begins; a pooler makes up a number."""
+    """Postgres tells its process id when a connection starts; a pooler makes one up."""
     try:
         pid = await driver.fetchval("SELECT pg_backend_pid()")
     except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError):

@@ -1,4 +1,4 @@
-"""A refresh token that came without an access token: stored beside the one in force."""
+"""A new refresh token that came without an access token. The current access token stays."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ FIND_REFRESH_TOKEN = text("""
 
 @dataclass(frozen=True, slots=True)
 class SealedPair:
-    """The new refresh token and the access token in force, under the key of ``key_fingerprint``.
+    """The new refresh token and the current access token, encrypted by ``key_fingerprint``'s key.
 
-    ``access_token`` is None where it could not be opened: its ciphertext then stays.
-    ``refresh_lifetime_seconds`` is None where the refresh token has no known end.
+    ``access_token`` is None if it could not be decrypted: its ciphertext then stays.
+    ``refresh_lifetime_seconds`` is None if the refresh token has no known end.
     """
 
     refresh_token: bytes
@@ -57,9 +57,10 @@ async def store(
     retry_in_seconds: float,
     event: AuditEvent,
 ) -> bool:
-    """Whether it was stored: not where the row has moved on from the lease's version.
+    """Stores the refresh token, ends the lease, and records ``event``.
 
-    The access token and its end stay. The grant is not renewed before ``retry_in_seconds``.
+    The access token and its expiry stay. The next renewal is in ``retry_in_seconds``; ``error`` is
+    noted. Returns False if the row's version is no longer the lease's.
     """
     access_token = sealed.access_token
     parameters = {
@@ -79,7 +80,7 @@ async def store(
 
 
 async def is_stored(connection: Connection, lease: Lease, sealed: SealedPair) -> bool:
-    """Whether a store whose answer was lost had in fact been committed."""
+    """Whether `store` was committed if its connection broke before it could say so."""
     parameters = {
         "tenant": lease.tenant,
         "version": lease.version + 1,

@@ -1,9 +1,9 @@
-"""Grants without a refresh token: how they are told, and what becomes of them.
+"""Grants without a refresh token: how to recognize them, and how they end.
 
-The column ``refresh_token`` then holds an encrypted empty text, as it always did, and
-``empty_refresh_token`` notes the end of that ciphertext. A note that is not of the ciphertext in
-the row counts for nothing: a replica of a release without notes has stored another since. What such
-a replica stores empty is noted when it is first opened.
+Their column ``refresh_token`` holds an encrypted empty string, and ``empty_refresh_token`` the last
+8 bytes of that ciphertext. It is ignored if the ciphertext has changed since: a replica of a
+release that does not know the column has then stored another token. If that one is empty, this is
+noted when the token is first decrypted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) -
 IS_RENEWABLE: Final = f"(empty_refresh_token IS DISTINCT FROM {REFRESH_TOKEN_END})"
 _ENDLESS = f"make_interval(secs => {ENDLESS_LIFETIME_SECONDS / 2})"
 HAS_KNOWN_END: Final = f"(grants.expires_at - grants.issued_at < {_ENDLESS})"
-"""As `model.is_known_end`."""
+"""The SQL for `model.is_known_end`."""
 
 ENDS_WITH_ITS_TOKEN = (
     "Ignition gave no refresh token, so the grant ends with its access token; connect it again "
@@ -32,7 +32,7 @@ ENDS_WITH_ITS_TOKEN = (
 )
 HAS_ENDED = "the access token ended, and Ignition had given no refresh token to renew it with"
 WARNED_AHEAD_DAYS = 7
-"""Of tokens that live for less than twice as long, in the second half of their lives."""
+"""A token that lives for less than twice as long is warned of in the second half of its life."""
 
 NOTE_EMPTY = text(f"""
     UPDATE grants SET empty_refresh_token = {REFRESH_TOKEN_END}, lease_owner = NULL,
@@ -41,7 +41,7 @@ NOTE_EMPTY = text(f"""
       AND {LOCK_BRIEFLY}
 """)  # noqa: S608  # constants of this module alone
 
-# Nothing here waits for a locked row: whoever holds it is looked at the next time.
+# Nothing below waits for a locked row: it is looked at again the next time.
 _UNRENEWABLE = f"status = 'connected' AND empty_refresh_token IS NOT NULL AND NOT {IS_RENEWABLE}"
 
 WARN = text(f"""
@@ -89,18 +89,22 @@ END = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Ending:
+    """A tenant whose grant ends at that time, on the database's clock."""
+
     tenant: str
     at: datetime
 
 
 async def note_empty(connection: Connection, lease: Lease) -> None:
-    """The leased refresh token is an empty text: the grant is not claimed again."""
+    """Notes that the leased refresh token is an empty string, so that the grant is not claimed
+    again."""
     parameters = {"tenant": lease.tenant, "version": lease.version, "owner": lease.owner}
     await connection.execute(NOTE_EMPTY, parameters)
 
 
 async def warn(connection: Connection, *, limit: int) -> Sequence[Ending]:
-    """Those whose end was announced now, at most ``limit``; each is once a token."""
+    """Records warnings for at most ``limit`` grants that end soon, once for each token; returns
+    them."""
     rows = await connection.execute(WARN, {"limit": limit, "error": ENDS_WITH_ITS_TOKEN})
     return [Ending(row.tenant_id, row.expires_at) for row in rows]
 
@@ -108,7 +112,10 @@ async def warn(connection: Connection, *, limit: int) -> Sequence[Ending]:
 async def end(
     connection: Connection, *, tenant: str | None = None, limit: int = 1
 ) -> Sequence[Ending]:
-    """Those whose token had ended, at most ``limit``; None: of all tenants."""
+    """Ends at most ``limit`` grants whose token has expired and returns them.
+
+    ``tenant`` None: of all tenants.
+    """
     parameters = {"tenant": tenant, "limit": limit, "error": HAS_ENDED}
     rows = await connection.execute(END, parameters)
     return [Ending(row.tenant_id, row.expires_at) for row in rows]

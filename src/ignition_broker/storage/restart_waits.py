@@ -1,4 +1,4 @@
-"""For commands that run for long: a Postgres that restarts amid them is waited for."""
+"""Lets long-running commands wait for a Postgres that restarts meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ PAUSE_SECONDS = 0.5
 
 
 class PatientDatabase(Database):
-    """Tries a statement again for ``patience_seconds`` from its first failure, once Postgres was
-    reached: an address that is wrong is told at once. ``on_wait(reason)`` is told of a wait."""
+    """Retries a failing statement for ``patience_seconds``, if Postgres was reached before.
+
+    A wrong address is therefore reported at once. ``on_wait(reason)`` is called when a wait begins.
+    """
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class PatientDatabase(Database):
         return await self.patiently(lambda: super(PatientDatabase, self).once(work))
 
     async def patiently(self, work: Callable[[], Awaitable[Result]]) -> Result:
-        """``work`` may be done twice, and is done from its beginning each time."""
+        """Retries ``work`` from its beginning; it must be safe to do twice."""
         give_up_at: float | None = None
         while True:
             try:

@@ -1,9 +1,9 @@
-"""Rows of a database that went back: found, marked, and given what a process still holds.
+"""Repairs the rows of a database that went back in time.
 
-A failover to a standby that lost the last seconds, or a restored dump, leaves rows that are older
-than what this process has seen. What it stored itself it can store again, as long as nothing newer
-has been stored since. Statements over rows of many tenants only read; each write is one row, and
-with ``SKIP LOCKED`` waits for nobody.
+After a failover to a standby that lost the last seconds, or from a restored dump, rows are older
+than what this process has seen. It can store again what it had stored itself, unless something
+newer was stored since. Statements over many tenants only read; each write is to one row, and with
+``SKIP LOCKED`` waits for nobody.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ _COLUMNS = """
     connected_at, refreshed_at, used_at, version, last_error, next_refresh_at
 """
 
-# An older connection gives way to a newer one, but not where it was ended after that: a disconnect
-# counts from then on, whatever a replica remembers. `tenants` has a row for whoever may be stored
-# at all, so nothing is put into a database that was emptied on purpose.
+# A newer connect replaces an older one, unless the tenant was disconnected after it: a disconnect
+# counts, whatever a replica remembers. Only tenants that have a row in `tenants` are stored, so
+# that nothing is put into a database that was emptied on purpose.
 _RESTORE = """
     WITH behind AS (
         SELECT tenant_id, version AS found FROM grants
@@ -107,12 +107,13 @@ _PARTS = {
     "notify": NOTIFY_CHANGED,
 }
 
-# What Ignition has just answered is tried until it is stored; what is remembered is offered again.
+# RESTORE is for an answer of Ignition's that must be stored, OFFER for one that is remembered and
+# can be offered again later.
 RESTORE = text(_RESTORE.format(briefly=LOCK_BRIEFLY, lock="", **_PARTS))
 OFFER = text(_RESTORE.format(briefly="true", lock="SKIP LOCKED", **_PARTS))
 
-# As after a lost answer: the refresh token may be spent, so it waits for the access token's end.
-# Of several replicas that know better, the first one marks the row.
+# As after a lost answer: the refresh token may be spent, so the next try waits until the access
+# token has expired. Of several replicas that know better, the first one marks the row.
 MARK_BEHIND = text(f"""
     WITH behind AS (
         SELECT tenant_id FROM grants
@@ -140,8 +141,8 @@ HOLD = text("""
 
 @dataclass(frozen=True, slots=True)
 class RowState:
-    """Which version a grant's row holds; ``issued_since``: when its tokens were asked for, on this
-    process's monotonic clock."""
+    """The version and status in a grant's row. ``issued_since``: when its tokens were requested, on
+    this process's monotonic clock."""
 
     version: int
     status: GrantStatus
@@ -157,7 +158,8 @@ NO_ROW = RowState(0, GrantStatus.DISCONNECTED, float("-inf"))
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """``found_version``: what the row held until then; 0: there was none."""
+    """What was stored again. ``found_version``: the row's version before that; 0: there was no
+    row."""
 
     stored: Stored
     found_version: int
@@ -166,7 +168,7 @@ class Restored:
 async def states(
     connection: Connection, tenants: Sequence[str], *, asked_at: float
 ) -> Mapping[str, RowState]:
-    """Of those tenants that have a row. ``asked_at``: now, on the monotonic clock."""
+    """The states of those tenants that have a row. ``asked_at``: now on the monotonic clock."""
     return {
         row.tenant_id: RowState(
             row.version,
@@ -189,11 +191,11 @@ async def restore(
     age_seconds: float,
     issued_at: datetime | None,
 ) -> Restored | None:
-    """Stores tokens as ``version`` over a row that is behind; None where none is.
+    """Stores tokens as ``version`` if the row is behind; returns None if it is not.
 
-    ``issued_at``: the row is left alone if its own tokens are younger. None is for what Ignition
-    has just answered, which is younger than any: that waits for a locked row, everything else
-    leaves it for the next time.
+    ``issued_at``: when these tokens were requested, on the database's clock; a row with younger
+    tokens is left alone. None is for an answer that Ignition has just given, which is younger than
+    any: only that waits for a locked row. ``age_seconds``: since the request for the tokens.
     """
     parameters = {
         "version": version,
@@ -218,10 +220,11 @@ async def mark_behind(
     error: str,
     wait_seconds: float,
 ) -> bool:
-    """The row holds ``version``, and a newer one is known of. Whether it was marked: not where
-    it has changed or is marked, or somebody has its lease or a lock on it.
+    """Marks a row that holds ``version``, if a newer one is known to have existed.
 
-    ``error`` begins with ``the database went back:``.
+    ``error`` begins with ``the database went back:``. The next renewal is in ``wait_seconds`` or
+    when the access token expires, whichever is later. Returns False if the row has changed, is
+    marked already, or is leased or locked.
     """
     parameters = {
         "version": version,
@@ -233,7 +236,9 @@ async def mark_behind(
 
 
 async def hold(connection: Connection, tenant: str, *, version: int) -> bool:
-    """Keeps a row that still holds ``version``, and is not disconnected, until the transaction
-    ends; whether it could without waiting."""
+    """Locks a row until the transaction ends, if it holds ``version`` and is not disconnected.
+
+    Returns False if it does not, or somebody else has locked it.
+    """
     given = {"tenant": tenant, "version": version}
     return (await connection.execute(HOLD, given)).one_or_none() is not None

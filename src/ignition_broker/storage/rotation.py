@@ -1,4 +1,4 @@
-"""The grants' ciphertexts, batch by batch, for a change of keys."""
+"""Reads and replaces the grants' ciphertexts in batches, for `keys rotate`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ignition_broker.storage.key_notes import CIPHERTEXT_END, SealedRow, ciphert
 
 COUNT = text("SELECT count(*) FROM grants WHERE access_token IS NOT NULL")
 
-# By the primary key, so that a batch costs the same wherever it begins and however many of its
-# rows are done; those come without their tokens.
+# Along the primary key, so that every batch costs the same, however many of its rows are done.
+# Those come without their tokens.
 BATCH = text(f"""
     SELECT tenant_id, is_done,
         CASE WHEN NOT is_done THEN access_token END AS access_token,
@@ -27,8 +27,8 @@ BATCH = text(f"""
     ) AS batch ORDER BY tenant_id
 """)  # noqa: S608  # constants of this package alone
 
-# A row that somebody is writing is passed over, and so is one that holds other tokens by now: a
-# refresh never waits for a whole batch, and never loses to it.
+# Skips rows that are locked or hold other tokens by now: a refresh neither waits for a batch, nor
+# are its tokens overwritten by one.
 REPLACE = text("""
     WITH fresh AS (
         SELECT * FROM unnest(
@@ -56,8 +56,8 @@ REPLACE = text("""
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``last``: the last tenant looked at; ``waiting``: the rows that the newest key does not hold
-    yet, or of which nobody knows."""
+    """``seen``: how many rows were looked at. ``last``: the last tenant of them. ``waiting``: the
+    rows that are not noted to be encrypted by the newest key."""
 
     seen: int
     last: str
@@ -65,11 +65,12 @@ class Batch:
 
 
 async def count(connection: Connection) -> int:
+    """How many grants have tokens."""
     return int((await connection.execute(COUNT)).scalar_one())
 
 
 async def batch(connection: Connection, *, newest: str, after: str, limit: int) -> Batch | None:
-    """The next rows behind the tenant ``after``; None behind the last."""
+    """The next ``limit`` rows that follow the tenant ``after``; None if there are none."""
     parameters = {"newest": newest, "after": after, "limit": limit}
     rows = list(await connection.execute(BATCH, parameters))
     if not rows:
@@ -85,7 +86,11 @@ async def batch(connection: Connection, *, newest: str, after: str, limit: int) 
 async def replace(
     connection: Connection, pairs: Sequence[tuple[SealedRow, SealedRow]], *, newest: str
 ) -> int:
-    """``pairs``: as it was read, and as it is to be. How many were replaced."""
+    """Replaces rows that have not changed since they were read; returns how many.
+
+    ``pairs``: each row as it was read, and as it is to be. ``newest``: the fingerprint of the key
+    that encrypted the latter.
+    """
     parameters = {
         "newest": newest,
         "tenants": [before.tenant for before, _fresh in pairs],

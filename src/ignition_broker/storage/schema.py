@@ -1,4 +1,4 @@
-"""Bringing the database to the newest schema; the migrations travel in the wheel."""
+"""Migrates the database to the newest schema. The wheel contains the migrations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ignition_broker.storage.errors import SchemaUnfit, StorageFault, translated
 
 
 def migrate(url: str) -> str:
-    """Runs what is missing and returns the version reached; to be called outside any event loop.
+    """Runs the missing migrations and returns the version reached. Not for use in an event loop.
 
-    Raises `storage.errors.StorageError`: `SessionsNotKept` behind a pooler that mixes sessions up,
-    `SchemaUnfit` where the schema is at a version that this release does not know.
+    Raises `StorageError`: `SessionsNotKept` behind a pooler that does not keep sessions,
+    `SchemaUnfit` if the schema's version is unknown to this release.
     """
-    # Here, since the service itself starts faster without it.
+    # Imported here, because the service starts faster without it.
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -48,7 +48,7 @@ async def _check(url: str) -> None:
 
 
 def newest_version() -> str:
-    """The version that this code was written for: the number that the last file begins with."""
+    """The version that this release was written for: the number of the last migration."""
     versions = _versions()
     if not versions:
         raise StorageFault("the package holds no migrations")
@@ -56,7 +56,7 @@ def newest_version() -> str:
 
 
 def _versions() -> list[str]:
-    """That this code knows, in their order."""
+    """All versions that this release knows, in order."""
     files = (_folder() / "versions").glob("[0-9][0-9][0-9][0-9]_*.py")
     return sorted(file.name[:4] for file in files)
 

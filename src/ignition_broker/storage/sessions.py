@@ -1,4 +1,4 @@
-"""Sessions of admins' browsers, known by their hash and timed by the database's clock."""
+"""Browser sessions of admins, stored as hashes and timed by the database's clock."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _IS_LIVE = """
     AND begun_at > now() - make_interval(secs => :lifetime)
 """
 
-# A read is a use: it moves the end of an idle session, unless somebody else has the row locked.
+# Each use postpones the end of an idle session, unless the row is locked.
 USE = text(f"""
     WITH free AS (
         SELECT token_hash FROM sessions WHERE {_IS_LIVE} FOR NO KEY UPDATE SKIP LOCKED
@@ -43,7 +43,7 @@ END = text("""
     RETURNING actor
 """)
 
-# Long after their end, since a row stops its sign-on from being used twice.
+# Kept long after their end, because the row keeps its sign-on from being used twice.
 CLEAR = text("""
     DELETE FROM sessions WHERE token_hash IN (
         SELECT token_hash FROM sessions WHERE begun_at < now() - interval '1 day'
@@ -56,7 +56,7 @@ CLEAR = text("""
 class SessionOrigin:
     """Who began a session and how: by an API key, or by a sign-on at ``issuer``.
 
-    ``authenticated_seconds_ago`` is None where nobody knows when they last proved who they are.
+    ``authenticated_seconds_ago`` is None if it is unknown when they last authenticated.
     """
 
     actor: str
@@ -69,6 +69,8 @@ class SessionOrigin:
 
 @dataclass(frozen=True, slots=True)
 class LiveSession:
+    """``is_fresh``: the admin authenticated recently enough for sensitive actions."""
+
     actor: str
     key_hash: bytes | None
     issuer: str | None
@@ -77,7 +79,7 @@ class LiveSession:
 
 
 async def begin(connection: Connection, token_hash: bytes, origin: SessionOrigin) -> bool:
-    """False where its sign-on began a session already."""
+    """Begins a session; returns False if its sign-on has begun one already."""
     parameters = {
         "token_hash": token_hash,
         "actor": origin.actor,
@@ -98,6 +100,11 @@ async def use(
     lifetime_seconds: float,
     fresh_seconds: float,
 ) -> LiveSession | None:
+    """The session, which counts as used now; None if it has ended.
+
+    It ends ``idle_seconds`` after its last use and ``lifetime_seconds`` after its beginning, and is
+    fresh for ``fresh_seconds`` after the admin authenticated.
+    """
     parameters = {
         "token_hash": token_hash,
         "idle": idle_seconds,
@@ -111,10 +118,11 @@ async def use(
 
 
 async def end(connection: Connection, token_hash: bytes) -> str | None:
-    """Whose it was, if it had not ended before."""
+    """Ends a session; returns whose it was, or None if it had ended before."""
     row = (await connection.execute(END, {"token_hash": token_hash})).one_or_none()
     return None if row is None else row.actor
 
 
 async def clear(connection: Connection) -> None:
+    """Deletes sessions that began a day ago."""
     await connection.execute(CLEAR)

@@ -1,4 +1,4 @@
-"""The tables as the newest migration leaves them; `migrations/` is what makes them."""
+"""The tables as the newest migration leaves them. `migrations/` creates them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ tenants = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("created_at", _moment, nullable=False, server_default=func.now()),
-    # Raised by every connect and disconnect: what was begun at an older one connects nothing.
+    # Every connect and disconnect raises it; links and sign-ins of an older one no longer work.
     Column("generation", BigInteger, nullable=False, server_default="0"),
 )
 
@@ -57,12 +57,12 @@ grants = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("last_error", Text),
     Column("early_renewals", Integer, nullable=False, server_default="0"),
-    # Where this is the end of the refresh token's ciphertext, that holds none.
+    # If it equals the last 8 bytes of refresh_token, that is an encrypted empty string.
     Column("empty_refresh_token", LargeBinary),
     Column("end_warned_version", BigInteger),
     Column("refresh_token_expires_at", _moment),
-    # Which key the tokens are stored under, and the end of the access token's ciphertext of which
-    # that was noted: where the row has another, a release that notes nothing has written it since.
+    # Which key encrypted the tokens. Valid only if fingerprinted equals the last 8 bytes of
+    # access_token; if not, a release that knows neither column has stored other tokens since.
     Column("key_fingerprint", Text),
     Column("fingerprinted", LargeBinary),
 )
@@ -96,7 +96,7 @@ authorizations = Table(
     Column("expires_at", _moment, nullable=False),
     Column("actor", Text, nullable=False),
     Column("return_to", Text),
-    # NULL where a release wrote the row that knows neither generations nor makers.
+    # NULL if the release that wrote the row knew neither generations nor makers.
     Column("generation", BigInteger),
     Column("made_by_key", LargeBinary),
     Column("made_by_setting", LargeBinary),

@@ -1,4 +1,4 @@
-"""Tenants, and what an admin sees of them."""
+"""Tenants, as an admin sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENSURE = text("INSERT INTO tenants (id) VALUES (:tenant) ON CONFLICT DO NOTHING"
 
 LOCK = text("SELECT generation FROM tenants WHERE id = :tenant FOR NO KEY UPDATE")
 
-# What was begun at an older generation connects nothing any more.
+# Links and sign-ins of an older generation no longer work.
 END_BEGUN = text("""
     UPDATE tenants SET generation = generation + 1 WHERE id = :tenant RETURNING generation
 """)
@@ -39,23 +39,24 @@ LIST = text(f"""
 
 
 async def ensure(connection: Connection, tenant: str) -> None:
-    """Makes the tenant if it is new."""
+    """Creates the tenant if it does not exist."""
     await connection.execute(ENSURE, {"tenant": tenant})
 
 
 async def lock(connection: Connection, tenant: str) -> None:
-    """No other connect or disconnect of this tenant until the transaction ends."""
+    """Keeps other connects and disconnects of this tenant waiting until the transaction ends."""
     await connection.execute(LOCK, {"tenant": tenant})
 
 
 async def end_begun(connection: Connection, tenant: str) -> int | None:
-    """Ends the tenant's links and the sign-ins that are under way; the new generation, or None
-    where nobody knows the tenant."""
+    """Ends the tenant's links and unfinished sign-ins. Returns the new generation, or None for an
+    unknown tenant."""
     generation: int | None = await connection.scalar(END_BEGUN, {"tenant": tenant})
     return generation
 
 
 async def read(connection: Connection, tenant: str) -> TenantSummary | None:
+    """The tenant, or None if it is unknown."""
     row = (await connection.execute(READ, {"tenant": tenant})).one_or_none()
     return None if row is None else _summary(row)
 
@@ -63,7 +64,10 @@ async def read(connection: Connection, tenant: str) -> TenantSummary | None:
 async def list_after(
     connection: Connection, *, after: str, status: GrantStatus | None, limit: int
 ) -> Sequence[TenantSummary]:
-    """At most ``limit`` tenants in the order of their ids, those behind ``after``."""
+    """At most ``limit`` tenants in the order of their ids, from the one that follows ``after``.
+
+    ``status`` None: any.
+    """
     parameters = {"after": after, "status": status and status.value, "limit": limit}
     return [_summary(row) for row in await connection.execute(LIST, parameters)]
 

@@ -1,5 +1,8 @@
-"""What asyncpg is told of TLS. It knows libpq's words by itself, but for ``verify-full`` it would
-take the certificate's common name for a host's (`outbound.tls`)."""
+"""TLS to Postgres, by libpq's parameters.
+
+asyncpg knows them itself, but with ``verify-full`` it would accept a certificate whose common name,
+rather than an alternative name, is the host's (`outbound.tls`).
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ from ignition_broker.storage.errors import StorageFault
 
 
 def ssl_argument(url: URL, mode: str | None) -> ssl.SSLContext | str | None:
-    """For `asyncpg.connect`; ``mode`` is libpq's ``sslmode``. Raises `StorageFault` where there is
-    no file of authorities, or one that can't be read."""
+    """The argument ``ssl`` for `asyncpg.connect`. ``mode``: libpq's ``sslmode``.
+
+    Raises `StorageFault` if no file of certificate authorities is named, or a file can't be read.
+    """
     return _verifying(url) if mode in ("verify-full", "verify_full") else mode
 
 
 def _verifying(url: URL) -> ssl.SSLContext:
-    """By the parameters and defaults of libpq (Postgres' documentation, section 34.19)."""
+    """With libpq's parameters and defaults (PostgreSQL documentation, section 34.19)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["postgresql"])
