@@ -165,7 +165,7 @@ def listed_paths(admin, name: str):
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"])
-def test_an_expiry_that_utc_can_not_tell_is_malformed(broker, moment):
+def test_an_expiry_that_utc_cannot_tell_is_malformed(broker, moment):
     new = {"name": "ever", "scopes": ["token"], "tenants": ["acme"], "expires_at": moment}
     with broker.client() as admin:
         answer = admin.post("/admin/api-keys", json=new)

@@ -363,7 +363,7 @@ async def test_a_second_try_to_store_adds_only_what_is_missing(chained):
     assert chained.sql("SELECT string_agg(request_id, ',' ORDER BY id) FROM audit_events") == "1,2"
 
 
-async def test_a_chain_can_not_fork(chained):
+async def test_a_chain_cannot_fork(chained):
     await chained.append(EVENT)
     chained.sql("UPDATE audit_heads SET position = 0")
     with pytest.raises(StorageError):

@@ -134,7 +134,7 @@ def test_without_trusted_proxies_nobody_names_an_address(broker):
 @pytest.mark.parametrize(
     "value", ["10.0.0.1/8", "proxy.example.com", "0.0.0.0/0", "10.0.0.0/8;::1"]
 )
-def test_proxies_that_can_not_be_told_are_named_at_the_start(broker, value):
+def test_proxies_that_cannot_be_told_are_named_at_the_start(broker, value):
     kept = broker.settings["BROKER_TRUSTED_PROXIES"]
     broker.settings["BROKER_TRUSTED_PROXIES"] = value
     try:

@@ -131,7 +131,7 @@ def _no_traceback(broker):
     ids=repr,
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_an_answer_that_can_not_be_written_down_is_the_apis_fault(service, api, headers, method):
+def test_an_answer_that_cannot_be_written_down_is_the_apis_fault(service, api, headers, method):
     api.headers, api.body = headers, b"" if method == "HEAD" else b"ok"
     answer = service.request(method, "/proxy/acme/x")
     if method == "HEAD":

@@ -89,7 +89,7 @@ async def test_a_link_of_a_person_ends_with_the_session_the_issuer_and_the_group
     assert not found.is_live
 
 
-async def test_the_bootstrap_key_can_not_be_guessed_from_what_is_stored(
+async def test_the_bootstrap_key_cannot_be_guessed_from_what_is_stored(
     database, postgres, database_url
 ):
     await create_link(database, "dumped", Actor(BOOTSTRAP_ADMIN), makers().of(BOOTSTRAP))

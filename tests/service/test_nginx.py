@@ -159,7 +159,7 @@ def test_no_key_and_a_wrong_key_are_refused_in_the_brokers_own_words(nginx, brok
     assert fake.counters()["api_requests"] == before
 
 
-def test_a_token_that_can_not_be_renewed_is_told_as_such(service, broker, fake):
+def test_a_token_that_cannot_be_renewed_is_told_as_such(service, broker, fake):
     broker.connect("no-provider")
     fake.control("expire")
     fake.fail("token", 20, status=503)
@@ -222,7 +222,7 @@ def test_a_retry_that_the_caller_asks_for_is_left_to_the_broker(service, fake):
 
 @pytest.mark.parametrize("headers", [{}, {"Broker-Retry": "1"}], ids=["nginx", "the broker"])
 @pytest.mark.parametrize("internal", ["/_ignition/token", "/_ignition/renewed-token"])
-def test_an_answer_can_not_redirect_nginx_to_where_tokens_are(service, fake, internal, headers):
+def test_an_answer_cannot_redirect_nginx_to_where_tokens_are(service, fake, internal, headers):
     fake.fail("api", 1, status=200, body="mine", headers={"X-Accel-Redirect": internal})
     answer = service.get("/proxy/acme/v1/me", headers=headers)
     assert (answer.status_code, answer.text) == (200, "mine")

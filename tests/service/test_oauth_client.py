@@ -136,7 +136,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(endpoints, up
         (answer(TOKEN, b"Content-Encoding: gzip, br"), "'br' was not asked for", TOKEN),
     ],
 )
-async def test_an_answer_that_can_not_be_decoded_says_why_and_keeps_what_came(
+async def test_an_answer_that_cannot_be_decoded_says_why_and_keeps_what_came(
     endpoints, upstream, raw, why, left
 ):
     upstream.answers(raw)

@@ -351,7 +351,7 @@ def test_a_429_that_broke_off_keeps_its_retry_after(broker, provider, admin):
 @pytest.mark.parametrize(
     ("status", "outcome"), [(400, "rejected"), (404, "rejected"), (500, "answer_lost")]
 )
-def test_an_error_that_can_not_be_decoded_is_judged_by_its_status(
+def test_an_error_that_cannot_be_decoded_is_judged_by_its_status(
     broker, provider, admin, status, outcome
 ):
     tenant = f"sealed-{status}"

@@ -221,7 +221,7 @@ def test_every_form_of_a_session_is_guarded(browser, broker, path, fields):
         assert "session has ended" in signed_out.text
 
 
-def test_a_page_of_another_site_can_not_click_a_link(broker):
+def test_a_page_of_another_site_cannot_click_a_link(broker):
     with broker.client() as admin:
         link = admin.post("/admin/tenants/clicked/connect-link").json()["url"]
     assert httpx.post(link, headers={"Sec-Fetch-Site": "cross-site"}).status_code == 400

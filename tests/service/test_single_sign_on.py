@@ -157,7 +157,7 @@ def test_a_callback_serves_once_even_for_who_kept_the_cookie(browser, broker, oi
         assert "used before" in page
 
 
-def test_a_failed_callback_can_not_be_repeated(browser, oidc):
+def test_a_failed_callback_cannot_be_repeated(browser, oidc):
     oidc.change = lambda claims: claims.update(nonce="other")
     location = begin(browser)
     refusal(browser, browser.get(sign_on(location)))

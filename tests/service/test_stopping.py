@@ -280,7 +280,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(started):
 
 
 @WORKERS
-def test_a_server_that_can_not_start_ends_with_an_error(idle_broker, arguments):
+def test_a_server_that_cannot_start_ends_with_an_error(idle_broker, arguments):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -298,7 +298,7 @@ def test_a_credential_by_its_scheme_alone_is_masked(log_to):
     assert "the token expires at 2024-01-01; its key is primary" in log_to()
 
 
-def test_records_of_libraries_and_what_nobody_caught_are_masked_too(log_to):
+def test_library_records_and_uncaught_errors_are_masked_too(log_to):
     secret = SECRETS["api key"]
     logging.getLogger("library").debug("sent %s to %r", secret, {"x": secret})
     try:

@@ -166,7 +166,7 @@ def test_quotes_that_may_be_meant_are_refused_by_name(place, source, quote):
 
 @pytest.mark.parametrize("source", ["environment", "folder"])
 @pytest.mark.parametrize("amid", ["\n", "\r\n", "\t", "\u200b", "\ufeff", "\xa0", "\x07"])
-def test_what_nobody_sees_amid_a_value_is_refused_by_name(place, source, amid):
+def test_invisible_characters_within_a_value_are_refused_by_name(place, source, amid):
     names = [*SECRETS, *URLS, "BROKER_HOST", "BROKER_OIDC_ADMIN_GROUPS"]
     refused = refusal(place, source, {**ALL, **{name: halved(name, amid) for name in names}})
     assert set(refused) == set(names)

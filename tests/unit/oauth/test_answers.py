@@ -107,7 +107,7 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
     assert retry_after_seconds(value, now=NOW) == seconds
 
 
-def test_an_oauth_error_is_one_whatever_its_4xx():
+def test_an_oauth_error_counts_with_any_4xx():
     verdict = judge(401, {"error": "invalid_client", "error_description": "no\x00pe"})
     assert verdict == OAuthError(401, "invalid_client", "nope")
     assert isinstance(judge(404, b"not here"), NotOAuth)

@@ -101,7 +101,7 @@ def test_a_revocation_is_always_a_form():
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "{0!r:>40}".format])
-def test_a_secret_shows_itself_to_nobody(show):
+def test_a_secret_is_masked_wherever_it_is_printed(show):
     assert "hunter2" not in show(AccessToken("hunter2"))
     with pytest.raises(TypeError):
         pickle.dumps(AccessToken("hunter2"))
@@ -141,7 +141,7 @@ def test_a_parameter_without_a_value_counts_as_not_sent(query):
 
 
 @pytest.mark.parametrize("errors", [("", "x"), ("x", ""), ("x", "x"), ("x", "y")])
-def test_an_error_beside_a_code_is_one_however_often_it_is_sent(errors):
+def test_an_error_beside_a_code_counts_however_often_it_is_sent(errors):
     query = [("code", "a"), *(("error", error) for error in errors)]
     verdict = judge_callback(query, expected_issuer=EXPECT_NO_ISSUER)
     assert isinstance(verdict, CallbackError)

@@ -256,7 +256,7 @@ async def test_a_body_that_was_not_kept_is_not_replayed_and_the_answer_says_so()
     assert stand.header(b"broker-error") == b"not-replayed"
 
 
-async def test_a_token_that_can_not_be_renewed_leaves_the_401_to_the_caller():
+async def test_a_token_that_cannot_be_renewed_leaves_the_401_to_the_caller():
     stand = Stand(challenge(), challenge())
     stand.tokens.refusal = NotRenewable("acme", None)
     assert (await stand.call()).status == 401

@@ -24,6 +24,6 @@ def test_a_body_is_announced_by_its_length_or_by_chunks(headers, announced):
 
 
 @pytest.mark.parametrize("codings", [[b"gzip"], [b"gzip, chunked"], [b"chunked", b"chunked"]])
-def test_a_coding_that_can_not_be_passed_on_is_refused(codings):
+def test_a_coding_that_cannot_be_passed_on_is_refused(codings):
     with pytest.raises(InvalidRequest, match="Transfer-Encoding"):
         framing([(b"transfer-encoding", coding) for coding in codings])

@@ -94,7 +94,7 @@ BEHIND = [
 ]
 
 
-def test_nothing_behind_the_dots_hides_them():
+def test_nothing_after_the_dots_hides_them():
     for ahead, dots, behind, rest in itertools.product(AHEAD, DOTS, BEHIND, (b"", b"/x")):
         path = ahead + dots + behind + rest
         try:

@@ -110,7 +110,7 @@ async def test_an_issuer_with_a_slash_at_its_end_is_asked_at_the_same_place(cloc
         ({"status_code": 302, "headers": {"Location": "https://evil.example/"}}, "302"),
     ],
 )
-async def test_metadata_that_can_not_be_trusted_are_refused(provider, wire, answer, told):
+async def test_metadata_that_cannot_be_trusted_are_refused(provider, wire, answer, told):
     wire.get(METADATA).respond(**answer)
     with pytest.raises(IdentityProviderUnavailable, match=told):
         await provider.metadata()
@@ -124,7 +124,7 @@ async def test_keys_that_are_none_are_refused(provider, wire, document):
         await provider.keys()
 
 
-async def test_a_provider_that_can_not_be_reached_is_unavailable(provider, wire):
+async def test_a_provider_that_cannot_be_reached_is_unavailable(provider, wire):
     wire.get(METADATA).mock(side_effect=httpx.ConnectError("no"))
     with pytest.raises(IdentityProviderUnavailable, match="ConnectError"):
         await provider.metadata()

@@ -108,7 +108,7 @@ async def test_denied_calls_become_one_event_a_route_and_outcome_and_key(journal
     assert '"route": "/token/{tenant}"' in postgres.events[0]["details"]
 
 
-async def test_what_can_not_be_stored_is_kept_and_tried_again(journal, postgres, lost):
+async def test_events_that_cannot_be_stored_are_kept_and_tried_again(journal, postgres, lost):
     postgres.refusals = [StorageUnavailable("away")] * 2
     journal.note("svc", "acme", "token_issue", "id-1")
     assert not await journal.flush()

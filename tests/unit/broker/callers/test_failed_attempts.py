@@ -31,7 +31,7 @@ def test_past_the_limit_an_address_waits_for_the_time_that_it_is_told():
         pytest.fail("it was let through")
 
 
-def test_what_succeeds_or_can_not_be_told_costs_nothing():
+def test_successful_and_undecided_attempts_cost_nothing():
     tries = FailedAttempts(ManualClock(), limit=2)
     for _ in range(10):
         with tries.limited("192.0.2.1"):

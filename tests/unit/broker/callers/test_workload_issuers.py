@@ -37,7 +37,7 @@ def rule(**match) -> WorkloadRule:
     return WorkloadRule.model_validate({**RULE, "match": match})
 
 
-def test_nothing_set_trusts_nobody():
+def test_without_the_setting_no_issuer_is_trusted():
     assert parse_issuers("") == parse_issuers(" \n") == ()
     assert parse_issuers("[]") == []
 

@@ -133,9 +133,7 @@ async def test_whoever_asks_for_more_than_tokens_ever_live_gets_any_live_one_at_
         await issuer.issue("acme", min_ttl_seconds=3600)
 
 
-async def test_a_token_that_can_not_be_renewed_serves_for_the_seconds_that_end_it(
-    issuer, refresher
-):
+async def test_a_token_that_cannot_be_renewed_serves_for_the_seconds_that_end_it(issuer, refresher):
     refresher.stored = replace(make_token(age=90), is_renewable=False)
     refresher.fresh = NotRenewable("acme", None)
     token = await issuer.issue("acme", min_ttl_seconds=60, ending_seconds=5)

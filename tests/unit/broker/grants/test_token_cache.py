@@ -20,7 +20,7 @@ def change_feed(clock):
     return change_feed
 
 
-def test_nothing_is_believed_before_a_round_trip_has_proved_that_changes_are_heard(clock):
+def test_nothing_cached_is_current_before_a_round_trip_has_proved_listen(clock):
     change_feed = ChangeFeed(clock)
     cache = TokenCache(change_feed)
     change_feed.listening_began()
@@ -30,7 +30,7 @@ def test_nothing_is_believed_before_a_round_trip_has_proved_that_changes_are_hea
     assert cache.get("acme") == make_token()
 
 
-def test_a_process_that_was_stopped_believes_nothing_until_the_next_round_trip(clock, change_feed):
+def test_a_stopped_process_trusts_nothing_cached_until_the_next_round_trip(clock, change_feed):
     cache = TokenCache(change_feed)
     cache.put(make_token(), cache.mark())
     clock.at += TRUST_SECONDS
@@ -60,7 +60,7 @@ def test_what_was_held_before_listening_began_anew_serves_only_when_postgres_is_
     assert cache.get_stale("acme") == make_token()
 
 
-def test_what_was_read_while_nobody_listened_is_not_believed_later(clock, change_feed):
+def test_values_read_while_nobody_listened_are_not_trusted_later(clock, change_feed):
     cache = TokenCache(change_feed)
     change_feed.listening_ended()
     cache.put(make_token(), cache.mark())

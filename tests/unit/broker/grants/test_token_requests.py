@@ -165,7 +165,7 @@ def keeper(clock: Clock, row: Row) -> LeaseKeeper:
     return LeaseKeeper(database, any_clock, lease(clock))
 
 
-async def test_a_lease_that_can_not_be_extended_lets_nothing_go_out_near_its_end():
+async def test_a_lease_that_cannot_be_extended_lets_nothing_go_out_near_its_end():
     clock = Clock()
     kept = keeper(clock, Row())
     assert kept.may_send()
