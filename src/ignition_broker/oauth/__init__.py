@@ -1,1 +1,1 @@
-"""OAuth 2.0 without I/O: requests are built here and answers judged; nothing is sent."""
+"""OAuth 2.0 without I/O: builds requests and judges answers, and sends nothing."""

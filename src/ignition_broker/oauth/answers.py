@@ -1,18 +1,24 @@
-"""Answers of the token endpoint, judged field by field and never fetched."""
+"""Judges answers of the token endpoint, field by field. Pure."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from ignition_broker.oauth.fields import (
+    error_code,
+    error_description,
+    is_header_safe,
+    lifetime_seconds,
+    one_text,
+    refresh_lifetime_seconds,
+    scope_of,
+)
 from ignition_broker.oauth.reading import Reading, read_fields
 from ignition_broker.oauth.tokens import (
     ASSUMED_LIFETIME_SECONDS,
-    ENDLESS_LIFETIME_SECONDS,
-    LONGEST_LIFETIME_SECONDS,
     AccessToken,
     RefreshToken,
     RefreshTokenOnly,
@@ -22,10 +28,9 @@ from ignition_broker.oauth.tokens import (
 from ignition_broker.rate_limits import seconds_to_wait
 
 NOT_CARRIED_OUT = frozenset({429, 503})
-"""The statuses by which a server says that it did nothing (RFC 6585 section 4, RFC 9110 section
-15.6.4). Behind any other 5xx, the server may have carried the request out: a gateway gives 502 or
-504 when it is the answer that it could not pass on."""
-_LONGEST_DESCRIPTION = 300
+"""The statuses that say that the request was not carried out (RFC 6585 section 4, RFC 9110 section
+15.6.4). With any other 5xx it may have been: a gateway answers 502 or 504 also when it could not
+pass the answer on."""
 _BEARER_TYPES = frozenset(
     {"", "bearer", "bearertoken", "jwt", "bearerjwt", "jwtbearer", "accesstoken", "token"}
     | {
@@ -35,8 +40,8 @@ _BEARER_TYPES = frozenset(
         "urnietfparamsoauthtokentypejwt",
     }
 )
-"""How bearer tokens are labelled in the field, letters and digits alone. RFC 6750 has one label;
-RFC 6749 section 7.1 forbids to use a token of a type that is not understood."""
+"""What providers call bearer tokens, reduced to letters and digits. RFC 6750 has one name for them;
+RFC 6749 section 7.1 forbids using a token of an unknown type."""
 _NAMEABLE = re.compile(r"[A-Za-z][A-Za-z0-9_.:/+-]{0,39}")
 _SHORTEST_SECRET = 8
 _NULLS = frozenset({"", "null", "none", "nil", "undefined"})
@@ -53,7 +58,10 @@ class OAuthError:
 
 @dataclass(frozen=True, slots=True)
 class Overloaded:
-    """429 or 503: the request was not carried out; ``retry_after_seconds`` as the server asks."""
+    """429 or 503: the request was not carried out.
+
+    ``retry_after_seconds``: how long the server asks to wait; None: it does not say.
+    """
 
     status: int
     retry_after_seconds: float | None
@@ -61,7 +69,8 @@ class Overloaded:
 
 @dataclass(frozen=True, slots=True)
 class NotOAuth:
-    """Neither a token nor an OAuth error; ``reason`` says what was wrong, without its content."""
+    """Neither a token nor an OAuth error. ``reason`` says what was wrong, without quoting the
+    answer."""
 
     status: int
     reason: str
@@ -79,18 +88,21 @@ def judge_token_answer(
     is_whole: bool = True,
     sent: Collection[Secret] = (),
 ) -> TokenVerdict:
-    """What the token endpoint said (RFC 6749 sections 5.1 and 5.2).
+    """Judges an answer of the token endpoint (RFC 6749 sections 5.1 and 5.2).
 
-    A token that can be read counts, whatever the status and whatever else is wrong. After that,
-    the statuses that say that nothing was done are judged before the body.
+    A token that can be read is taken, whatever the status and whatever else is wrong. Without one,
+    a status that says that nothing was done counts more than the body.
 
-    ``headers`` are looked up in lower case; ``now`` turns a time to try again into seconds;
-    ``is_whole`` is False where the body was cut off; ``sent`` are the secrets that the request
-    held, so that a refresh token that an error repeats is not taken for a new one.
+    Args:
+        headers: with names in lower case.
+        now: the wall clock, to turn a date in ``Retry-After`` into seconds.
+        is_whole: False if the body was cut off.
+        sent: the secrets in the request, so that a refresh token which an error message repeats is
+            not taken for a new one.
     """
     reading = read_fields(body)
     fields = {} if reading is None else reading.fields
-    error = _error(fields, status)
+    error = error_code(fields, status)
     refresh_token = _refresh_token(fields)
     if error and refresh_token in sent:
         refresh_token = None
@@ -103,13 +115,13 @@ def judge_token_answer(
             refresh_token,
             f"status {status}, {reason}",
             reading.flaws,
-            _refresh_lifetime_seconds(fields),
+            refresh_lifetime_seconds(fields),
         )
     if status in NOT_CARRIED_OUT:
         return Overloaded(status, seconds_to_wait(status, headers, now=now))
-    # An error picked out of an answer that was cut off may be a part of something else.
+    # In an answer that was cut off, what looks like an error may be a part of something else.
     if error and (is_whole or (reading is not None and reading.is_whole)):
-        return OAuthError(status, error, _description(fields))
+        return OAuthError(status, error, error_description(fields))
     if 200 <= status < 300:
         said = "the body is no JSON object" if reading is None else reason
     else:
@@ -118,7 +130,8 @@ def judge_token_answer(
 
 
 def plain_code(error: str) -> str:
-    """An error code without what providers vary: ``Invalid-Grant`` is ``invalidgrant``."""
+    """An error code without what providers spell differently: ``Invalid-Grant`` is
+    ``invalidgrant``."""
     return re.sub(r"[\W_]", "", error).casefold()
 
 
@@ -132,10 +145,10 @@ def _token_answer(
     token_type = fields.get("token_type", "Bearer")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         flaws.append("token_type is not Bearer, and taken for it")
-    scope = _scope(fields.get("scope"))
+    scope = scope_of(fields.get("scope"))
     if scope is None and fields.get("scope") is not None:
         flaws.append("scope is malformed")
-    lifetime = _lifetime_seconds(fields.get("expires_in"))
+    lifetime = lifetime_seconds(fields.get("expires_in"))
     return TokenAnswer(
         access_token=access_token,
         token_type="Bearer",
@@ -144,36 +157,37 @@ def _token_answer(
         scope=scope,
         flaws=tuple(flaws),
         lifetime_is_known=lifetime is not None,
-        refresh_lifetime_seconds=_refresh_lifetime_seconds(fields),
+        refresh_lifetime_seconds=refresh_lifetime_seconds(fields),
     )
 
 
 def _access_token(fields: Mapping[str, object], error: str) -> tuple[AccessToken | None, str]:
-    """One that can be handed out as a bearer token; else the reason why there is none."""
-    text = _one_text(fields.get("access_token"))
-    # A header's value can't begin or end with blanks, so they are no part of the token.
+    """A token that can be handed out as a bearer token, or None and the reason why there is
+    none."""
+    text = one_text(fields.get("access_token"))
+    # A header's value can't begin or end with blanks, so they are not part of the token.
     text = None if text is None else text.strip()
     if text is None or text.casefold() in _NULLS:
         reason = "access_token is missing or malformed"
         return None, f"{reason}, error {error}" if _NAMEABLE.fullmatch(error) else reason
-    if not _is_header_safe(text):
+    if not is_header_safe(text):
         return None, "access_token has characters that can't stand in a header"
-    token_type = _one_text(fields.get("token_type")) or ""
+    token_type = one_text(fields.get("token_type")) or ""
     if re.sub(r"[^a-z0-9]", "", token_type.casefold()) in _BEARER_TYPES:
         return AccessToken(text), ""
-    secrets = (text, _one_text(fields.get("refresh_token")) or "")
+    secrets = (text, one_text(fields.get("refresh_token")) or "")
     named = token_type if _is_name(token_type, secrets) else "something else"
     return None, f"token_type is {named}, not Bearer"
 
 
 def _is_name(text: str, secrets: Collection[str]) -> bool:
-    """Whether it is plainly the name of a type: anything else may hold a token."""
+    """Whether it is certainly the name of a type: anything else may contain a token."""
     is_part = any(secret and (secret in text or text in secret) for secret in secrets)
     return bool(_NAMEABLE.fullmatch(text)) and (not is_part or len(text) < _SHORTEST_SECRET)
 
 
 def _refresh_token(fields: Mapping[str, object]) -> RefreshToken | None:
-    text = _one_text(fields.get("refresh_token"))
+    text = one_text(fields.get("refresh_token"))
     if text is None or text.strip().casefold() in _NULLS:
         return None
     try:
@@ -182,77 +196,3 @@ def _refresh_token(fields: Mapping[str, object]) -> RefreshToken | None:
         # A lone surrogate can neither be stored nor sent.
         return None
     return RefreshToken(text)
-
-
-def _one_text(value: object) -> str | None:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value if isinstance(value, str) else None
-
-
-def _scope(scope: object) -> str | None:
-    """RFC 6749 section 3.3 has a text; some send a list."""
-    if isinstance(scope, list):
-        scope = " ".join(part for part in scope if isinstance(part, str))
-    return _printable(scope, longest=10_000) if isinstance(scope, str) else None
-
-
-def _error(fields: Mapping[str, object], status: int) -> str:
-    """The error's code, empty if there is none. Some put it into an object or a list."""
-    named = fields.get("error")
-    candidates: list[object] = [named]
-    if isinstance(named, list):
-        named, *_rest = named or [None]
-        candidates = [named]
-    if isinstance(named, Mapping):
-        candidates = [named.get(name) for name in ("error", "code", "type")]
-    if named or not 200 <= status < 300:
-        candidates += [fields.get("error_code"), fields.get("code")]
-    texts = (_printable(candidate).strip() for candidate in candidates)
-    return next(filter(None, texts), "")
-
-
-def _description(fields: Mapping[str, object]) -> str:
-    described: object = fields.get("error_description") or fields.get("message")
-    error = fields.get("error")
-    if not described and isinstance(error, Mapping):
-        described = error.get("message") or error.get("error_description")
-    return _printable(described)
-
-
-def _refresh_lifetime_seconds(fields: Mapping[str, object]) -> int | None:
-    """By the names that providers have for it. Zero means no end (Keycloak's offline tokens)."""
-    for name in ("refresh_token_expires_in", "x_refresh_token_expires_in", "refresh_expires_in"):
-        lifetime = _lifetime_seconds(fields.get(name), longest=ENDLESS_LIFETIME_SECONDS)
-        if lifetime:
-            return lifetime
-    return None
-
-
-def _lifetime_seconds(expires_in: object, longest: int = LONGEST_LIFETIME_SECONDS) -> int | None:
-    """What can be trusted of ``expires_in``: never more than it says, whatever its type.
-
-    Absent or no number: None. Zero or less: 0. Numbers in strings are taken.
-    """
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
-        return None
-    try:
-        seconds = float(expires_in)
-    except (ValueError, OverflowError):
-        huge = isinstance(expires_in, int) and expires_in > 0
-        return longest if huge else None
-    if math.isnan(seconds):
-        return None
-    return int(min(max(seconds, 0.0), float(longest)))
-
-
-def _is_header_safe(token: str) -> bool:
-    """Visible ASCII, so that it can go out in an Authorization header (RFC 6750 section 2.1)."""
-    return bool(token) and token.isascii() and all("!" <= character <= "~" for character in token)
-
-
-def _printable(text: object, longest: int = _LONGEST_DESCRIPTION) -> str:
-    """Without what a database or a page can't hold; providers are not trusted with either."""
-    if not isinstance(text, str):
-        return ""
-    return "".join(character for character in text if character.isprintable())[:longest]

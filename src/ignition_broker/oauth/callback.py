@@ -1,4 +1,4 @@
-"""The authorization response that a browser brings to the redirect URI."""
+"""Judges the authorization response that a browser brings to the redirect URI. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_SHOWN = 300
 
 
 class ExpectNoIssuer:
-    """The named way out of comparing ``iss``, for a provider that sends none."""
+    """Turns the comparison of ``iss`` off, for a provider that does not send it."""
 
 
 EXPECT_NO_ISSUER: Final = ExpectNoIssuer()
@@ -21,24 +21,24 @@ EXPECT_NO_ISSUER: Final = ExpectNoIssuer()
 
 @dataclass(frozen=True, slots=True)
 class CallbackError:
-    """The provider's ``error`` (RFC 6749 section 4.1.2.1), or one of ours about its answer."""
+    """An error from the provider (RFC 6749 section 4.1.2.1), or our own about its response."""
 
     error: str
     description: str
 
 
 def state_of(query: Sequence[tuple[str, str]]) -> str | None:
-    """``state``, if it was sent exactly once."""
+    """The parameter ``state``; None unless it was sent exactly once."""
     return _single(query, "state")
 
 
 def judge_callback(
     query: Sequence[tuple[str, str]], *, expected_issuer: str | ExpectNoIssuer
 ) -> AuthorizationCode | CallbackError:
-    """The code, or why there is none (RFC 6749 section 4.1.2, RFC 9207 section 2.4).
+    """Returns the code, or why there is none (RFC 6749 section 4.1.2, RFC 9207 section 2.4).
 
-    ``iss`` is judged first: an answer of another server is not believed in anything it says.
-    A parameter sent twice counts as malformed, and one without a value as not sent (RFC 6749
+    ``iss`` is checked first, because nothing in another server's response can be trusted.
+    A parameter sent twice is malformed, and one without a value counts as not sent (RFC 6749
     section 3.1).
     """
     if not isinstance(expected_issuer, ExpectNoIssuer):

@@ -1,7 +1,7 @@
-"""What can be read in a token endpoint's answer, however badly it was put together.
+"""Reads the fields of a token endpoint's answer, even a malformed one. Pure, and never raises.
 
-Pure, and never raises. A rotated refresh token may stand in the answer that is at hand and nowhere
-else, so whatever can be read without guessing is read; what it means is for `answers` to judge.
+A rotated refresh token exists nowhere but in this answer, so whatever can be read without guessing
+is read. `oauth.answers` judges what it means.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DEEPEST = 3
 _LONGEST_PREFIX = 20
 _MOST_FORM_FIELDS = 100
 _FORM = re.compile(r"\s*[A-Za-z][\w.-]{0,63}=")
-# A name and its whole value: a string or number that was cut off does not match.
+# A name and its complete value: a string or number that was cut off does not match.
 _PAIR = re.compile(
     r'"([A-Za-z][\w-]{2,63})"\s*:\s*'
     r'(?:"([^"\\]*(?:\\.[^"\\]*)*)"|(-?\d{1,300}(?:\.\d{1,300})?)(?=[\s,}\]]))',
@@ -45,10 +45,10 @@ _PAIR = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """``fields`` by the names of RFC 6749, however the answer spells them.
+    """The fields of an answer under their names in RFC 6749, however the answer spells them.
 
-    ``is_whole`` is False where the fields were picked out of JSON that is broken or cut off.
-    ``flaws`` say what was wrong with the form, without any content.
+    ``is_whole`` is False if they were picked out of JSON that is broken or cut off. ``flaws`` say
+    what was wrong with the answer, without quoting it.
     """
 
     fields: Mapping[str, object]
@@ -57,11 +57,12 @@ class Reading:
 
     @property
     def says_something(self) -> bool:
+        """Whether there is a token or an error."""
         return any(self.fields.get(name) for name in (*_TOKENS, "error"))
 
 
 def read_fields(body: bytes) -> Reading | None:
-    """The answer's fields; None where it is neither JSON nor form-encoded."""
+    """The fields of the answer ``body``; None if it is neither JSON nor form-encoded."""
     text, is_proper = _text(body)
     if is_proper:
         try:
@@ -75,9 +76,9 @@ def read_fields(body: bytes) -> Reading | None:
 
 
 def _text(body: bytes) -> tuple[str, bool]:
-    """Decoded, and whether it was in one of JSON's encodings.
+    """The decoded body, and whether it was in one of JSON's encodings.
 
-    A ``charset`` is not looked at: all that matters is ASCII, which every label's encoding shares.
+    The header's ``charset`` is ignored: what matters is ASCII, which is the same in all of them.
     """
     try:
         return body.decode(json.detect_encoding(body)).lstrip("\ufeff"), True
@@ -103,14 +104,14 @@ def _read_form(text: str) -> Reading | None:
     for part in text.strip().split("&")[:_MOST_FORM_FIELDS]:
         name, _, value = part.partition("=")
         name = _canonical(unquote_plus(name))
-        # No token has a blank in it, so a bare plus sign is one.
+        # No token contains a blank, so a plus sign in one is meant as such.
         fields.setdefault(name, unquote(value) if name in _TOKENS else unquote_plus(value))
     reading = Reading(fields, flaws=(FORM_ENCODED,))
     return reading if reading.says_something else None
 
 
 def _read_pieces(text: str) -> Reading | None:
-    """The pairs that are whole in JSON that is not."""
+    """The complete name-value pairs in broken JSON."""
     start = _start(text)
     if start is None:
         return None
@@ -125,15 +126,15 @@ def _read_pieces(text: str) -> Reading | None:
 
 
 def _start(text: str) -> int | None:
-    """Where an object begins. A short prefix is skipped (``)]}',`` or ``[``); words or markup are
-    not, since an object behind them is part of a page."""
+    """Where a JSON object begins. A short prefix is skipped (``)]}',`` or ``[``); words or markup
+    are not, because an object after them is part of a page."""
     start = text.find("{", 0, _LONGEST_PREFIX + 1)
     is_prefix = start >= 0 and len(text[:start].split()) <= 1 and "<" not in text[:start]
     return start if is_prefix else None
 
 
 def _decoded(text: str, start: int) -> object:
-    """The JSON value that begins there, whatever follows it; None if there is none."""
+    """The JSON value that begins at ``start``, whatever follows it; None if there is none."""
     try:
         return _LENIENT.raw_decode(text, start)[0]
     except (ValueError, RecursionError):
@@ -146,7 +147,7 @@ def _whole_number(digits: str) -> float:
 
 
 _STRICT = json.JSONDecoder(parse_int=_whole_number)
-# Lets raw control characters stand in strings.
+# Accepts raw control characters in strings.
 _LENIENT = json.JSONDecoder(strict=False, parse_int=_whole_number)
 
 
@@ -171,7 +172,7 @@ def _nested(parent: Mapping[str, object], depth: int) -> Iterator[dict[str, obje
 
 
 def _named(parsed: Mapping[str, object]) -> dict[str, object]:
-    """By canonical names; what is spelled as the RFC has it goes before other spellings."""
+    """The members under their canonical names; the RFC's own spelling wins over others."""
     fields = {_canonical(name): value for name, value in parsed.items()}
     fields.update((name, parsed[name]) for name in _CANONICAL if name in parsed)
     return fields

@@ -1,4 +1,4 @@
-"""Requests to the authorization server, built and never sent."""
+"""Builds requests to the authorization server. Pure: sends nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BodyFormat = Literal["form", "json"]
 
 @dataclass(frozen=True, slots=True)
 class OAuthRequest:
-    """A POST, ready to be sent; ``repr`` shows neither headers nor body."""
+    """A POST request to be sent. Its ``repr`` shows neither headers nor body."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)
@@ -35,7 +35,7 @@ ClientAuthentication = Callable[[dict[str, str], dict[str, str]], None]
 
 
 def client_secret_post(client_id: str, secret: ClientSecret) -> ClientAuthentication:
-    """Credentials in the body (RFC 6749 section 2.3.1)."""
+    """Sends the credentials in the body (RFC 6749 section 2.3.1)."""
 
     def authenticate(_headers: dict[str, str], parameters: dict[str, str]) -> None:
         parameters["client_id"] = client_id
@@ -45,7 +45,7 @@ def client_secret_post(client_id: str, secret: ClientSecret) -> ClientAuthentica
 
 
 def client_secret_basic(client_id: str, secret: ClientSecret) -> ClientAuthentication:
-    """HTTP Basic, both parts form-encoded first (RFC 6749 section 2.3.1)."""
+    """Sends the credentials by HTTP Basic, both form-encoded first (RFC 6749 section 2.3.1)."""
 
     def authenticate(headers: dict[str, str], _parameters: dict[str, str]) -> None:
         pair = f"{quote_plus(client_id)}:{quote_plus(secret.reveal())}"
@@ -63,9 +63,10 @@ def authorization_url(
     state: str,
     verifier: CodeVerifier,
 ) -> str:
-    """Where the browser is sent (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
+    """The URL to which the browser is redirected (RFC 6749 section 4.1.1, RFC 7636 section 4.3).
 
-    A query that ``endpoint`` already has is kept (RFC 6749 section 3.1).
+    ``scope``: separated by spaces; empty: the provider's default. A query in ``endpoint`` is kept
+    (RFC 6749 section 3.1).
     """
     parameters = {
         "response_type": "code",
@@ -91,7 +92,8 @@ def code_exchange_request(
     authenticate: ClientAuthentication,
     body_format: BodyFormat,
 ) -> OAuthRequest:
-    """RFC 6749 section 4.1.3, RFC 7636 section 4.5."""
+    """The request that exchanges an authorization code for tokens (RFC 6749 section 4.1.3, RFC 7636
+    section 4.5)."""
     parameters = {
         "grant_type": "authorization_code",
         "code": code.reveal(),
@@ -108,7 +110,8 @@ def refresh_request(
     authenticate: ClientAuthentication,
     body_format: BodyFormat,
 ) -> OAuthRequest:
-    """RFC 6749 section 6, without ``scope``: what was granted stays granted."""
+    """The request that renews tokens (RFC 6749 section 6). Without ``scope``, which keeps what was
+    granted."""
     parameters = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
     return _post(endpoint, parameters, authenticate, body_format)
 
@@ -116,7 +119,7 @@ def refresh_request(
 def revocation_request(
     endpoint: str, *, token: RefreshToken | AccessToken, authenticate: ClientAuthentication
 ) -> OAuthRequest:
-    """RFC 7009 section 2.1, which knows the form encoding alone."""
+    """The request that revokes a token, always form-encoded (RFC 7009 section 2.1)."""
     hint = "refresh_token" if isinstance(token, RefreshToken) else "access_token"
     parameters = {"token": token.reveal(), "token_type_hint": hint}
     return _post(endpoint, parameters, authenticate, "form")

@@ -1,4 +1,4 @@
-"""Answers of the revocation endpoint, judged and never fetched."""
+"""Judges answers of the revocation endpoint. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """Also a token that the provider no longer knew (RFC 7009 section 2.2)."""
+    """The token is revoked, or the provider did not know it (RFC 7009 section 2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationRefused:
-    """The same request would be refused again: the client, the token's type, the address."""
+    """Refused because of the client, the token's type or the address; a retry would not help."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationUnanswered:
-    """Nobody knows whether it was carried out; once more does no harm. ``retry_after_seconds`` as
-    the server asks."""
+    """Unknown whether it was carried out; a retry does no harm.
+
+    ``retry_after_seconds``: how long the server asks to wait; None: it does not say.
+    """
 
     reason: str
     retry_after_seconds: float | None = None
@@ -38,8 +40,11 @@ RevocationVerdict = Revoked | RevocationRefused | RevocationUnanswered
 def judge_revocation_answer(
     status: int, headers: Mapping[str, str], *, now: datetime
 ) -> RevocationVerdict:
-    """RFC 7009 section 2.2. ``headers`` are looked up in lower case; ``now`` turns a
-    time to try again into seconds."""
+    """Judges an answer of the revocation endpoint (RFC 7009 section 2.2).
+
+    ``headers``: with names in lower case. ``now``: the wall clock, to turn a date in
+    ``Retry-After`` into seconds.
+    """
     if 200 <= status < 300:
         return Revoked()
     if status >= 500 or status in _WORTH_ANOTHER_TRY:

@@ -1,4 +1,4 @@
-"""Secrets that mask themselves, and the answer that brings them."""
+"""Tokens and other secrets, which mask themselves, and the answer that brings them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Final
 
 ASSUMED_LIFETIME_SECONDS: Final = 3600
-"""For an answer that does not say (RFC 6749 section 5.1 only recommends ``expires_in``)."""
+"""The lifetime of a token whose answer has no ``expires_in``, which RFC 6749 section 5.1 only
+recommends."""
 
 LONGEST_LIFETIME_SECONDS: Final = 365 * 86400
-"""A longer ``expires_in`` is cut to this: it is past any use, and dates must not overflow."""
+"""A longer ``expires_in`` is cut to this, so that dates do not overflow."""
 
 ENDLESS_LIFETIME_SECONDS: Final = 10 * LONGEST_LIFETIME_SECONDS
-"""For a token that may never end: no ``expires_in``, and no refresh token to follow it. It is told
-from all others by its length."""
+"""Stands for "no known end": the lifetime of a token without ``expires_in`` and without a refresh
+token. No other lifetime is as long."""
 
 
 class Secret:
-    """Text that shows itself only through `reveal`, which a review can search for."""
+    """A text that only `reveal` shows, which a reviewer can search for."""
 
     __slots__ = ("_text",)
 
@@ -26,6 +27,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
+        """The text itself."""
         return self._text
 
     def __repr__(self) -> str:
@@ -47,7 +49,7 @@ class Secret:
 
     @property
     def sha256(self) -> str:
-        """Its SHA-256, hexadecimal."""
+        """The SHA-256 of the text, in hexadecimal."""
         return hashlib.sha256(self._text.encode()).hexdigest()
 
 
@@ -75,12 +77,13 @@ class CodeVerifier(Secret):
 class TokenAnswer:
     """A successful token response (RFC 6749 section 5.1).
 
-    ``lifetime_seconds`` counts from the moment the request was sent; it is 0 where the provider
-    said zero or less, and `ASSUMED_LIFETIME_SECONDS` where it said nothing (``lifetime_is_known``).
-    ``refresh_token`` is None where the old one stays in force (section 6), ``scope`` where it is as
-    asked for. ``refresh_lifetime_seconds``: after how many the refresh token lapses, where the
-    provider says so, which no RFC has a field for. ``flaws`` say what was wrong with the answer, or
-    could not be used of it, without its content.
+    - ``lifetime_seconds``: from the moment the request was sent. 0 if the provider said zero or
+      less, `ASSUMED_LIFETIME_SECONDS` if it said nothing (``lifetime_is_known`` is then False).
+    - ``refresh_token``: None if the old one remains valid (section 6).
+    - ``scope``: None if it is what was asked for.
+    - ``flaws``: what was wrong with the answer or could not be used, without quoting it.
+    - ``refresh_lifetime_seconds``: when the refresh token expires, for which no RFC has a field;
+      None if the provider does not say.
     """
 
     access_token: AccessToken
@@ -95,9 +98,9 @@ class TokenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RefreshTokenOnly:
-    """A refresh token came, and no access token that could be handed out.
+    """A refresh token came without an access token that could be handed out.
 
-    ``reason`` says why, without the answer's content; ``flaws`` as in `TokenAnswer`.
+    ``reason`` says why, without quoting the answer. ``flaws``: as in `TokenAnswer`.
     """
 
     refresh_token: RefreshToken
