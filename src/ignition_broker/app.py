@@ -12,9 +12,9 @@ from starlette.types import ASGIApp
 
 from ignition_broker import __version__
 from ignition_broker.background_tasks import BackgroundTasks, tune_garbage_collector
-from ignition_broker.broker.admins.bootstrap import BootstrapMarks
+from ignition_broker.broker.admins.bootstrap import BootstrapKeyHashes
 from ignition_broker.broker.admins.sessions import AdminSessions
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.encryption_keys.inventory import EncryptionKeyCheck
 from ignition_broker.clock import Clock, SystemClock
 from ignition_broker.outbound.upstream import Upstream
@@ -54,7 +54,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     metrics = Metrics()
     parts = assemble(settings, clock, metrics)
     _expose(parts, metrics)
-    journal = Journal(
+    audit_recorder = AuditRecorder(
         parts.database,
         clock,
         is_strict=settings.broker_audit_strict,
@@ -62,7 +62,7 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
     stopping = Stopping(clock, grace_seconds=settings.broker_grace_seconds)
     api = upstream(settings, parts.egress)
-    background = BackgroundTasks(settings, parts, journal, stopping, clock, metrics)
+    background = BackgroundTasks(settings, parts, audit_recorder, stopping, clock, metrics)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -86,11 +86,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    app.state.services = _services(settings, parts, journal, stopping, clock)
+    app.state.services = _services(settings, parts, audit_recorder, stopping, clock)
     for module in (documented_routes, admin, health, sign_in, pages, api_key_pages, docs):
         app.include_router(module.router)
     errors.install(app)
-    return _ahead_of_routes(app, settings, parts, api, journal, clock, metrics)
+    return _ahead_of_routes(app, settings, parts, api, audit_recorder, clock, metrics)
 
 
 def _expose(parts: Parts, metrics: Metrics) -> None:
@@ -102,12 +102,16 @@ def _expose(parts: Parts, metrics: Metrics) -> None:
 
 
 def _services(
-    settings: Settings, parts: Parts, journal: Journal, stopping: Stopping, clock: Clock
+    settings: Settings,
+    parts: Parts,
+    audit_recorder: AuditRecorder,
+    stopping: Stopping,
+    clock: Clock,
 ) -> Services:
     admins = AdminSessions(
         parts.database,
         parts.access,
-        BootstrapMarks(parts.cipher, bootstrap_admin_key(settings)),
+        BootstrapKeyHashes(parts.cipher, bootstrap_admin_key(settings)),
         issuer=settings.broker_oidc_issuer,
         admin_groups=settings.admin_groups,
     )
@@ -119,7 +123,7 @@ def _services(
         database=parts.database,
         issuer=parts.issuer,
         encryption_keys=EncryptionKeyCheck(parts.database, parts.cipher),
-        journal=journal,
+        audit_recorder=audit_recorder,
         makers=parts.makers,
         revocations=parts.revocations,
         sessions=Sessions(parts.cipher, admins, is_https=settings.is_https),
@@ -136,7 +140,7 @@ def _ahead_of_routes(
     settings: Settings,
     parts: Parts,
     api: Upstream,
-    journal: Journal,
+    audit_recorder: AuditRecorder,
     clock: Clock,
     metrics: Metrics,
 ) -> ASGIApp:
@@ -145,7 +149,7 @@ def _ahead_of_routes(
         parts.issuer,
         api,
         clock,
-        journal,
+        audit_recorder,
         api_url=settings.ignition_api_url,
         base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
@@ -155,7 +159,7 @@ def _ahead_of_routes(
     ids, counts = RequestIds(), metrics.requests
     routes = HeadRequests(PlainPaths(BodyLimit(app)))
     enveloped = RequestEnvelope(routes, ids, counts, is_https=settings.is_https)
-    proxy = ProxyRoute(enveloped, parts.access, forwarder, journal, ids, counts)
-    hot = HotPath(proxy, parts.access, parts.issuer, journal, clock, ids, counts)
+    proxy = ProxyRoute(enveloped, parts.access, forwarder, audit_recorder, ids, counts)
+    hot = HotPath(proxy, parts.access, parts.issuer, audit_recorder, clock, ids, counts)
     port = settings.broker_operations_port
     return hot if port is None else OperationsPort(hot, ids, port=port)

@@ -7,7 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.background import BackgroundRefresher
 from ignition_broker.broker.grants.repair_sweep import RepairSweep
 from ignition_broker.broker.grants.unrenewable import UnrenewableWatcher
@@ -40,13 +40,13 @@ class BackgroundTasks:
         self,
         settings: Settings,
         parts: Parts,
-        journal: Journal,
+        audit_recorder: AuditRecorder,
         stopping: Stopping,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._parts = parts
-        self._journal = journal
+        self._audit_recorder = audit_recorder
         self._stopping = stopping
         self._listener = change_listener(parts, clock)
         self._sweep = RepairSweep(parts.repair, clock)
@@ -71,7 +71,7 @@ class BackgroundTasks:
         listening = asyncio.create_task(self._listener.run())
         renewing = asyncio.create_task(self._schedule.run())
         repairing = asyncio.create_task(self._sweep.run())
-        journaling = asyncio.create_task(self._journal.run())
+        recording = asyncio.create_task(self._audit_recorder.run())
         ending = asyncio.create_task(self._endings.run())
         revoking = asyncio.create_task(self._parts.revocations.run())
         try:
@@ -90,8 +90,8 @@ class BackgroundTasks:
             )
             await _cancelled(listening)
             await _cancelled(repairing)
-            await _cancelled(journaling)
-            await self._journal.close()
+            await _cancelled(recording)
+            await self._audit_recorder.close()
 
 
 def change_listener(parts: Parts, clock: Clock) -> Listener:

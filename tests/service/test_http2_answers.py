@@ -182,8 +182,8 @@ class Tokens:
         return Token
 
 
-class Journal:
-    def note(self, *_event):
+class AuditRecorder:
+    def record_call(self, *_event):
         return None
 
 
@@ -197,7 +197,7 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
         Tokens(),
         upstream,
         SystemClock(),
-        Journal(),
+        AuditRecorder(),
         api_url=url,
         base_path=b"",
         replay_limit_bytes=0,

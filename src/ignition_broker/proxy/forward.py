@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Receive, Scope, Send
 
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.errors import NotRenewable
 from ignition_broker.clock import Clock
 from ignition_broker.model import IssuedToken
@@ -57,7 +57,7 @@ class Forwarder:
         tokens: Tokens,
         upstream: Upstream,
         clock: Clock,
-        journal: Journal,
+        audit_recorder: AuditRecorder,
         *,
         api_url: str,
         base_path: bytes,
@@ -68,7 +68,7 @@ class Forwarder:
         self._tokens = tokens
         self._upstream = upstream
         self._clock = clock
-        self._journal = journal
+        self._audit_recorder = audit_recorder
         self._links = ApiLinks(api_url)
         self._base_path = base_path.rstrip(b"/")
         self._replay_limit = replay_limit_bytes
@@ -121,7 +121,9 @@ class Forwarder:
                     )
                 if has_waited:
                     await call.confirm()
-                stored = self._journal.note(call.caller, call.tenant, ACTION, call.request_id)
+                stored = self._audit_recorder.record_call(
+                    call.caller, call.tenant, ACTION, call.request_id
+                )
                 if stored is not None:
                     await stored
                 answer = await self._sent(request, token, call)

@@ -150,7 +150,9 @@ def install(app: FastAPI) -> None:
         if isinstance(error, StorageFault | CipherError):
             log.error("request_failed", reason=str(error), kind=type(error).__name__)
         route = getattr(request.scope.get("route"), "path", "unmatched")
-        request.app.state.services.journal.note_denied(error, route, request.state.request_id)
+        request.app.state.services.audit_recorder.record_denied_call(
+            error, route, request.state.request_id
+        )
         return problem_for(error, request.state.request_id)
 
     async def invalid(request: Request, error: Exception) -> Response:

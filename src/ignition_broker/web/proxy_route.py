@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.model import Scope as KeyScope
@@ -38,14 +38,14 @@ class ProxyRoute:
         app: ASGIApp,
         access: Access,
         forwarder: Forwarder,
-        journal: Journal,
+        audit_recorder: AuditRecorder,
         ids: RequestIds,
         counts: RequestCounts,
     ) -> None:
         self._app = app
         self._access = access
         self._forwarder = forwarder
-        self._journal = journal
+        self._audit_recorder = audit_recorder
         self._ids = ids
         self._counts = counts
 
@@ -65,7 +65,7 @@ class ProxyRoute:
                 status = call.status
                 _break_off(scope, call, error)
             else:
-                self._journal.note_denied(error, ROUTE, request_id)
+                self._audit_recorder.record_denied_call(error, ROUTE, request_id)
                 answer = answer_for(error, request_id, scope["path"])
                 answer.headers["Broker-Error"] = kind_of(error).code
                 status = answer.status_code

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ignition_broker.broker.admins.makers import Makers
 from ignition_broker.broker.admins.single_sign_on import SingleSignOn
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.encryption_keys.inventory import EncryptionKeyCheck
 from ignition_broker.broker.grants.connect import Connector
@@ -29,7 +29,7 @@ class Services:
     database: Database
     issuer: Issuer
     encryption_keys: EncryptionKeyCheck
-    journal: Journal
+    audit_recorder: AuditRecorder
     makers: Makers
     revocations: Revocations
     sessions: Sessions

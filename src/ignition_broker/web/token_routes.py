@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ignition_broker.bounded_map import BoundedMap
-from ignition_broker.broker.audit.recorder import Journal
+from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.grants.issue import Issuer
@@ -66,7 +66,7 @@ class HotPath:
         app: ASGIApp,
         access: Access,
         issuer: Issuer,
-        journal: Journal,
+        audit_recorder: AuditRecorder,
         clock: Clock,
         ids: RequestIds,
         counts: RequestCounts,
@@ -74,7 +74,7 @@ class HotPath:
         self._app = app
         self._access = access
         self._issuer = issuer
-        self._journal = journal
+        self._audit_recorder = audit_recorder
         self._ids = ids
         self._counts = counts
         self._bodies = TokenBodies(clock)
@@ -97,11 +97,13 @@ class HotPath:
             else:
                 token = await self._issued_for_proxy(scope, tenant, caller, request_id)
                 body, headers = b"", _token_headers(token)
-            stored = self._journal.note(caller.name, tenant, ACTIONS[route], request_id)
+            stored = self._audit_recorder.record_call(
+                caller.name, tenant, ACTIONS[route], request_id
+            )
             if stored is not None:
                 await stored
         except Exception as error:
-            self._journal.note_denied(error, route, request_id)
+            self._audit_recorder.record_denied_call(error, route, request_id)
             answer = answer_for(error, request_id, scope["path"])
             status = answer.status_code
             await answer(scope, receive, send)

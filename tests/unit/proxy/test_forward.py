@@ -82,19 +82,19 @@ class Tokens:
         return self.current
 
 
-class Journal:
+class AuditRecorder:
     def __init__(self) -> None:
-        self.noted: list[tuple[str, ...]] = []
+        self.recorded: list[tuple[str, ...]] = []
 
-    def note(self, *fields: str) -> None:
-        self.noted.append(fields)
+    def record_call(self, *fields: str) -> None:
+        self.recorded.append(fields)
 
 
 class Stand:
     """A forwarder between a caller and an API that are both made up."""
 
     def __init__(self, *answers: Answer | Exception, tenant_concurrency: int = 8) -> None:
-        self.api, self.tokens, self.journal = Api(*answers), Tokens(), Journal()
+        self.api, self.tokens, self.audit_recorder = Api(*answers), Tokens(), AuditRecorder()
         self.clock = ManualClock()
         self.messages: list[dict] = []
         self.confirmed = 0
@@ -103,7 +103,7 @@ class Stand:
             self.tokens,
             self.api,
             self.clock,
-            self.journal,
+            self.audit_recorder,
             api_url="https://api.example/base",
             base_path=b"/base",
             replay_limit_bytes=REPLAY_LIMIT,
@@ -172,7 +172,7 @@ async def test_a_call_goes_out_with_the_tenants_token_and_its_answer_comes_back_
     assert stand.header(b"set-cookie") is None
     assert stand.header(b"x-request-id") == b"id-1"
     assert api_answer.closed == 1
-    assert stand.journal.noted == [("key", "acme", "proxy_call", "id-1")]
+    assert stand.audit_recorder.recorded == [("key", "acme", "proxy_call", "id-1")]
 
 
 async def test_a_query_that_is_only_a_question_mark_goes_out_too():

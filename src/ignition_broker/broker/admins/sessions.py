@@ -1,6 +1,6 @@
-"""Sessions of admins' browsers: begun by an API key or a single sign-on, ended everywhere at once.
+"""Sessions of admins' browsers, begun by an API key or by single sign-on.
 
-Nothing of a session is held in memory, so a sign-out counts on every replica from its commit on.
+Nothing of a session is held in memory, so a sign-out counts on every replica once it is committed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ignition_broker.broker.admins.bootstrap import BootstrapMarks
+from ignition_broker.broker.admins.bootstrap import BootstrapKeyHashes
 from ignition_broker.broker.admins.single_sign_on import Identity
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
@@ -24,13 +24,18 @@ from ignition_broker.storage.database import Database
 LIFETIME_SECONDS: Final = 8 * 3600
 IDLE_SECONDS: Final = 30 * 60
 FRESH_SECONDS: Final = 10 * 60
-"""For how long after a sign-in what can't be undone needs no new one."""
+"""For so long after a sign-in, what can't be undone is allowed without signing in again."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminSession:
-    """``is_fresh``: whoever holds it proved lately who they are. ``token_hash``: what is stored of
-    it."""
+    """A live session.
+
+    Attributes:
+        csrf_token: what this session's forms must carry.
+        is_fresh: the admin signed in during the last `FRESH_SECONDS`.
+        token_hash: by which the session is stored.
+    """
 
     caller: Caller
     csrf_token: str
@@ -39,14 +44,21 @@ class AdminSession:
 
 
 class AdminSessions:
-    """``bootstrap``: of the bootstrap admin key. ``issuer`` and ``admin_groups``: who signs admins
-    on now, and which groups are theirs. A session that another setting began has ended."""
+    """Begins, reads and ends sessions.
+
+    Args:
+        issuer: the identity provider that signs admins on, where there is one.
+        admin_groups: its groups whose members are admins.
+
+    A session ends with what began it: the API key, the bootstrap admin key, the issuer or the
+    groups of the settings.
+    """
 
     def __init__(
         self,
         database: Database,
         access: Access,
-        bootstrap: BootstrapMarks,
+        bootstrap: BootstrapKeyHashes,
         *,
         issuer: str | None = None,
         admin_groups: Sequence[str] = (),
@@ -60,27 +72,38 @@ class AdminSessions:
     async def sign_in_by_key(
         self, key: str, address: str | None, *, replacing: str | None, request_id: str | None
     ) -> str:
-        """The new session's token; raises `Unauthenticated` for a key that is no admin's, or
-        `TooManyAttempts`.
+        """Begins a session by an admin's API key.
 
-        ``address`` is where the browser is; ``replacing`` the token of the session that it showed,
-        which ends.
+        Args:
+            address: where the browser is; None where that is unknown.
+            replacing: the token of the session that the browser showed; that session ends.
+
+        Returns:
+            The new session's token.
+
+        Raises:
+            Unauthenticated: the key is wrong, expired, revoked or no admin's.
+            TooManyAttempts: too many wrong keys came from ``address``.
+            Unavailable: the database can't be used just now.
         """
-        # No JWT, which a session would outlive.
+        # No JWT: the session would outlive it.
         caller = await self._access.authenticate_api_key(key.encode(), address)
         if not caller.may(Scope.ADMIN):
             raise Unauthenticated("This key is not an admin's.", key=caller.name)
         is_bootstrap = caller.name == BOOTSTRAP_ADMIN
-        kept = self._bootstrap.newest if is_bootstrap else caller.key_hash
-        origin = sessions.SessionOrigin(caller.name, key_hash=kept)
+        stored_hash = self._bootstrap.newest if is_bootstrap else caller.key_hash
+        origin = sessions.SessionOrigin(caller.name, key_hash=stored_hash)
         token = await self._begin(origin, replacing, request_id, {"by": "key"})
-        assert token is not None  # noqa: S101  # there is no sign-on that was used before
+        assert token is not None  # noqa: S101  # only a sign-on can have been used before
         return token
 
     async def sign_in_by_identity(
         self, identity: Identity, *, replacing: str | None, request_id: str | None
     ) -> str:
-        """The new session's token; raises `SignOnFailed` where the sign-on was used before."""
+        """Begins a session of the person who signed on; ``replacing`` as in `sign_in_by_key`.
+
+        Returns the new session's token. Raises `SignOnFailed` where the sign-on was used before.
+        """
         origin = sessions.SessionOrigin(
             identity.actor,
             issuer=identity.issuer,
@@ -99,7 +122,10 @@ class AdminSessions:
         return token
 
     async def read(self, token: str) -> AdminSession | None:
-        """The session, while its age, its idle time and what it was begun with are good."""
+        """The session of that token; None where it has ended. A read counts as a use.
+
+        Raises `Unavailable`, or the errors of `storage.errors`.
+        """
         live = await self._database.once(
             lambda c: sessions.use(
                 c,
@@ -115,6 +141,7 @@ class AdminSessions:
         return AdminSession(caller, _csrf_token(token), live.is_fresh, _hash(token))
 
     async def sign_out(self, token: str, *, request_id: str | None) -> None:
+        """Ends the session, if it has not ended before."""
         async with self._database.begin() as connection:
             actor = await sessions.end(connection, _hash(token))
             if actor is not None:
@@ -152,7 +179,7 @@ class AdminSessions:
 
 
 def _csrf_token(token: str) -> str:
-    """Of use with this very session alone, and tells nothing of its token."""
+    """Valid for this session alone; its token can't be computed from it."""
     return hmac.new(token.encode(), b"csrf", hashlib.sha256).hexdigest()
 
 

@@ -1,4 +1,5 @@
-"""Signing an admin on at the identity provider: begun here, ended by its callback."""
+"""Single sign-on: an admin signs on at the identity provider (OpenID Connect), begun by `begin` and
+ended by `finish` when its callback comes."""
 
 from __future__ import annotations
 
@@ -39,10 +40,12 @@ SIGN_ON_SECONDS: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class PendingSignOn:
-    """What the browser that began keeps, sealed, until the callback.
+    """What the browser keeps, encrypted, from the start of a sign-on until its callback.
 
-    ``begun_at``: seconds since 1970. ``must_authenticate``: a sign-on that the provider
-    remembers from before won't do.
+    Attributes:
+        return_to: the console's page that comes afterwards.
+        begun_at: seconds since 1970.
+        must_authenticate: the provider has to ask for the password again.
     """
 
     state: str
@@ -55,9 +58,12 @@ class PendingSignOn:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """An admin whom the provider vouched for, and which of the admins' groups hold them.
+    """An admin as the identity provider's ID token describes them.
 
-    ``authenticated_seconds_ago`` is None where the provider did not say.
+    Attributes:
+        admin_groups: those of the admins' groups that they are in.
+        sign_on_hash: identifies this sign-on, so that it begins one session only.
+        authenticated_seconds_ago: None where the provider did not say.
     """
 
     issuer: str
@@ -69,13 +75,21 @@ class Identity:
 
     @property
     def actor(self) -> str:
-        """No API key can have this name, and the subject stands last, whatever name was chosen."""
+        """Their name in the audit trail. No API key can have it, and it ends with the subject,
+        whatever name they chose."""
         subject = f"oidc:{self.subject}"
         return f"{self.name} ({subject})" if self.name else subject
 
 
 class SingleSignOn:
-    """``admin_groups`` may administer; ``groups_claim`` of the ID token names a person's."""
+    """Signs admins on at one identity provider.
+
+    Args:
+        issuer: the provider's issuer identifier.
+        client_id: this broker's, at the provider.
+        admin_groups: the groups whose members are admins.
+        groups_claim: the claim of the ID token that names a person's groups.
+    """
 
     def __init__(
         self,
@@ -97,9 +111,17 @@ class SingleSignOn:
         self._groups_claim = groups_claim
 
     async def begin(self, return_to: str, *, must_authenticate: bool) -> tuple[str, PendingSignOn]:
-        """The provider's URL for this browser, and what the browser has to keep.
+        """Begins a sign-on (OpenID Connect Core section 3.1.2.1).
 
-        Raises `IdentityProviderUnavailable`.
+        Args:
+            return_to: the console's page that comes afterwards.
+            must_authenticate: the provider has to ask for the password again.
+
+        Returns:
+            The provider's URL to send the browser to, and what the browser has to keep.
+
+        Raises:
+            IdentityProviderUnavailable: its metadata can't be had.
         """
         pending = PendingSignOn(
             state=secrets.token_urlsafe(32),
@@ -124,9 +146,21 @@ class SingleSignOn:
         *,
         request_id: str | None,
     ) -> Identity:
-        """Raises `SignOnFailed`, `NotAnAdmin` or `IdentityProviderUnavailable`."""
+        """Ends a sign-on with the ``query`` of its callback.
+
+        Args:
+            pending: what the browser kept; None: nothing.
+
+        Returns:
+            The admin who signed on.
+
+        Raises:
+            SignOnFailed: the callback, or the ID token, is not what this sign-on expects.
+            NotAnAdmin: the person is in none of the admins' groups.
+            IdentityProviderUnavailable: it can't be asked just now.
+        """
         state = state_of(query)
-        # In bytes, since what a caller made up need not be ASCII.
+        # Compared as bytes: a made-up state may hold characters that are not ASCII.
         if (
             pending is None
             or state is None
@@ -139,7 +173,7 @@ class SingleSignOn:
         if not 0 <= self._now() - pending.begun_at <= SIGN_ON_SECONDS:
             raise SignOnFailed("It took too long: it has to end within ten minutes.")
         metadata = await self._provider.metadata()
-        # An `iss` that is there is compared even where none was promised (RFC 9207 section 2.4).
+        # An `iss` is compared even where the metadata promise none (RFC 9207 section 2.4).
         has_issuer = metadata.sends_issuer or any(name == "iss" for name, _value in query)
         verdict = judge_callback(
             query, expected_issuer=self._issuer if has_issuer else EXPECT_NO_ISSUER
@@ -148,10 +182,10 @@ class SingleSignOn:
             reason = f": {verdict.description}" if verdict.description else ""
             raise SignOnFailed(f"The identity provider signed nobody on ({verdict.error}){reason}.")
         id_token = await self._provider.exchange_code(verdict, pending.code_verifier)
-        claims = await self._judged(id_token, pending)
+        claims = await self._claims(id_token, pending)
         return await self._admin(claims, pending, request_id)
 
-    async def _judged(self, id_token: str, pending: PendingSignOn) -> Claims:
+    async def _claims(self, id_token: str, pending: PendingSignOn) -> Claims:
         expected = ExpectedToken(
             issuer=self._issuer,
             client_id=self._client_id,
@@ -195,14 +229,14 @@ class SingleSignOn:
         event = AuditEvent("sign_in", "denied", identity.actor, None, request_id, detail)
         async with self._database.begin() as connection:
             await audit.append(connection, event)
-        held = (
+        hint = (
             ""
             if claims.groups
             else f" Your ID token names no groups at all ({self._groups_claim})."
         )
         raise NotAnAdmin(
             f"You are signed on as {identity.actor}, but in none of the groups that may "
-            f"administer.{held}"
+            f"administer.{hint}"
         )
 
     def _now(self) -> float:

@@ -1,1 +1,1 @@
-"""The audit trail: what is recorded in it, and how it is verified and exported."""
+"""The audit trail: recording, verification, export and retention."""

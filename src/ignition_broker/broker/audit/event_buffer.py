@@ -1,7 +1,8 @@
-"""Audit events in the making, bounded: who finds no room waits, and what is lost is told.
+"""A bounded buffer of audit events that were not stored yet.
 
-A window that is taken off to be stored is kept as it is until it was, so that a second try can be
-told from the first.
+Calls of one actor, tenant and action are counted in one event. A call that finds the buffer full
+waits for room; one that can't be kept is counted as lost. The events that are being stored stay
+unchanged until they are, so that a second try can find out which of them the first stored.
 """
 
 from __future__ import annotations
@@ -19,20 +20,26 @@ from ignition_broker.model import AuditEvent
 
 log = structlog.get_logger(__name__)
 
-FLUSH_NUMBER = 1_000
-"""Events in the making that are written without waiting for the end of the second."""
-LARGEST_NUMBER_HELD = 10_000
-"""Of events in the making; calls that would make another wait for `ROOM_SECONDS`, then are lost."""
-ROOM_FOR_DENIALS = 2_000
-"""Further events that only denied calls may make: an attack must not hide behind other calls."""
-ROOM_SECONDS = 1.0
-"""How long a call waits for room. Where none was made for as long, the next calls do not wait."""
+FLUSH_SIZE = 1_000
+"""So many pending events are stored without waiting for the end of the second."""
+CAPACITY = 10_000
+"""Of pending events. A call that needs another waits for `ROOM_WAIT_SECONDS`, then is lost."""
+EXTRA_CAPACITY_FOR_DENIALS = 2_000
+"""Only denied calls may use it: an attack must not hide behind other calls."""
+ROOM_WAIT_SECONDS = 1.0
+"""How long a call waits for room. Once there was none for that long, further calls don't wait."""
 
 
 @dataclass(slots=True)
-class Noted:
-    """An event in the making. ``request_id`` and ``since`` are the first call's; ``tenant`` of
-    denied calls is None where they did not all name one and the same."""
+class PendingEvent:
+    """An event that counts calls until it is stored.
+
+    Attributes:
+        tenant: of denied calls None, unless all of them named the same one.
+        request_id: the first call's.
+        since: when the first call was made.
+        route: of denied calls alone.
+    """
 
     actor: str
     tenant: str | None
@@ -44,6 +51,7 @@ class Noted:
     count: int = 1
 
     def event(self, until: datetime) -> AuditEvent:
+        """The event as it is stored; ``until``: no later call is counted in it."""
         detail: dict[str, object] = {
             "count": self.count,
             "from": self.since.isoformat(),
@@ -56,134 +64,142 @@ class Noted:
         )
 
 
-Window = dict[tuple[str, ...], Noted]
+Window = dict[tuple[str, ...], PendingEvent]
+"""Pending events by what their calls have in common."""
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A call that waits for room."""
-
+class _WaitingCall:
     key: tuple[str, ...]
-    noted: Noted
-    is_held: asyncio.Future[None]
+    pending: PendingEvent
+    is_added: asyncio.Future[None]
 
 
 class EventBuffer:
-    """``taken`` is being stored; ``is_filling`` is set while it should not wait any longer.
-    ``on_lost(number)`` is told at once of calls that will not be in the trail."""
+    """Pending events of the current window, and those that are being stored.
+
+    Args:
+        on_lost: called at once with the number of calls that will be missing in the audit trail.
+
+    Attributes:
+        taken: the events that are being stored.
+        is_flush_due: set while the next flush should not wait any longer.
+    """
 
     def __init__(self, clock: Clock, on_lost: Callable[[int], None]) -> None:
         self._clock = clock
         self._on_lost = on_lost
         self._window: Window = {}
         self._denials: Window = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingCall] = deque()
         self._full_since: float | None = None
         self._lost = 0
         self._lost_denials = 0
         self.taken: Window = {}
-        self.is_filling = asyncio.Event()
+        self.is_flush_due = asyncio.Event()
 
-    def hold(self, key: tuple[str, str, str], request_id: str) -> Awaitable[None] | None:
-        """A call that was allowed; ``key``: who, for which tenant, what. What is returned waits
-        for room."""
-        noted = self._window.get(key)
-        if noted is not None:
-            noted.count += 1
+    def add_call(self, key: tuple[str, str, str], request_id: str) -> Awaitable[None] | None:
+        """Counts a call that was allowed.
+
+        Args:
+            key: its actor, tenant and action.
+
+        Returns:
+            None, or, where the buffer is full, what ends when the call is counted or lost.
+        """
+        pending = self._window.get(key)
+        if pending is not None:
+            pending.count += 1
             return None
-        noted = Noted(*key, "done", request_id, self._clock.now())
-        if self._held < LARGEST_NUMBER_HELD:
-            self._put(key, noted)
+        pending = PendingEvent(*key, "done", request_id, self._clock.now())
+        if self._size < CAPACITY:
+            self._add(key, pending)
             return None
-        if self._is_stuck:
+        if self._is_waiting_useless():
             self._lose(1)
             return None
-        return self._put_when_there_is_room(key, noted)
+        return self._add_when_there_is_room(key, pending)
 
-    def hold_denial(self, key: tuple[str, ...], denial: Noted) -> None:
-        noted = self._denials.get(key)
-        if noted is not None:
-            noted.count += 1
-            if noted.tenant != denial.tenant:
-                noted.tenant = None
-        elif self._held >= LARGEST_NUMBER_HELD + ROOM_FOR_DENIALS:
+    def add_denial(self, key: tuple[str, ...], denial: PendingEvent) -> None:
+        """Counts a call that was denied; where there is no room, it is lost at once."""
+        pending = self._denials.get(key)
+        if pending is not None:
+            pending.count += 1
+            if pending.tenant != denial.tenant:
+                pending.tenant = None
+        elif self._size >= CAPACITY + EXTRA_CAPACITY_FOR_DENIALS:
             self._lose(1, denials=1)
         else:
             self._denials[key] = denial
 
     def take(self) -> None:
-        """All that is held becomes ``taken``, denied calls first."""
+        """Begins a new window; the events of the old one become ``taken``, denied calls first."""
         self.taken = {**self._denials, **self._window}
         self._denials, self._window = {}, {}
-        self.is_filling.clear()
+        self.is_flush_due.clear()
 
-    def done_with(self, part: Window) -> None:
-        """Of what was taken; makes room for the calls that wait."""
+    def drop_taken(self, part: Window) -> None:
+        """Events of ``taken`` that were stored or lost: calls that wait get their room."""
         for key in part:
             del self.taken[key]
-        self._make_room()
+        self._full_since = None
+        while self._waiting and self._size < CAPACITY:
+            waiting = self._waiting.popleft()
+            if waiting.is_added.done():
+                # It waited too long, or its caller left.
+                continue
+            pending = self._window.get(waiting.key)
+            if pending is not None:
+                pending.count += 1
+            else:
+                self._add(waiting.key, waiting.pending)
+            waiting.is_added.set_result(None)
+
+    def lose(self, window: Window) -> None:
+        """Counts the calls of these events as lost."""
+        number = sum(pending.count for pending in window.values())
+        denials = sum(pending.count for pending in window.values() if pending.route is not None)
+        if number:
+            self._lose(number, denials=denials)
+
+    def lose_all(self) -> None:
+        """Counts what was not stored as lost, when the process ends."""
+        self.lose({**self.taken, **self._denials, **self._window})
+
+    def log_losses(self) -> None:
+        """Logs what was lost since the last time, if anything was."""
+        if self._lost:
+            log.error("audit_events_lost", calls=self._lost, denials=self._lost_denials)
+            self._lost = self._lost_denials = 0
 
     @property
-    def _held(self) -> int:
+    def _size(self) -> int:
         return len(self._window) + len(self._denials) + len(self.taken)
 
-    @property
-    def _is_stuck(self) -> bool:
-        """Whether waiting for room is of no use."""
+    def _is_waiting_useless(self) -> bool:
         now = self._clock.monotonic()
         if self._full_since is None:
             self._full_since = now
-        return now - self._full_since > ROOM_SECONDS
+        return now - self._full_since > ROOM_WAIT_SECONDS
 
-    def _put(self, key: tuple[str, ...], noted: Noted) -> None:
-        self._window[key] = noted
-        if len(self._window) >= FLUSH_NUMBER:
-            self.is_filling.set()
+    def _add(self, key: tuple[str, ...], pending: PendingEvent) -> None:
+        self._window[key] = pending
+        if len(self._window) >= FLUSH_SIZE:
+            self.is_flush_due.set()
 
-    async def _put_when_there_is_room(self, key: tuple[str, ...], noted: Noted) -> None:
-        waiting = _Waiting(key, noted, asyncio.get_running_loop().create_future())
+    async def _add_when_there_is_room(self, key: tuple[str, ...], pending: PendingEvent) -> None:
+        waiting = _WaitingCall(key, pending, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        self.is_filling.set()
+        self.is_flush_due.set()
         try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                await waiting.is_held
+            async with asyncio.timeout(ROOM_WAIT_SECONDS):
+                await waiting.is_added
         except TimeoutError:
-            # Room may have been made in the turn of the loop in which the time ran out.
-            if waiting.is_held.cancelled():
+            # It may have been added in the very turn of the loop in which the time ran out.
+            if waiting.is_added.cancelled():
                 self._lose(1)
-
-    def _make_room(self) -> None:
-        """For the calls that wait, the longest waiting first."""
-        self._full_since = None
-        while self._waiting and self._held < LARGEST_NUMBER_HELD:
-            waiting = self._waiting.popleft()
-            if waiting.is_held.done():
-                # It waited too long, or its caller left.
-                continue
-            noted = self._window.get(waiting.key)
-            if noted is not None:
-                noted.count += 1
-            else:
-                self._put(waiting.key, waiting.noted)
-            waiting.is_held.set_result(None)
-
-    def lose_rest(self) -> None:
-        """At the end."""
-        self.lose({**self.taken, **self._denials, **self._window})
-
-    def lose(self, window: Window) -> None:
-        number = sum(noted.count for noted in window.values())
-        denials = sum(noted.count for noted in window.values() if noted.route is not None)
-        if number:
-            self._lose(number, denials=denials)
 
     def _lose(self, number: int, *, denials: int = 0) -> None:
         self._lost += number
         self._lost_denials += denials
         self._on_lost(number)
-
-    def tell_losses(self) -> None:
-        """In the log, what was lost since the last time."""
-        if self._lost:
-            log.error("audit_events_lost", calls=self._lost, denials=self._lost_denials)
-            self._lost = self._lost_denials = 0

@@ -1,9 +1,8 @@
-"""What happens on every request, for the audit trail: counted in memory, written once a second.
+"""Records every call in the audit trail: counted in memory, stored once a second.
 
-A call costs one look-up and one increment. What was counted of one key, tenant and action within
-a window becomes one event. A window that fills up is written at once; while there is no room, a
-call that would make another event waits, and denied calls have room of their own. Nothing is lost
-silently: what can't be held or stored is counted and logged.
+A call costs one look-up and one increment. The calls of one actor, tenant and action within a
+window become one event. A window that fills up is stored at once (`event_buffer` has the limits).
+Nothing is lost silently: what can't be buffered or stored is counted and logged.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from itertools import islice
 
 import structlog
 
-from ignition_broker.broker.audit.event_buffer import EventBuffer, Noted, Window
+from ignition_broker.broker.audit.event_buffer import EventBuffer, PendingEvent, Window
 from ignition_broker.broker.errors import (
     Denied,
     TooManyAttempts,
@@ -32,26 +31,31 @@ from ignition_broker.storage.errors import StorageError, StorageFault
 log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 1.0
-STORED_AT_ONCE = 200
-"""Making as many rows holds everybody up for some 2 ms."""
-REFUSALS_BORNE = 60
-"""Flushes that Postgres answers with an error before it is taken to mean these very events: a table
-that a migration has yet to make, or a server that may only be read, are mended meanwhile."""
+EVENTS_A_STATEMENT = 200
+"""Preparing that many blocks the event loop for some 2 ms."""
+REJECTED_FLUSHES_BORNE = 60
+"""So many flushes in a row may be rejected by Postgres before the fault is taken to be in the
+events themselves. Until then somebody may run the migration, or end a read-only mode."""
 SHUTDOWN_SECONDS = 5.0
 UNKNOWN = "unknown"
 
 
 @dataclass(slots=True)
-class _Group:
-    """Calls that wait for one statement together; ``is_stored`` ends with whether it was."""
+class _Batch:
+    """Calls that are stored by one statement; ``is_stored`` says whether they were."""
 
     is_stored: asyncio.Future[bool]
     window: Window = field(default_factory=dict)
 
 
-class Journal:
-    """``is_strict``: whoever is given a token waits until that is stored. ``on_lost(number)`` is
-    told at once of calls that will not be in the trail, the log once a flush."""
+class AuditRecorder:
+    """Records calls; `run` stores them.
+
+    Args:
+        is_strict: a call is answered only after its event is stored.
+        on_lost: called at once with the number of calls that will be missing in the audit trail;
+            the log tells it once a flush.
+    """
 
     def __init__(
         self,
@@ -67,20 +71,30 @@ class Journal:
         self._buffer = EventBuffer(clock, on_lost)
         self._taken_at = clock.now()
         self._was_tried = False
-        self._refusals = 0
-        self._group: _Group | None = None
+        self._rejections = 0
+        self._batch: _Batch | None = None
         self._storing: asyncio.Task[None] | None = None
 
-    def note(self, actor: str, tenant: str, action: str, request_id: str) -> Awaitable[None] | None:
-        """A token was given out. What is returned is to be awaited before the answer goes out;
-        with ``is_strict`` it raises `Unavailable`."""
+    def record_call(
+        self, actor: str, tenant: str, action: str, request_id: str
+    ) -> Awaitable[None] | None:
+        """Records that a token was given out or used.
+
+        Returns:
+            What to await before the call is answered, if anything; with ``is_strict`` it raises
+            `Unavailable` where the event can't be stored.
+        """
         key = (actor, tenant, action)
         if self._is_strict:
             return self._stored(key, request_id)
-        return self._buffer.hold(key, request_id)
+        return self._buffer.add_call(key, request_id)
 
-    def note_denied(self, error: Exception, route: str, request_id: str) -> None:
-        """If ``error`` is what its name says; other errors are no concern of the audit trail."""
+    def record_denied_call(self, error: Exception, route: str, request_id: str) -> None:
+        """Records the call that ended with ``error``, if that is a denial; does nothing if not.
+
+        Args:
+            route: its template, without what the caller filled in.
+        """
         if isinstance(error, TooManyAttempts):
             outcome, actor = "too_many_attempts", None
         elif isinstance(error, Denied):
@@ -88,7 +102,7 @@ class Journal:
             actor = error.key
         else:
             return
-        self.note_refusal(
+        self.record_denial(
             "call_denied",
             outcome,
             route=route,
@@ -97,7 +111,7 @@ class Journal:
             tenant=error.tenant,
         )
 
-    def note_refusal(
+    def record_denial(
         self,
         action: str,
         outcome: str,
@@ -107,31 +121,37 @@ class Journal:
         actor: str | None = None,
         tenant: str | None = None,
     ) -> None:
-        """One event a route, outcome and known key, whatever the caller makes up."""
+        """Records something that was denied, in one event for each actor, action, outcome and
+        ``route``: a caller can't make up more of them.
+
+        Args:
+            actor: None where it is not known.
+            tenant: as the caller wrote it; left out where that is no tenant id.
+        """
         actor = actor or UNKNOWN
         if tenant is not None and not is_tenant_id(tenant):
             tenant = None
-        denial = Noted(actor, tenant, action, outcome, request_id, self._clock.now(), route)
-        self._buffer.hold_denial((actor, action, outcome, route), denial)
+        denial = PendingEvent(actor, tenant, action, outcome, request_id, self._clock.now(), route)
+        self._buffer.add_denial((actor, action, outcome, route), denial)
 
     async def run(self) -> None:
-        """Until it is cancelled; `close` has the last word."""
+        """Stores events until it is cancelled; then `close` stores the rest."""
         is_stored = True
         while True:
             if is_stored:
-                await self._due()
+                await self._flush_due()
             else:
                 await self._clock.sleep(FLUSH_SECONDS)
             is_stored = False
             try:
                 is_stored = await self.flush()
             except Exception:
-                # The trail depends on this loop: it must outlive what nobody thought of.
+                # The audit trail depends on this loop, so no error may end it.
                 log.exception("audit_flush_failed")
 
-    async def _due(self) -> None:
-        """A second later, or as soon as many events are in the making."""
-        waits = (self._clock.sleep(FLUSH_SECONDS), self._buffer.is_filling.wait())
+    async def _flush_due(self) -> None:
+        """Returns after a second, or as soon as many events are pending."""
+        waits = (self._clock.sleep(FLUSH_SECONDS), self._buffer.is_flush_due.wait())
         tasks = [asyncio.ensure_future(wait) for wait in waits]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -140,7 +160,7 @@ class Journal:
                 task.cancel()
 
     async def flush(self) -> bool:
-        """Stores what was counted, denied calls first; whether it could."""
+        """Stores what is pending, denied calls first. Returns whether all of it was stored."""
         try:
             if not await self._store_taken():
                 return False
@@ -148,13 +168,13 @@ class Journal:
             self._taken_at, self._was_tried = self._clock.now(), False
             return await self._store_taken()
         finally:
-            self._buffer.tell_losses()
+            self._buffer.log_losses()
 
     async def _store_taken(self) -> bool:
         while self._buffer.taken:
-            part = dict(islice(self._buffer.taken.items(), STORED_AT_ONCE))
-            events = [noted.event(self._taken_at) for noted in part.values()]
-            since = min(noted.since for noted in part.values())
+            part = dict(islice(self._buffer.taken.items(), EVENTS_A_STATEMENT))
+            events = [pending.event(self._taken_at) for pending in part.values()]
+            since = min(pending.since for pending in part.values())
             append = audit.append_many
             if self._was_tried:
                 append = partial(audit.append_missing, since=since)
@@ -163,18 +183,18 @@ class Journal:
                 await self._database.single(partial(append, events=events))
             except StorageError as error:
                 log.warning("audit_flush_failed", reason=str(error), events=len(self._buffer.taken))
-                self._refusals += isinstance(error, StorageFault)
-                if self._refusals < REFUSALS_BORNE:
+                self._rejections += isinstance(error, StorageFault)
+                if self._rejections < REJECTED_FLUSHES_BORNE:
                     return False
-                # They would be refused for ever, and all that come behind them not be tried.
+                # They would be rejected for ever, and later events never be tried.
                 self._buffer.lose(part)
-            self._refusals = 0
+            self._rejections = 0
             self._was_tried = False
-            self._buffer.done_with(part)
+            self._buffer.drop_taken(part)
         return True
 
     async def close(self) -> None:
-        """Stores the rest, if it can be done within `SHUTDOWN_SECONDS`."""
+        """Stores the rest within `SHUTDOWN_SECONDS`; what could not be stored then is lost."""
         give_up_at = self._clock.monotonic() + SHUTDOWN_SECONDS
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
@@ -182,29 +202,30 @@ class Journal:
                     await self._clock.sleep(0.2)
         except TimeoutError:
             pass
-        self._buffer.lose_rest()
-        self._buffer.tell_losses()
+        self._buffer.lose_all()
+        self._buffer.log_losses()
 
     async def _stored(self, key: tuple[str, str, str], request_id: str) -> None:
-        """Whoever comes while a statement is under way shares the next."""
-        group = self._group
-        if group is None:
-            group = self._group = _Group(asyncio.get_running_loop().create_future())
-        noted = group.window.get(key)
-        if noted is not None:
-            noted.count += 1
+        """Returns when the call is stored. Calls that come while a statement is under way share
+        the next one."""
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = _Batch(asyncio.get_running_loop().create_future())
+        pending = batch.window.get(key)
+        if pending is not None:
+            pending.count += 1
         else:
-            group.window[key] = Noted(*key, "done", request_id, self._clock.now())
+            batch.window[key] = PendingEvent(*key, "done", request_id, self._clock.now())
         if self._storing is None or self._storing.done():
-            self._storing = asyncio.create_task(self._store_groups())
-        if not await asyncio.shield(group.is_stored):
+            self._storing = asyncio.create_task(self._store_batches())
+        if not await asyncio.shield(batch.is_stored):
             raise Unavailable("The audit trail can't be written just now.", tenant=key[1])
 
-    async def _store_groups(self) -> None:
-        while self._group is not None:
-            group, self._group = self._group, None
+    async def _store_batches(self) -> None:
+        while self._batch is not None:
+            batch, self._batch = self._batch, None
             now = self._clock.now()
-            events = [noted.event(now) for noted in group.window.values()]
+            events = [pending.event(now) for pending in batch.window.values()]
             is_stored = False
             try:
                 await self._database.once(partial(audit.append_many, events=events))
@@ -212,4 +233,4 @@ class Journal:
             except StorageError as error:
                 log.warning("audit_store_failed", reason=str(error))
             finally:
-                group.is_stored.set_result(is_stored)
+                batch.is_stored.set_result(is_stored)

@@ -1,4 +1,4 @@
-"""The audit trail as a whole: verified, exported, kept for as long as it is wanted."""
+"""The stored audit trail: verified, exported, and pruned at the end of its retention."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from ignition_broker.storage.database import Database
 PAGE_SIZE = 5000
 PRUNED_AT_ONCE = 1000
 MOST_PRUNED = 20_000
-"""In one round of housekeeping; what is left is for the next."""
+"""In one call of `prune`; the next one goes on."""
 SECONDS_A_DAY = 86_400.0
 BEFORE_ALL = (-(2**31), 0)
-"""Chain and position: an event that was moved to a chain that never was is read too."""
+"""Chain and position to read from. Chains count from 1, but an event that was moved to a made-up
+chain must be read too."""
 
 
 @dataclass(slots=True)
 class Verdict:
-    """``findings``: a line each; ``unchained``: events from before there were chains."""
+    """What `verify` found.
+
+    Attributes:
+        events: how many chained events were read.
+        unchained: events from releases that had no chains; nothing proves them.
+        findings: a line for each thing that is wrong; none: the trail is intact.
+    """
 
     events: int = 0
     unchained: int = 0
@@ -32,8 +39,9 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Walk:
-    """Along one chain: what the last event was, and which kept heads are yet to be met."""
+class _ChainCheck:
+    """One chain's events are read in order: the last one's position, hash and id, and those of the
+    kept heads that were not reached yet."""
 
     chain: Chain
     position: int
@@ -43,25 +51,29 @@ class _Walk:
 
 
 async def verify(database: Database, kept_heads: Sequence[ChainLink] = ()) -> Verdict:
-    """Reads every event of one snapshot. ``kept_heads``: what `heads` said earlier."""
+    """Reads every event, in one snapshot, and checks its hash and its place in its chain.
+
+    ``kept_heads`` are what `heads` returned earlier; the trail must still contain them. Raises the
+    errors of `storage.errors`.
+    """
     verdict = Verdict()
     async with database.snapshot() as connection:
         chains = {chain.chain: chain for chain in await audit_chain.read_chains(connection)}
         for number in sorted(set(range(1, CHAINS + 1)) - chains.keys()):
             verdict.findings.append(f"chain {number}: it is not there any more")
-        walks = {number: _begun(chain, kept_heads) for number, chain in chains.items()}
+        checks = {number: _begin(chain, kept_heads) for number, chain in chains.items()}
         at = BEFORE_ALL
         while True:
             events = await audit_chain.events_after(
                 connection, chain=at[0], position=at[1], limit=PAGE_SIZE
             )
             for event in events:
-                _step(walks, event, verdict)
+                _check_event(checks, event, verdict)
             if len(events) < PAGE_SIZE:
                 break
             at = (events[-1].chain, events[-1].position)
-        for walk in walks.values():
-            _end(walk, verdict)
+        for check in checks.values():
+            _check_end(check, verdict)
         unchained = await audit_chain.count_unchained(connection)
     verdict.unchained = unchained.number - unchained.late
     if unchained.late:
@@ -69,35 +81,35 @@ async def verify(database: Database, kept_heads: Sequence[ChainLink] = ()) -> Ve
     return verdict
 
 
-def _begun(chain: Chain, kept_heads: Sequence[ChainLink]) -> _Walk:
+def _begin(chain: Chain, kept_heads: Sequence[ChainLink]) -> _ChainCheck:
     kept = {head.position: head.hash for head in kept_heads if head.chain == chain.chain}
-    return _Walk(chain, chain.pruned_position, chain.pruned_hash, kept)
+    return _ChainCheck(chain, chain.pruned_position, chain.pruned_hash, kept)
 
 
-def _step(walks: Mapping[int, _Walk], event: ChainedEvent, verdict: Verdict) -> None:
+def _check_event(checks: Mapping[int, _ChainCheck], event: ChainedEvent, verdict: Verdict) -> None:
     verdict.events += 1
-    walk = walks.get(event.chain)
-    if walk is None:
+    check = checks.get(event.chain)
+    if check is None:
         verdict.findings.append(f"event {event.id}: chain {event.chain}, where it is, is not there")
         return
-    if event.position <= walk.position:
+    if event.position <= check.position:
         verdict.findings.append(
             f"event {event.id} (chain {event.chain}, position {event.position}): stands before its "
             "chain's beginning"
         )
         return
-    if event.position > walk.position + 1:
+    if event.position > check.position + 1:
         verdict.findings.append(
-            f"chain {event.chain}: {_missing(walk.position, event.position)} between "
-            f"{_name(walk)} and event {event.id}"
+            f"chain {event.chain}: {_missing(check.position, event.position)} between "
+            f"{_last(check)} and event {event.id}"
         )
-    elif hashlib.sha256(walk.hash + event.fields).digest() != event.hash:
+    elif hashlib.sha256(check.hash + event.fields).digest() != event.hash:
         verdict.findings.append(
             f"event {event.id} (chain {event.chain}, position {event.position}): was changed, or "
-            f"does not follow {_name(walk)}"
+            f"does not follow {_last(check)}"
         )
-    walk.position, walk.hash, walk.last_id = event.position, event.hash, event.id
-    kept = walk.kept.pop(event.position, None)
+    check.position, check.hash, check.last_id = event.position, event.hash, event.id
+    kept = check.kept.pop(event.position, None)
     if kept is not None and kept != event.hash.hex():
         verdict.findings.append(
             f"event {event.id} (chain {event.chain}, position {event.position}): is another than "
@@ -105,22 +117,22 @@ def _step(walks: Mapping[int, _Walk], event: ChainedEvent, verdict: Verdict) -> 
         )
 
 
-def _end(walk: _Walk, verdict: Verdict) -> None:
-    chain = walk.chain
+def _check_end(check: _ChainCheck, verdict: Verdict) -> None:
+    chain = check.chain
     head = chain.head_position
     if head is None:
-        if walk.position:
+        if check.position:
             verdict.findings.append(f"chain {chain.chain}: its head is not there any more")
-    elif head > walk.position:
+    elif head > check.position:
         verdict.findings.append(
-            f"chain {chain.chain}: {_missing(walk.position, head + 1)} at its end, after "
-            f"{_name(walk)}"
+            f"chain {chain.chain}: {_missing(check.position, head + 1)} at its end, after "
+            f"{_last(check)}"
         )
-    elif head < walk.position or chain.head_hash != walk.hash:
+    elif head < check.position or chain.head_hash != check.hash:
         verdict.findings.append(
-            f"chain {chain.chain}: {_name(walk)} is not the one that its head names"
+            f"chain {chain.chain}: {_last(check)} is not the one that its head names"
         )
-    for position in sorted(walk.kept):
+    for position in sorted(check.kept):
         if position > chain.pruned_position:
             verdict.findings.append(
                 f"chain {chain.chain}: position {position}, a head that was kept, is not there"
@@ -132,13 +144,16 @@ def _missing(after: int, before: int) -> str:
     return "1 event is missing" if number == 1 else f"{number} events are missing"
 
 
-def _name(walk: _Walk) -> str:
-    return "its beginning" if walk.last_id is None else f"event {walk.last_id}"
+def _last(check: _ChainCheck) -> str:
+    return "its beginning" if check.last_id is None else f"event {check.last_id}"
 
 
 async def heads(database: Database) -> list[ChainLink]:
-    """The newest event of each chain that has any. Kept where no one who can write to the
-    database can write, they show even a trail that was forged with its hashes."""
+    """The newest event of each chain that has any.
+
+    Kept where nobody who can write to the database can write, they reveal even a trail that was
+    forged together with its hashes. Raises the errors of `storage.errors`.
+    """
     async with database.snapshot() as connection:
         chains = await audit_chain.read_chains(connection)
     return [
@@ -151,7 +166,10 @@ async def heads(database: Database) -> list[ChainLink]:
 async def export(
     database: Database, *, since: datetime, until: datetime | None
 ) -> AsyncIterator[RecordedEvent]:
-    """The events of that time, oldest first, read page by page."""
+    """Yields the events from ``since`` until before ``until``, oldest first, read page by page.
+
+    Raises the errors of `storage.errors`.
+    """
     last: RecordedEvent | None = None
     while True:
         page = await database.once(
@@ -165,16 +183,21 @@ async def export(
 
 
 async def prune(database: Database, retention_days: float) -> int:
-    """Deletes what is older, in statements of at most `PRUNED_AT_ONCE` events; how many went."""
+    """Deletes events older than ``retention_days``, some `MOST_PRUNED` at most.
+
+    Returns how many were deleted. Raises the errors of `storage.errors`.
+    """
     number = 0
-    for work in (audit_chain.prune, audit_chain.prune_unchained):
+    for statement in (audit_chain.prune, audit_chain.prune_unchained):
         while number < MOST_PRUNED:
-            gone = await database.single(
+            deleted = await database.single(
                 partial(
-                    work, older_than_seconds=retention_days * SECONDS_A_DAY, limit=PRUNED_AT_ONCE
+                    statement,
+                    older_than_seconds=retention_days * SECONDS_A_DAY,
+                    limit=PRUNED_AT_ONCE,
                 )
             )
-            number += gone
-            if not gone:
+            number += deleted
+            if not deleted:
                 break
     return number

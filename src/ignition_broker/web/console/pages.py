@@ -162,7 +162,7 @@ async def follow_link(request: Request, services: BrokerServices, link: str) -> 
             link, browser=browser, request_id=request.state.request_id
         )
     except (LinkForged, LinkSpent) as error:
-        services.journal.note_refusal(
+        services.audit_recorder.record_denial(
             "connect",
             "refused",
             route="/connect/{link}",
@@ -190,7 +190,7 @@ async def callback(request: Request, services: BrokerServices) -> Response:
         )
     except ConnectFailed as failed:
         if failed.tenant is None:
-            services.journal.note_refusal(
+            services.audit_recorder.record_denial(
                 "connect", "refused", route="/callback", request_id=request.state.request_id
             )
         return failure(

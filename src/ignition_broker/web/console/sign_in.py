@@ -61,7 +61,7 @@ async def login(
     except Unauthenticated as error:
         request_id = request.state.request_id
         log.warning("sign_in_refused", request_id=request_id)
-        services.journal.note_refusal(
+        services.audit_recorder.record_denial(
             "sign_in", "failed", route="/login", request_id=request_id, actor=error.key
         )
         return await _login(request, services, return_to, "This is no valid admin key.", 401)
