@@ -1,10 +1,10 @@
 """What an API key may call through the proxy: an allow-list of methods and paths. Pure.
 
-A rule is ``METHOD /path`` or ``METHOD /prefix*``. The path counts from behind ``/proxy/{tenant}``
-and is held against the path as it was sent, byte for byte. A rule holds no '%' and no ';', so that
-no server behind can read what it allows in another way: percent-decoding, cutting off path
-parameters and merging slashes all leave the beginning that was matched as it is. Dot segments and
-backslashes, at any depth of decoding, are refused to every key (`proxy.paths`).
+A rule is ``METHOD /path`` or ``METHOD /prefix*``. Its path is compared, byte for byte, with what
+follows ``/proxy/{tenant}`` in the request as it was sent. A rule contains no '%' and no ';', so no
+server behind can read differently what it allows: percent-decoding, removing path parameters and
+merging slashes all leave the matched beginning unchanged. Dot segments and backslashes, at any
+depth of encoding, are refused for every key (`proxy.paths`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from urllib.parse import unquote_to_bytes
 EXAMPLE: Final = "GET /v1/*"
 MOST_RULES: Final = 100
 
-# What RFC 3986 section 3.3 lets stand in a path, without '%', ';', the ',' between two rules and
-# the '*' at the end of one.
+# The characters that RFC 3986 section 3.3 allows in a path, except '%', ';', the ',' that separates
+# rules and the '*' that ends one.
 _RULE = re.compile(r"(\*|[A-Z][A-Z-]{0,31}) (/[A-Za-z0-9._~!$&'()+=:@/-]{0,999})(\*?)")
 _RESOLVED_BY_SERVERS = re.compile(r"//|/\.{1,2}(/|$)")
 _MALFORMED_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -33,12 +33,12 @@ _PATH_OVERRIDES = {b"x-original-url": "X-Original-URL", b"x-rewrite-url": "X-Rew
 
 
 class MalformedRule(ValueError):
-    """The text says what is wrong and gives an example."""
+    """Its text says what is wrong and gives an example."""
 
 
 @dataclass(frozen=True, slots=True)
 class PathRule:
-    """``method`` is ``*`` for any."""
+    """One rule. ``method`` ``*`` is any; ``is_prefix``: every path that begins with ``path``."""
 
     method: str
     path: bytes
@@ -46,7 +46,7 @@ class PathRule:
 
     @classmethod
     def parse(cls, text: str) -> PathRule:
-        """Raises `MalformedRule`."""
+        """The rule that ``text`` says. Raises `MalformedRule`."""
         match = _RULE.fullmatch(text)
         if match is None:
             raise MalformedRule(
@@ -64,8 +64,8 @@ class PathRule:
 
 
 def check_rules(texts: Sequence[str]) -> None:
-    """Raises `MalformedRule`."""
-    # An empty list may be a mistake of whoever made it, and would allow everything or nothing.
+    """Raises `MalformedRule` where a text is no rule, or there are none or too many."""
+    # An empty list may be a mistake, and could be read as everything or as nothing.
     if not texts:
         raise MalformedRule(
             f"name at least one rule, such as {EXAMPLE!r}, or leave paths out to allow every call."
@@ -77,7 +77,8 @@ def check_rules(texts: Sequence[str]) -> None:
 
 
 class PathRules:
-    """Compiled once a key. A rule that can't be read, such as a later release's, allows nothing."""
+    """A key's rules, compiled once. One that can't be parsed, such as a later release's, allows
+    nothing."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._exact: dict[str, frozenset[bytes]] = {}
@@ -91,10 +92,13 @@ class PathRules:
     def objection(
         self, method: str, raw_path: bytes, headers: Iterable[tuple[bytes, bytes]]
     ) -> str | None:
-        """Why a call is not allowed, in words for the caller; None where it is.
+        """Why a call is not allowed, as a text for the caller; None where it is allowed.
 
-        ``raw_path`` as it will be sent, without the base path and the query; names of headers in
-        lower case. Each method that the API might take it for must be allowed.
+        Every method that the API might take the call for must be allowed.
+
+        Args:
+            raw_path: as it will be sent, without the base path and the query.
+            headers: names in lower case, and values.
         """
         if not self.allows(method, raw_path):
             return "The paths of this API key do not allow this method on this path."
@@ -104,7 +108,7 @@ class PathRules:
                 "malformed, no UTF-8, or nested too deeply."
             )
         for name, value in headers:
-            # Servers that speak CGI or WSGI read '_' and '-' as one.
+            # Servers behind CGI or WSGI take '_' and '-' for the same.
             override = name.replace(b"_", b"-")
             if override in _PATH_OVERRIDES:
                 return f"{_PATH_OVERRIDES[override]} could get round the paths of this API key."
@@ -118,6 +122,7 @@ class PathRules:
         return None
 
     def allows(self, method: str, raw_path: bytes) -> bool:
+        """Whether a rule allows this method on this path, whatever the headers say."""
         # HEAD is a GET without the body (RFC 9110 section 9.3.2).
         methods = (method, "*", "GET") if method == "HEAD" else (method, "*")
         return any(
@@ -136,7 +141,8 @@ def _readable(texts: Iterable[str]) -> Iterable[PathRule]:
 
 
 def _decodes_to_text(path: bytes) -> bool:
-    """Whether lenient decoders have no room: overlong UTF-8 and ``%u002e`` are dots to some."""
+    """Whether every decoder reads it the same way: to lenient ones, overlong UTF-8 and ``%u002e``
+    are dots."""
     if _MALFORMED_ENCODING.search(path):
         return False
     for _ in range(_DECODINGS):

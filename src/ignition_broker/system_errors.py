@@ -1,4 +1,4 @@
-"""What the operating system reports, by names that an operator can look up."""
+"""Errors of the operating system, by names that an operator can look up."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC})
-"""Of this machine or process, so that the other side has no part in them."""
+"""Causes in this machine or process, not in whoever is at the other end."""
 
 
 def os_error_text(error: OSError) -> str:
-    """Such as ``too many open files (EMFILE)``; of one without a number, its type's name."""
+    """Such as ``too many open files (EMFILE)``; for an error without a number, its type's name."""
     number = _number(error)
     if number not in errno.errorcode:
         return type(error).__name__
@@ -19,7 +19,7 @@ def os_error_text(error: OSError) -> str:
 
 
 def shortage_or_name(error: BaseException) -> str:
-    """The shortage that caused it, however deep; else its type's name."""
+    """The text of the shortage among the causes of ``error``; without one, its type's name."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and _number(cause) in SHORTAGES:
@@ -29,6 +29,6 @@ def shortage_or_name(error: BaseException) -> str:
 
 
 def _number(error: OSError) -> int:
-    # A name with several addresses has an error for each, and asyncio puts their texts into one.
+    # Where a name has several addresses, asyncio joins the errors of all into the text of one.
     found = re.search(r"\[Errno (\d+)\]", str(error))
     return int(found[1]) if found else error.errno or 0

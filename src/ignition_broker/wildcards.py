@@ -1,8 +1,8 @@
 """Patterns in which ``*`` stands for any characters and ``?`` for any one. Pure.
 
-No regular expression: one with several ``.*`` tries every division of the text among them, which
-takes minutes on a text that is made for it. Here each piece between two stars is searched for once,
-from left to right, and the time grows with the text's length alone.
+These are not regular expressions: one with several ``.*`` backtracks, for minutes on a text that
+was made for it. Here each piece between two stars is searched for once, from left to right, so the
+time grows linearly with the text.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from functools import lru_cache
 
 
 def matches_wildcards(pattern: str, text: str) -> bool:
-    """Whether all of ``text`` fits ``pattern``; upper and lower case differ."""
+    """Whether ``pattern`` matches all of ``text``, case-sensitively."""
     return _compiled(pattern).matches(text)
 
 
 class WildcardPattern:
-    """The pieces between the stars. The first must stand at the beginning and the last at the
-    end; of the others the leftmost place is as good as any."""
+    """A compiled pattern: the pieces between its stars.
 
-    __slots__ = ("_first", "_last", "_least", "_middle", "_stars")
+    The first piece must be at the text's beginning and the last at its end. For each of the others
+    the leftmost place is taken, since it leaves the most text for the rest.
+    """
+
+    __slots__ = ("_first", "_last", "_middle", "_shortest", "_stars")
 
     def __init__(self, pattern: str) -> None:
         first, *others = pattern.split("*")
@@ -27,13 +30,14 @@ class WildcardPattern:
         self._first = _Piece(first)
         self._last = _Piece(others.pop() if others else "")
         self._middle = tuple(_Piece(piece) for piece in others if piece)
-        self._least = len(pattern) - self._stars
+        self._shortest = len(pattern) - self._stars
 
     def matches(self, text: str) -> bool:
-        if len(text) < self._least or (not self._stars and len(text) != self._least):
+        """Whether it matches all of ``text``."""
+        if len(text) < self._shortest or (not self._stars and len(text) != self._shortest):
             return False
         end = len(text) - self._last.length
-        if not self._first.stands_at(text, 0) or not self._last.stands_at(text, end):
+        if not self._first.is_at(text, 0) or not self._last.is_at(text, end):
             return False
         position = self._first.length
         for piece in self._middle:
@@ -45,7 +49,7 @@ class WildcardPattern:
 
 
 class _Piece:
-    """Literal but for ``?``."""
+    """Literal text, except that ``?`` is any character."""
 
     __slots__ = ("_any", "_bits", "_text", "length")
 
@@ -55,17 +59,18 @@ class _Piece:
         self._any = _places(text, "?")
         self._bits = {c: _places(text, c) for c in set(text) - {"?"}} if self._any else {}
 
-    def stands_at(self, text: str, position: int) -> bool:
+    def is_at(self, text: str, position: int) -> bool:
         if not self._any:
             return text.startswith(self._text, position)
         there = text[position : position + self.length]
         return all(c in ("?", seen) for c, seen in zip(self._text, there, strict=True))
 
     def find(self, text: str, start: int, end: int) -> int:
-        """The leftmost place between ``start`` and ``end``; -1: none."""
+        """The leftmost place between ``start`` and ``end``; -1 where there is none."""
         if not self._any:
             return text.find(self._text, start, end)
-        # Shift-And: bit n of `reached` says that the last n+1 characters fit the piece's first.
+        # Shift-And (Baeza-Yates and Gonnet): bit n of `reached` says that the last n+1 characters
+        # match the first n+1 of the piece.
         reached, whole = 0, 1 << (self.length - 1)
         for position in range(start, end):
             fits = self._any | self._bits.get(text[position], 0)

@@ -1,1 +1,1 @@
-"""Who may call: API keys, workloads' JWTs, what they cover, and the limit on failed attempts."""
+"""Who calls: API keys, workloads' JWTs, what they cover, and the limit on failed attempts."""

@@ -1,4 +1,4 @@
-"""What a caller may be given: scopes, tenants and paths, of an API key or of a rule for JWTs."""
+"""Which scopes, tenants and paths an API key, or a rule for JWTs, may grant together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from ignition_broker.tenant_patterns import is_tenant_pattern
 def check_entitlements(
     scopes: Sequence[str], tenants: Sequence[str], paths: Sequence[str] | None
 ) -> None:
-    """Raises `InvalidRequest` naming the field and the mend."""
+    """Checks what is to be granted.
+
+    Args:
+        scopes: values of `Scope`.
+        tenants: tenant ids and patterns (`tenant_patterns`); may be empty for an admin.
+        paths: rules for calls through the proxy (`path_rules`); None: every call.
+
+    Raises:
+        InvalidRequest: the text names the field and how to correct it.
+    """
     known = {scope.value for scope in Scope}
     if not scopes or not set(scopes) <= known:
         raise InvalidRequest(f"scopes: one or more of {', '.join(sorted(known))}.")
