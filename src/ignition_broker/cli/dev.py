@@ -1,4 +1,4 @@
-"""`dev`: everything on one machine with nothing set; and the fake Ignition alone."""
+"""`dev`: everything on one machine, without any settings; `fake-ignition`: the fake alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import uvicorn
 from cryptography.fernet import Fernet
 
 from ignition_broker.app import create_app
-from ignition_broker.broker.callers.api_keys import create_api_key, revoke_api_key
+from ignition_broker.broker.callers.api_keys import create_api_key, new_api_key, revoke_api_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.grants.connect_links import create_link
 from ignition_broker.clock import SystemClock
@@ -44,7 +44,8 @@ GRACE_SECONDS = 1
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Made at the first start and kept, so that a second start reads what the first wrote."""
+    """Generated at the first start and kept, so that a second start can decrypt what the first
+    stored."""
 
     encryption_key: str
     admin_key: str
@@ -61,7 +62,9 @@ class FakeProfile(StrEnum):
 def fake_ignition(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4000,
     lifetime: Annotated[int, typer.Option(help="Seconds an access token lives.")] = 3600,
-    redirect_uri: Annotated[str, typer.Option()] = "http://localhost:3000/callback",
+    redirect_uri: Annotated[
+        str, typer.Option(help="Where it sends the browser back to.")
+    ] = "http://localhost:3000/callback",
     profile: Annotated[
         FakeProfile, typer.Option(help="Which Ignition it stands in for.")
     ] = FakeProfile.GUIDE,
@@ -92,9 +95,9 @@ def fake_ignition(
 
 def dev(
     port: Annotated[int, typer.Option(min=1, max=65534, help="The broker's port.")] = 3000,
-    reset: Annotated[bool, typer.Option("--reset", help="Begin with empty data.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Start with empty data.")] = False,
 ) -> None:
-    """Postgres, a fake Ignition and the broker, ready to be tried."""
+    """Run Postgres, a fake Ignition and the broker on this machine, for a trial."""
     configure_logging("WARNING", "auto")
     _refuse_taken(port)
     if reset:
@@ -147,7 +150,7 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
 
 
 class _Server(StoppingServer):
-    """Two in one process: neither may take the signals."""
+    """One of two servers in this process, so neither installs signal handlers."""
 
     def __init__(self, app: object, port: int) -> None:
         super().__init__(
@@ -216,7 +219,7 @@ def _secrets() -> Secrets:
     if not path.exists():
         made = {
             "encryption_key": Fernet.generate_key().decode("ascii"),
-            "admin_key": "ibk_" + secrets.token_urlsafe(32),
+            "admin_key": new_api_key(),
             "client_secret": secrets.token_urlsafe(24),
         }
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -226,7 +229,7 @@ def _secrets() -> Secrets:
 
 def _reset() -> None:
     if FOLDER.exists():
-        # Starting it proves that no other `dev` has it open.
+        # It starts only if no other `dev` uses it.
         with EmbeddedPostgres(FOLDER / "postgres"):
             pass
         shutil.rmtree(FOLDER)
