@@ -236,11 +236,11 @@ async def test_events_put_in_by_the_back_door_are_found(chained):
     chained.sql("ALTER TABLE audit_events DISABLE TRIGGER audit_events_chain")
     await chained.append(EVENT)
     chained.sql("ALTER TABLE audit_events ENABLE TRIGGER audit_events_chain")
-    assert await chained.findings() == ["1 events: in no chain, though they are not old"]
+    assert await chained.findings() == ["recent events in no chain: 1"]
     await chained.append(EVENT)
     chained.sql("UPDATE audit_events SET chain = -1 WHERE id = 5")
     assert any(
-        "event 5: chain -1, where it is, is not there" in f for f in await chained.findings()
+        "event 5: is in chain -1, which does not exist" in f for f in await chained.findings()
     )
     chained.sql("UPDATE audit_events SET chain = 1, position = 0 WHERE id = 5")
     assert any("stands before its chain's beginning" in f for f in await chained.findings())
@@ -249,12 +249,12 @@ async def test_events_put_in_by_the_back_door_are_found(chained):
 async def test_a_removed_chain_and_a_removed_head_are_found(chained):
     await chained.append(*[EVENT] * 3)
     chained.sql("DELETE FROM audit_heads")
-    assert await chained.findings() == ["chain 1: its head is not there any more"]
+    assert await chained.findings() == ["chain 1: its head is missing"]
     chained.sql("DELETE FROM audit_events")
     chained.sql("DELETE FROM audit_chains WHERE chain = 1")
-    assert await chained.findings() == ["chain 1: it is not there any more"]
+    assert await chained.findings() == ["chain 1: is missing"]
     await chained.append(EVENT)
-    assert await chained.findings() == ["chain 1: it is not there any more"]
+    assert await chained.findings() == ["chain 1: is missing"]
 
 
 async def test_a_forged_trail_is_found_by_heads_that_were_kept_elsewhere(chained):
@@ -273,14 +273,12 @@ async def test_a_forged_trail_is_found_by_heads_that_were_kept_elsewhere(chained
     )
     assert await chained.findings() == []
     assert await chained.findings(kept) == [
-        "event 5 (chain 1, position 5): is another than when its head was kept"
+        "event 5 (chain 1, position 5): is not the event that the kept head names"
     ]
     chained.sql("DELETE FROM audit_events WHERE position > 4")
     chained.sql("DELETE FROM audit_heads WHERE position > 4")
     assert await chained.findings() == []
-    assert await chained.findings(kept) == [
-        "chain 1: position 5, a head that was kept, is not there"
-    ]
+    assert await chained.findings(kept) == ["chain 1: the kept head at position 5 is missing"]
 
 
 async def test_superseded_heads_are_cleared_and_nothing_is_missed(chained):

@@ -60,7 +60,7 @@ async def verify(database: Database, kept_heads: Sequence[ChainLink] = ()) -> Ve
     async with database.snapshot() as connection:
         chains = {chain.chain: chain for chain in await audit_chain.read_chains(connection)}
         for number in sorted(set(range(1, CHAINS + 1)) - chains.keys()):
-            verdict.findings.append(f"chain {number}: it is not there any more")
+            verdict.findings.append(f"chain {number}: is missing")
         checks = {number: _begin(chain, kept_heads) for number, chain in chains.items()}
         at = BEFORE_ALL
         while True:
@@ -77,7 +77,7 @@ async def verify(database: Database, kept_heads: Sequence[ChainLink] = ()) -> Ve
         unchained = await audit_chain.count_unchained(connection)
     verdict.unchained = unchained.number - unchained.late
     if unchained.late:
-        verdict.findings.append(f"{unchained.late} events: in no chain, though they are not old")
+        verdict.findings.append(f"recent events in no chain: {unchained.late}")
     return verdict
 
 
@@ -90,7 +90,9 @@ def _check_event(checks: Mapping[int, _ChainCheck], event: ChainedEvent, verdict
     verdict.events += 1
     check = checks.get(event.chain)
     if check is None:
-        verdict.findings.append(f"event {event.id}: chain {event.chain}, where it is, is not there")
+        verdict.findings.append(
+            f"event {event.id}: is in chain {event.chain}, which does not exist"
+        )
         return
     if event.position <= check.position:
         verdict.findings.append(
@@ -112,8 +114,8 @@ def _check_event(checks: Mapping[int, _ChainCheck], event: ChainedEvent, verdict
     kept = check.kept.pop(event.position, None)
     if kept is not None and kept != event.hash.hex():
         verdict.findings.append(
-            f"event {event.id} (chain {event.chain}, position {event.position}): is another than "
-            "when its head was kept"
+            f"event {event.id} (chain {event.chain}, position {event.position}): is not the event "
+            "that the kept head names"
         )
 
 
@@ -122,7 +124,7 @@ def _check_end(check: _ChainCheck, verdict: Verdict) -> None:
     head = chain.head_position
     if head is None:
         if check.position:
-            verdict.findings.append(f"chain {chain.chain}: its head is not there any more")
+            verdict.findings.append(f"chain {chain.chain}: its head is missing")
     elif head > check.position:
         verdict.findings.append(
             f"chain {chain.chain}: {_missing(check.position, head + 1)} at its end, after "
@@ -135,7 +137,7 @@ def _check_end(check: _ChainCheck, verdict: Verdict) -> None:
     for position in sorted(check.kept):
         if position > chain.pruned_position:
             verdict.findings.append(
-                f"chain {chain.chain}: position {position}, a head that was kept, is not there"
+                f"chain {chain.chain}: the kept head at position {position} is missing"
             )
 
 

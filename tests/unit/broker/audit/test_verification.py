@@ -101,19 +101,19 @@ async def test_a_head_that_names_another_event_is_found(chains):
     chains.chains[1]["hash"] = b"another"
     assert await findings(chains) == ["chain 1: event 5 is not the one that its head names"]
     chains.chains[1] |= {"position": None, "hash": None}
-    assert await findings(chains) == ["chain 1: its head is not there any more"]
+    assert await findings(chains) == ["chain 1: its head is missing"]
 
 
 async def test_a_chain_that_is_gone_is_found_with_its_events(chains):
     del chains.chains[1]
     found = await findings(chains)
-    assert found[0] == "chain 1: it is not there any more"
+    assert found[0] == "chain 1: is missing"
     assert len(found) == 1 + EVENTS
 
 
 async def test_an_event_that_was_moved_to_a_made_up_chain_is_found(chains):
     chains.rows[4]["chain"] = -7
-    assert "event 5: chain -7, where it is, is not there" in await findings(chains)
+    assert "event 5: is in chain -7, which does not exist" in await findings(chains)
 
 
 async def test_what_retention_pruned_is_not_missing_and_what_stands_before_it_is_found(chains):
@@ -127,12 +127,10 @@ async def test_kept_heads_find_a_trail_that_was_forged_as_a_whole(chains):
     kept = ChainLink(1, 3, chains.rows[2]["hash"].hex())
     gone = ChainLink(1, 9, "00")
     assert await findings(chains, kept) == []
-    assert await findings(chains, gone) == [
-        "chain 1: position 9, a head that was kept, is not there"
-    ]
+    assert await findings(chains, gone) == ["chain 1: the kept head at position 9 is missing"]
     forged = ChainLink(1, 3, "00" * 32)
     assert await findings(chains, forged) == [
-        "event 3 (chain 1, position 3): is another than when its head was kept"
+        "event 3 (chain 1, position 3): is not the event that the kept head names"
     ]
 
 
@@ -141,7 +139,7 @@ async def test_old_events_without_a_chain_are_counted_and_new_ones_found(chains)
     verdict = await verify(chains.database())
     assert (verdict.unchained, verdict.findings) == (
         2,
-        ["1 events: in no chain, though they are not old"],
+        ["recent events in no chain: 1"],
     )
 
 
