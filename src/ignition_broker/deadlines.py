@@ -9,7 +9,10 @@ Where that answer holds the only good refresh token, the grant is lost with it.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
 
 TURNS = 20
 """How many turns of the loop are given to what has arrived: an answer of 1 MiB takes a few."""
@@ -35,3 +38,15 @@ async def is_done_within(future: asyncio.Future[Any], seconds: float) -> bool:
             break
         await asyncio.sleep(0)
     return future.done()
+
+
+async def result_within(work: Coroutine[Any, Any, Result], seconds: float) -> Result:
+    """What ``work`` returns or raises within ``seconds``, by `is_done_within`; it is cancelled at
+    the end. Raises `TimeoutError`."""
+    task = asyncio.create_task(work)
+    try:
+        if not await is_done_within(task, seconds):
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()

@@ -16,11 +16,12 @@ def read_json(text: bytes | str) -> object:
         value: object = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    _check_depth(value)
+    check_depth(value)
     return value
 
 
-def _check_depth(value: object) -> None:
+def check_depth(value: object) -> None:
+    """Raises `ValueError` for what is nested deeper than `DEEPEST`."""
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [

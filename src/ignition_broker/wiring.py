@@ -73,7 +73,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     change_feed = ChangeFeed(clock)
     cache = TokenCache(change_feed)
     wakeups = Wakeups()
-    workloads = workload_identities(settings, clock)
+    workloads = workload_identities(settings, clock, egress)
     makers = Makers(
         cipher,
         admin_key=bootstrap_admin_key(settings),
@@ -162,7 +162,9 @@ def bootstrap_admin_key(settings: Settings) -> str | None:
     return key.get_secret_value() if key else None
 
 
-def workload_identities(settings: Settings, clock: Clock) -> WorkloadIdentities | None:
+def workload_identities(
+    settings: Settings, clock: Clock, egress: Egress
+) -> WorkloadIdentities | None:
     """Checks callers' JWTs; None where no issuer is trusted."""
     if not settings.broker_jwt_issuers:
         return None
@@ -170,7 +172,7 @@ def workload_identities(settings: Settings, clock: Clock) -> WorkloadIdentities 
     from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
     from ignition_broker.broker.callers.workload_issuers import parse_issuers
 
-    return WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock)
+    return WorkloadIdentities(parse_issuers(settings.broker_jwt_issuers), clock, egress)
 
 
 def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSignOn | None:
@@ -191,7 +193,7 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     )
     return SingleSignOn(
         parts.database,
-        IdentityProvider(client, clock),
+        IdentityProvider(client, clock, parts.egress),
         clock,
         issuer=issuer,
         client_id=client_id,

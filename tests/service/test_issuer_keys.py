@@ -20,14 +20,14 @@ from starlette.responses import JSONResponse, Response
 from tests.service.jwt_issuer import AUDIENCE, JwtIssuer, redirect_to, rsa, signed_by_hmac
 from tests.unit.values import ManualClock
 
-from ignition_broker.broker.callers.issuer_keys import (
+from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
+from ignition_broker.broker.callers.workload_issuers import TrustedIssuer
+from ignition_broker.broker.callers.workload_keys import (
     LIFETIME_SECONDS,
     PAUSE_SECONDS,
     STALE_SECONDS,
     TIMEOUT_SECONDS,
 )
-from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
-from ignition_broker.broker.callers.workload_issuers import TrustedIssuer
 from ignition_broker.broker.errors import Unauthenticated, Unavailable
 from ignition_broker.model import Caller
 

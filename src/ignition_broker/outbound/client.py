@@ -160,7 +160,7 @@ def exchange_error(error: httpx.TransportError) -> ExchangeError:
     """What ``error`` says of the exchange: whether the request was sent, above all."""
     if isinstance(error.__cause__, ExchangeError):
         return error.__cause__
-    detail = shortage_or_name(error)
+    detail = f"The request failed ({shortage_or_name(error)})."
     match error:
         case httpx.PoolTimeout():
             return NoConnectionFree(detail)

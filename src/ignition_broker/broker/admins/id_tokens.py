@@ -9,20 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ignition_broker.json_reading import read_json
 
 if TYPE_CHECKING:
-    from ignition_broker.broker.callers.json_web_keys import PublicKey
-
-ALGORITHMS: Final = (
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "EdDSA",
-)
-"""Signatures by a private key alone: neither ``none`` nor an HMAC with what others know."""
+    from ignition_broker.jwks.public_keys import PublicKey
 
 LEEWAY_SECONDS: Final = 60
 _LONGEST_NAME = 100
@@ -86,27 +73,20 @@ def judge_id_token(
 
 def _verified(token: str, keys: Sequence[PublicKey]) -> dict[str, Any]:
     # Here, since few have an identity provider, and it takes a while to load.
-    from joserfc import jws
-    from joserfc.errors import JoseError
-
-    from ignition_broker.broker.callers.json_web_keys import pick_key
+    from ignition_broker.jwks.public_keys import pick_key
+    from ignition_broker.jwks.signatures import TokenRefused, check_signature, parse_token
 
     try:
-        signed = jws.extract_compact(token.encode())
-        header: object = signed.protected
-        if not isinstance(header, dict) or header.get("alg") not in ALGORITHMS:
-            raise IdTokenRefused("the signature: its algorithm is not one of a private key.")
-        kid = header.get("kid")
-        key = pick_key(keys, kid if isinstance(kid, str) else None, header["alg"])
+        signed = parse_token(token.encode())
+        key = pick_key(keys, signed.kid, signed.algorithm)
         if key is None:
             raise KeyUnknown("the signature: its key is not among the provider's, or too weak.")
-        is_good = jws.validate_compact(signed, key, algorithms=list(ALGORITHMS))
-        claims = read_json(signed.payload) if is_good else None
-    except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise IdTokenRefused(f"the signature: {type(error).__name__}.") from error
-    if not isinstance(claims, dict):
-        raise IdTokenRefused("the signature: it is wrong, or what was signed are no claims.")
-    return claims
+        check_signature(signed, key)
+    except TokenRefused as error:
+        raise IdTokenRefused(f"the signature: {error}.") from error
+    except UnicodeError:
+        raise IdTokenRefused("the signature: it is malformed.") from None
+    return signed.claims
 
 
 def _check_audience(claims: Mapping[str, Any], client_id: str) -> None:
@@ -159,7 +139,7 @@ def key_set(document: bytes) -> tuple[PublicKey, ...]:
 
     Raises `ValueError` for anything else, and for a set without a single key.
     """
-    from ignition_broker.broker.callers.json_web_keys import usable_keys
+    from ignition_broker.jwks.public_keys import usable_keys
 
     parsed = read_json(document)
     keys = usable_keys(parsed)

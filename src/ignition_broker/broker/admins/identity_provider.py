@@ -6,17 +6,32 @@ import asyncio
 import warnings
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 
 from ignition_broker.broker.admins.id_tokens import key_set
-from ignition_broker.broker.callers.json_web_keys import PublicKey
 from ignition_broker.broker.errors import IdentityProviderUnavailable, SignOnFailed
 from ignition_broker.clock import Clock
-from ignition_broker.json_reading import read_json
+from ignition_broker.deadlines import result_within
+from ignition_broker.jwks.discovery import (
+    FetchFailed,
+    MetadataRefused,
+    OtherIssuer,
+    endpoints_of,
+    fetch,
+    metadata_url,
+    parsed_metadata,
+)
+from ignition_broker.jwks.key_set_cache import KeySetCache, KeyTimes
+from ignition_broker.jwks.public_keys import PublicKey
 from ignition_broker.oauth.tokens import AuthorizationCode, ClientSecret, CodeVerifier
-from ignition_broker.outbound.tls import client_context
+from ignition_broker.outbound.client import (
+    ClientLimits,
+    PoolTransport,
+    exchange_error,
+    http_client,
+)
+from ignition_broker.outbound.egress import Egress
 from ignition_broker.system_errors import shortage_or_name
 
 with warnings.catch_warnings():
@@ -30,7 +45,15 @@ with warnings.catch_warnings():
 METADATA_LIFETIME_SECONDS: Final = 3600.0
 FAILURE_LIFETIME_SECONDS: Final = 3.0
 TIMEOUT_SECONDS: Final = 10.0
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+LARGEST_ANSWER_BYTES: Final = 1 << 20
+CONNECTIONS: Final = 20
+_TIMES: Final = KeyTimes(
+    lifetime_seconds=METADATA_LIFETIME_SECONDS,
+    stale_seconds=METADATA_LIFETIME_SECONDS,
+    pause_seconds=0,
+    patience_seconds=None,
+)
+_ENDPOINTS: Final = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +85,20 @@ class IdentityProvider:
     not be what renews grants.
     """
 
-    def __init__(self, client: SignOnClient, clock: Clock) -> None:
+    def __init__(self, client: SignOnClient, clock: Clock, egress: Egress | None = None) -> None:
         self._client = client
         self._clock = clock
-        self._connecting: dict[str, Any] = {
-            "timeout": TIMEOUT_SECONDS,
-            "follow_redirects": False,
-            "trust_env": False,
-            "verify": client_context("http/1.1"),
-        }
+        limits = ClientLimits(
+            connections=CONNECTIONS,
+            connect_timeout_seconds=TIMEOUT_SECONDS,
+            largest_answer_bytes=LARGEST_ANSWER_BYTES,
+        )
+        # Not closed: each request has a connection of its own, and closes it.
+        self._transport = PoolTransport(limits, egress=egress, server="the identity provider")
+        self._http = http_client(self._transport)
+        self._keys = KeySetCache(client.issuer, self._read_key_set, key_set, clock, _TIMES)
         self._metadata: ProviderMetadata | None = None
-        self._keys: tuple[PublicKey, ...] | None = None
         self._metadata_read_at = 0.0
-        self._keys_read_at = 0.0
         self._asking = asyncio.Lock()
         self._failure = ""
         self._failed_until = 0.0
@@ -96,23 +120,41 @@ class IdentityProvider:
             return self._metadata
 
     async def _fetch_metadata(self) -> ProviderMetadata:
-        address = self._client.issuer.rstrip("/") + "/.well-known/openid-configuration"
-        return _metadata(await self._fetch(address), self._client.issuer)
+        issuer = self._client.issuer
+        try:
+            document = await fetch(
+                self._http, metadata_url(issuer), timeout_seconds=TIMEOUT_SECONDS
+            )
+            return _metadata(parsed_metadata(document), issuer)
+        except OtherIssuer as error:
+            raise _nonsense(
+                f"{error}; BROKER_OIDC_ISSUER must be that name to the letter"
+            ) from error
+        except MetadataRefused as error:
+            raise _nonsense(str(error)) from error
+        except FetchFailed as error:
+            raise IdentityProviderUnavailable(str(error)) from error
 
     async def keys(self) -> tuple[PublicKey, ...]:
-        if self._keys is None or self._is_old(self._keys_read_at):
-            return await self.newest_keys()
-        return self._keys
+        await self._keys.freshen()
+        keys = self._keys.held
+        if keys is None:
+            raise _nonsense(f"its keys (jwks_uri) can't be had: {self._keys.failure}")
+        return keys
 
     async def newest_keys(self) -> tuple[PublicKey, ...]:
         """Past what is held: a token is signed by a key that is not in there."""
-        document = await self._fetch((await self.metadata()).jwks_uri)
+        await self._keys.renew()
+        if self._keys.failure is not None:
+            raise _nonsense(f"its keys (jwks_uri) can't be had: {self._keys.failure}")
+        return await self.keys()
+
+    async def _read_key_set(self) -> bytes:
         try:
-            self._keys = key_set(document)
-        except ValueError as error:
-            raise _nonsense("its keys (jwks_uri) are no JWK set") from error
-        self._keys_read_at = self._clock.monotonic()
-        return self._keys
+            url = (await self.metadata()).jwks_uri
+        except IdentityProviderUnavailable as error:
+            raise FetchFailed(error.detail) from error
+        return await fetch(self._http, url, timeout_seconds=TIMEOUT_SECONDS)
 
     async def authorization_url(
         self,
@@ -125,27 +167,26 @@ class IdentityProvider:
         """Where the browser is sent (OpenID Connect Core 1.0 section 3.1.2.1, RFC 7636)."""
         metadata = await self.metadata()
         more = {"prompt": "login", "max_age": 0} if must_authenticate else {}
-        async with self._oauth(metadata) as oauth:
-            url, _state = oauth.create_authorization_url(
-                metadata.authorization_endpoint,
-                state=state,
-                nonce=nonce,
-                code_verifier=verifier.reveal(),
-                **more,
-            )
+        url, _state = self._oauth(metadata).create_authorization_url(
+            metadata.authorization_endpoint,
+            state=state,
+            nonce=nonce,
+            code_verifier=verifier.reveal(),
+            **more,
+        )
         return str(url)
 
     async def exchange_code(self, code: AuthorizationCode, verifier: CodeVerifier) -> str:
         """The ID token; raises `SignOnFailed` for a code that the provider refuses."""
         metadata = await self.metadata()
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS), self._oauth(metadata) as oauth:
-                answer = await oauth.fetch_token(
-                    metadata.token_endpoint,
-                    grant_type="authorization_code",
-                    code=code.reveal(),
-                    code_verifier=verifier.reveal(),
-                )
+            asking = self._oauth(metadata).fetch_token(
+                metadata.token_endpoint,
+                grant_type="authorization_code",
+                code=code.reveal(),
+                code_verifier=verifier.reveal(),
+            )
+            answer = await result_within(asking, TIMEOUT_SECONDS)
         except OAuthError as error:
             raise SignOnFailed(
                 f"The identity provider refused the code ({_shown(error.error)}).",
@@ -170,66 +211,35 @@ class IdentityProvider:
             scope=self._client.scope,
             redirect_uri=self._client.redirect_uri,
             code_challenge_method="S256",
-            **self._connecting,
+            transport=self._transport,
+            headers=dict(self._http.headers),
+            timeout=self._http.timeout,
+            follow_redirects=False,
+            trust_env=False,
         )
-
-    async def _fetch(self, address: str) -> bytes:
-        try:
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
-                httpx.AsyncClient(**self._connecting) as http,
-            ):
-                answer = await http.get(address, headers={"Accept": "application/json"})
-        except (httpx.HTTPError, TimeoutError, OSError) as error:
-            raise _unreachable(error) from error
-        if answer.status_code != 200:
-            raise IdentityProviderUnavailable(
-                f"The identity provider answered {answer.status_code} to {address}."
-            )
-        return answer.content
 
     def _is_old(self, read_at: float) -> bool:
         return self._clock.monotonic() - read_at > METADATA_LIFETIME_SECONDS
 
 
-def _metadata(document: bytes, issuer: str) -> ProviderMetadata:
-    try:
-        fields: Any = read_json(document)
-        named = fields["issuer"]
-        methods = fields.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-        is_basic = "client_secret_basic" in methods
-        metadata = ProviderMetadata(
-            authorization_endpoint=fields["authorization_endpoint"],
-            token_endpoint=fields["token_endpoint"],
-            jwks_uri=fields["jwks_uri"],
-            client_authentication="client_secret_basic" if is_basic else "client_secret_post",
-            sends_issuer=fields.get("authorization_response_iss_parameter_supported") is True,
-        )
-        is_safe = all(
-            _is_safe(endpoint)
-            for endpoint in (
-                metadata.authorization_endpoint,
-                metadata.token_endpoint,
-                metadata.jwks_uri,
-            )
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _nonsense("its metadata lack what OpenID Connect Discovery asks for") from error
-    if named != issuer:
-        raise _nonsense(
-            "its metadata name another issuer; BROKER_OIDC_ISSUER must be that name to the letter"
-        )
-    if not is_safe:
-        raise _nonsense("an endpoint in its metadata is not https")
-    return metadata
-
-
-def _is_safe(endpoint: str) -> bool:
-    parts = urlsplit(endpoint)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+def _metadata(fields: object, issuer: str) -> ProviderMetadata:
+    """Raises `MetadataRefused`."""
+    endpoints = endpoints_of(fields, issuer, _ENDPOINTS)
+    more = fields if isinstance(fields, dict) else {}
+    methods = more.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+    is_basic = isinstance(methods, list | str) and "client_secret_basic" in methods
+    return ProviderMetadata(
+        authorization_endpoint=endpoints["authorization_endpoint"],
+        token_endpoint=endpoints["token_endpoint"],
+        jwks_uri=endpoints["jwks_uri"],
+        client_authentication="client_secret_basic" if is_basic else "client_secret_post",
+        sends_issuer=more.get("authorization_response_iss_parameter_supported") is True,
+    )
 
 
 def _unreachable(error: Exception) -> IdentityProviderUnavailable:
+    if isinstance(error, httpx.TransportError):
+        return IdentityProviderUnavailable(exchange_error(error).detail)
     return IdentityProviderUnavailable(
         f"The identity provider can't be reached ({shortage_or_name(error)})."
     )

@@ -33,7 +33,7 @@ from ignition_broker.storage.database import Database
 
 if TYPE_CHECKING:
     from ignition_broker.broker.admins.identity_provider import IdentityProvider
-    from ignition_broker.broker.callers.json_web_keys import PublicKey
+    from ignition_broker.jwks.public_keys import PublicKey
 
 SIGN_ON_SECONDS: Final = 600
 

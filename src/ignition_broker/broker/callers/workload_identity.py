@@ -1,8 +1,7 @@
 """Workloads that show a JWT of a trusted issuer in place of an API key (RFC 7519, RFC 8725).
 
 What a token says decides nothing before its signature is checked, but which issuer's keys to
-check it with. Where its header points to or carries a key (``jku``, ``jwk``, ``x5u``, ``x5c``),
-nobody looks.
+check it with.
 """
 
 from __future__ import annotations
@@ -11,49 +10,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from joserfc import jws
-from joserfc.errors import ClaimError, JoseError, UnsupportedAlgorithmError
-from joserfc.jws import CompactSignature, JWSRegistry
+from joserfc.errors import ClaimError
 from joserfc.jwt import JWTClaimsRegistry
 
 from ignition_broker.bounded_map import BoundedMap
-from ignition_broker.broker.callers.issuer_keys import IssuerKeys
 from ignition_broker.broker.callers.workload_issuers import TrustedIssuer
+from ignition_broker.broker.callers.workload_keys import WorkloadKeys
 from ignition_broker.broker.errors import Forbidden, Unauthenticated
 from ignition_broker.clock import Clock
-from ignition_broker.json_reading import read_json
-from ignition_broker.model import Caller, Scope
-
-ALGORITHMS: Final = frozenset(
-    {
-        *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-        *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
-    }
+from ignition_broker.jwks.signatures import (
+    SignedToken,
+    TokenRefused,
+    check_signature,
+    parse_token,
 )
-"""Signatures with a private key. Neither ``none`` nor an HMAC, whose key could be the public one
-(RFC 8725 sections 3.1 and 3.2)."""
+from ignition_broker.model import Caller, Scope
+from ignition_broker.outbound.egress import Egress
 
 LEEWAY_SECONDS: Final = 60
 LARGEST_TOKEN_BYTES: Final = 8192
 LARGEST_NUMBER_HELD: Final = 10_000
 _LONGEST_SUBJECT = 255
 _LAST_MOMENT = 10**11
-_CHANGING_HEADERS = {"crit", "b64"}
-"""They alter what is signed or how it is read (RFC 7515 section 4.1.11, RFC 7797)."""
-
-
-class SignatureAlgorithms(JWSRegistry):
-    """The library's algorithms, by our list alone."""
-
-    max_header_length = 4096
-
-    def get_alg(self, name: str) -> Any:
-        if name not in ALGORITHMS:
-            raise UnsupportedAlgorithmError
-        return self.algorithms[name]
-
-
-REGISTRY: Final = SignatureAlgorithms(strict_check_header=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +39,7 @@ class Verdict:
     """A token was good, by the keys of that version."""
 
     caller: Caller
-    keys: IssuerKeys
+    keys: WorkloadKeys
     version: int
 
 
@@ -69,9 +47,14 @@ class WorkloadIdentities:
     """Verdicts are held by the token's SHA-256, each for as long as the keys are good that it was
     reached with, and not past the token's own end."""
 
-    def __init__(self, issuers: Sequence[TrustedIssuer], clock: Clock) -> None:
+    def __init__(
+        self, issuers: Sequence[TrustedIssuer], clock: Clock, egress: Egress | None = None
+    ) -> None:
         self._clock = clock
-        self._issuers = {issuer.issuer: (issuer, IssuerKeys(issuer, clock)) for issuer in issuers}
+        self._issuers = {
+            issuer.issuer: (issuer, WorkloadKeys(issuer, clock, egress or Egress()))
+            for issuer in issuers
+        }
         self._verdicts: BoundedMap[bytes, Verdict] = BoundedMap(LARGEST_NUMBER_HELD)
 
     def admin_rules(self) -> list[bytes]:
@@ -103,14 +86,14 @@ class WorkloadIdentities:
                 "This is a JWT, and no issuer of JWTs is trusted here (BROKER_JWT_ISSUERS)."
             )
         signed = _parsed(token)
-        unproved = _claims(signed)
-        issuer, keys = self._issuer_of(unproved)
-        header = signed.headers()
-        key = await keys.find(header.get("kid"), header["alg"])
+        issuer, keys = self._issuer_of(signed.claims)
+        key = await keys.find(signed.kid, signed.algorithm)
         version, good_for = keys.version, keys.good_for_seconds
-        _check_signature(signed, key)
-        # The very bytes that were signed are those that were parsed.
-        claims = unproved
+        try:
+            check_signature(signed, key)
+        except TokenRefused as error:
+            raise _refused(str(error)) from None
+        claims = signed.claims
         now = self._clock.now().timestamp()
         _check_claims(claims, issuer, now)
         left = min(claims["exp"] + LEEWAY_SECONDS - now, good_for)
@@ -118,7 +101,7 @@ class WorkloadIdentities:
         self._verdicts.store(hashed, Verdict(caller, keys, version))
         return caller
 
-    def _issuer_of(self, unproved: Mapping[str, Any]) -> tuple[TrustedIssuer, IssuerKeys]:
+    def _issuer_of(self, unproved: Mapping[str, Any]) -> tuple[TrustedIssuer, WorkloadKeys]:
         named = unproved.get("iss")
         found = self._issuers.get(named) if isinstance(named, str) else None
         if found is None:
@@ -126,44 +109,13 @@ class WorkloadIdentities:
         return found
 
 
-def _parsed(token: bytes) -> CompactSignature:
+def _parsed(token: bytes) -> SignedToken:
     if len(token) > LARGEST_TOKEN_BYTES:
         raise _refused(f"it is larger than {LARGEST_TOKEN_BYTES} bytes")
     try:
-        signed = jws.extract_compact(token, registry=REGISTRY)
-    except (JoseError, ValueError, TypeError, RecursionError):
-        raise _refused("it is malformed") from None
-    header: object = signed.protected
-    if not isinstance(header, dict):
-        raise _refused("it is malformed")
-    algorithm, kid = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise _refused("its algorithm (alg) is not one of a private key")
-    if not isinstance(kid, str | None):
-        raise _refused("its key id (kid) is malformed")
-    if not _CHANGING_HEADERS.isdisjoint(header):
-        raise _refused("its header has 'crit' or 'b64', of which nothing is understood here")
-    return signed
-
-
-def _claims(signed: CompactSignature) -> dict[str, Any]:
-    try:
-        claims = read_json(signed.payload)
-    except ValueError:
-        raise _refused("it is malformed") from None
-    if not isinstance(claims, dict):
-        raise _refused("it is malformed")
-    return claims
-
-
-def _check_signature(signed: CompactSignature, key: Any) -> None:
-    try:
-        is_good = jws.validate_compact(signed, key, registry=REGISTRY)
-    except (JoseError, ValueError, TypeError):
-        # A key of another kind or curve than the algorithm wants.
-        is_good = False
-    if not is_good:
-        raise _refused("its signature is wrong")
+        return parse_token(token)
+    except TokenRefused as error:
+        raise _refused(str(error)) from None
 
 
 def _check_claims(claims: Mapping[str, Any], issuer: TrustedIssuer, now: float) -> None:

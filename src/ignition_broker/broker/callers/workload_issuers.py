@@ -21,26 +21,15 @@ from pydantic import (
 
 from ignition_broker.broker.callers.entitlements import check_entitlements
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.jwks.discovery import is_safe_url
 from ignition_broker.model import Scope
 from ignition_broker.wildcards import matches_wildcards
 
 DEFAULT_LONGEST_LIFETIME_SECONDS: Final = 86_400
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class MalformedIssuers(ValueError):
     """Says where and what is wrong, and never a value."""
-
-
-def is_safe_url(url: str) -> bool:
-    """https, or http on this machine; nothing in it that could be mistaken."""
-    try:
-        parts = urlsplit(url)
-        _port = parts.port
-    except ValueError:
-        return False
-    is_secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    return bool(is_secure and parts.hostname and not parts.fragment and not parts.username)
 
 
 def _check_url(url: str) -> str:

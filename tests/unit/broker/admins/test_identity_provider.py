@@ -52,7 +52,7 @@ def provider(clock):
 
 @pytest.fixture
 def wire():
-    with respx.mock(assert_all_called=False) as router:
+    with respx.mock(using="httpx", assert_all_called=False) as router:
         yield router
 
 

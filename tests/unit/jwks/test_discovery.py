@@ -6,9 +6,9 @@ import pytest
 from joserfc.errors import UnsupportedAlgorithmError
 from joserfc.jwk import RSAKey
 
-from ignition_broker.broker.callers.issuer_keys import FetchFailed, jwks_url_of
-from ignition_broker.broker.callers.json_web_keys import usable_keys
-from ignition_broker.broker.callers.workload_identity import REGISTRY
+from ignition_broker.jwks.algorithms import REGISTRY
+from ignition_broker.jwks.discovery import FetchFailed, jwks_url_of
+from ignition_broker.jwks.public_keys import usable_keys
 
 ISSUER = "https://issuer.example.com"
 

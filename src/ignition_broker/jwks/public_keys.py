@@ -1,4 +1,4 @@
-"""Public keys for signatures out of a JWK set (RFC 7517), for JWTs and for ID tokens alike."""
+"""Public keys for signatures out of a JWK set (RFC 7517)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Final
 import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, OKPKey, RSAKey
+
+from ignition_broker.json_reading import read_json
 
 MOST_KEYS: Final = 100
 SHORTEST_RSA_BITS: Final = 2048
@@ -44,6 +46,11 @@ def usable_keys(document: object) -> tuple[PublicKey, ...]:
         raise NoKeySet("no JWK set")
     keys = [_public_key(member) for member in members[:MOST_KEYS]]
     return tuple(key for key in keys if key is not None)
+
+
+def parse_key_set(document: bytes) -> tuple[PublicKey, ...]:
+    """`usable_keys` of a JSON text. Raises `ValueError`."""
+    return usable_keys(read_json(document))
 
 
 def pick_key(keys: Iterable[PublicKey], kid: str | None, algorithm: str) -> PublicKey | None:

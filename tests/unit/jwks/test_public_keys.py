@@ -18,7 +18,7 @@ from ignition_broker.broker.admins.id_tokens import (
     judge_id_token,
     key_set,
 )
-from ignition_broker.broker.callers.json_web_keys import NoKeySet, pick_key, usable_keys
+from ignition_broker.jwks.public_keys import NoKeySet, pick_key, usable_keys
 
 GOOD = RSAKey.generate_key(2048, {"kid": "good"})
 EXPECTED = ExpectedToken("https://login.example.com", "broker", "n", None)
