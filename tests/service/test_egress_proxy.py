@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
 
 import pytest
+from tests.conftest import free_port, wait_until
 from tests.service.certificates import Authority
 from tests.service.egress_proxy import EgressProxyServer
+from tests.service.nginx import BINARY
+from tests.service.test_proxy_http2 import NGINX
 from tests.service.wire import OK, RawUpstream
 
 from ignition_broker.outbound.egress import Egress
@@ -181,4 +185,34 @@ async def test_what_is_exempt_goes_past_the_proxy(proxy, upstream, authority, mo
     upstream.answers(OK)
     assert await called(client) == b"ok"
     assert (asked, proxy.targets) == ([HOST], [])
+    await client.aclose()
+
+
+@pytest.fixture
+def http2_front(authority, tmp_path):
+    """nginx's port, and what it passes requests on to."""
+    behind, port, shown = RawUpstream().start(), free_port(), authority.issue(HOST)
+    conf = tmp_path / "nginx.conf"
+    files = {"certificate": shown.certificate, "key": shown.key}
+    conf.write_text(NGINX.format(folder=tmp_path, port=port, upstream=behind.port, **files))
+    assert BINARY is not None, "nginx is not installed; `make nginx` does it"
+    process = subprocess.Popen([BINARY, "-c", str(conf), "-e", f"{tmp_path}/error.log"])
+    wait_until(lambda: (tmp_path / "pid").exists(), what="nginx")
+    yield port, behind
+    process.terminate()
+    process.wait(10)
+    behind.stop()
+
+
+async def test_http2_goes_through_a_tunnel_too(proxy, authority, http2_front):
+    port, behind = http2_front
+    egress = Egress(
+        more_authorities=str(authority.certificate),
+        proxies=EgressProxies.of(https=proxy.url, http=None, exempt=""),
+    )
+    client = Http2Upstream(f"https://{HOST}:{port}", LIMITS, egress)
+    for _ in range(3):
+        assert await called(client) == b"ok"
+    assert behind.last.values(b"x-spoken") == [b"HTTP/2.0"]
+    assert proxy.targets == [f"{HOST}:{port}"]
     await client.aclose()

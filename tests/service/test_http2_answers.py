@@ -18,7 +18,7 @@ from ignition_broker.clock import SystemClock
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.outbound.http1_pool import Limits
 from ignition_broker.outbound.http2 import Http2Upstream
-from ignition_broker.proxy.caller_disconnects import LOOKED_AT_EVERY_SECONDS
+from ignition_broker.proxy.caller_disconnects import CHECK_EVERY_SECONDS
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
 
 UNREACHABLE = (502, "upstream-unreachable", "upstream-unreachable")
@@ -217,7 +217,7 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
         if message["type"] == "http.response.body" and not message["more_body"]:
             is_answered.set()
 
-    api.headers, api.body, api.delay_seconds = OK, b"ok", LOOKED_AT_EVERY_SECONDS * 3
+    api.headers, api.body, api.delay_seconds = OK, b"ok", CHECK_EVERY_SECONDS * 3
     scope = {"method": "GET", "headers": [], "query_string": b"", "state": {}}
     call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id", "caller", confirmed)
     try:
