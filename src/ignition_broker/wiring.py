@@ -31,7 +31,8 @@ from ignition_broker.clock import Clock
 from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.outbound.egress import Egress
-from ignition_broker.outbound.http1_pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Pool
+from ignition_broker.outbound.limits import Limits
 from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.settings import Settings, fernet_keys
 from ignition_broker.storage.database import Database

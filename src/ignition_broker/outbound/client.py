@@ -25,7 +25,8 @@ from ignition_broker.outbound.errors import (
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Exchange, Headers
-from ignition_broker.outbound.http1_pool import Limits, Pool
+from ignition_broker.outbound.http1_pool import Pool
+from ignition_broker.outbound.limits import Limits
 from ignition_broker.outbound.places import NoPlaceFree, Places
 from ignition_broker.system_errors import shortage_or_name
 

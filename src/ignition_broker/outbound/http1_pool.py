@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ignition_broker.outbound.dialing import Dialer, reason
@@ -25,6 +24,7 @@ from ignition_broker.outbound.errors import (
 from ignition_broker.outbound.exchange import Exchange, Headers
 from ignition_broker.outbound.http1_connection import Connection
 from ignition_broker.outbound.idle_connections import IdleConnections
+from ignition_broker.outbound.limits import Limits
 from ignition_broker.outbound.tunnel import AUTHENTICATION_REQUIRED, proxy_authorization, refusal
 
 # Below what servers keep idle connections for (uvicorn: 5 s), lest a call meet a closing one.
@@ -34,20 +34,6 @@ LONGEST_SWEEP_SECONDS = 0.25
 
 # Whose request waits, and what it waits for: a connection of the same tenant's, or a place.
 _Waiting = tuple[str | None, asyncio.Future[Connection | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """``connect_timeout_seconds`` bounds the wait for a connection, ``timeout_seconds`` the one for
-    the response's headers once the request is out, ``idle_timeout_seconds`` the one between two
-    pieces of the answer. Of all ``connections``, in use or idle, one tenant may have
-    ``idle_per_tenant`` idle."""
-
-    connect_timeout_seconds: float
-    timeout_seconds: float
-    idle_timeout_seconds: float
-    connections: int
-    idle_per_tenant: int
 
 
 class Pool:

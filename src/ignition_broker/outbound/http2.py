@@ -15,26 +15,24 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpcore
 
 from ignition_broker.outbound.egress import Egress
-from ignition_broker.outbound.egress_proxies import EgressProxy
 from ignition_broker.outbound.errors import (
     BodyBrokeOff,
-    EgressProxyFailed,
     ExchangeError,
     NoConnectionFree,
     TimedOut,
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Headers
-from ignition_broker.outbound.http1_pool import Limits, Pool
-from ignition_broker.outbound.tunnel import connect_request, is_tunnel_open
+from ignition_broker.outbound.http1_pool import Pool
+from ignition_broker.outbound.http2_connecting import ChoseHttp1, Http2Alone
+from ignition_broker.outbound.limits import Limits
 from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.system_errors import shortage_or_name
 
@@ -103,7 +101,7 @@ class Http2Upstream:
             max_connections=limits.connections,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
             http2=True,
-            network_backend=_Http2Alone(proxy),
+            network_backend=Http2Alone(proxy),
         )
         self._http1 = Pool(api_url, limits, egress=egress)
         # Without TLS there is no ALPN to agree on HTTP/2 by (RFC 9113 section 3.2).
@@ -121,7 +119,7 @@ class Http2Upstream:
         if now >= self._http1_until:
             try:
                 return await self._send_http2(method, target, headers, body)
-            except _ChoseHttp1:
+            except ChoseHttp1:
                 # Nothing has been sent yet.
                 self._http1_until = now + HTTP1_SECONDS
         return await self._http1.send(tenant, method, target, headers, body)
@@ -163,89 +161,6 @@ class Http2Upstream:
     async def aclose(self) -> None:
         await self._pool.aclose()
         await self._http1.aclose()
-
-
-class _ChoseHttp1(Exception):
-    """The server's choice among the protocols offered."""
-
-
-class _Http2Alone(httpcore.AnyIOBackend):
-    """httpcore's own proxy would speak HTTP/1.1 to a server that chooses it, on connections that
-    tenants share."""
-
-    def __init__(self, proxy: EgressProxy | None) -> None:
-        self._proxy = proxy
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        proxy = self._proxy
-        if proxy is None:
-            line = await super().connect_tcp(host, port, timeout, local_address, socket_options)
-            return _BeforeTls(line)
-        try:
-            line = await super().connect_tcp(
-                proxy.host, proxy.port, timeout, local_address, socket_options
-            )
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-            reason = shortage_or_name(error)
-            text = f"The egress proxy at {proxy.name} can't be reached: {reason}."
-            raise EgressProxyFailed(text) from error
-        try:
-            await _open_tunnel(line, proxy, host, port, timeout)
-        except BaseException:
-            await line.aclose()
-            raise
-        return _BeforeTls(line)
-
-
-async def _open_tunnel(
-    line: httpcore.AsyncNetworkStream,
-    proxy: EgressProxy,
-    host: str,
-    port: int,
-    timeout: float | None,
-) -> None:
-    head = b""
-    try:
-        async with asyncio.timeout(timeout):
-            await line.write(connect_request(proxy, host, port))
-            while not is_tunnel_open(proxy, head):
-                piece = await line.read(1 << 14)
-                if not piece:
-                    raise EgressProxyFailed(
-                        f"The egress proxy at {proxy.name} closed the connection."
-                    )
-                head += piece
-    except (httpcore.NetworkError, TimeoutError) as error:
-        reason = shortage_or_name(error)
-        text = f"The egress proxy at {proxy.name} made no tunnel: {reason}."
-        raise EgressProxyFailed(text) from error
-
-
-class _BeforeTls(httpcore.AsyncNetworkStream):
-    def __init__(self, line: httpcore.AsyncNetworkStream) -> None:
-        self._line = line
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        line = await self._line.start_tls(ssl_context, server_hostname, timeout)
-        if line.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
-            await line.aclose()
-            raise _ChoseHttp1
-        return line
-
-    async def aclose(self) -> None:
-        await self._line.aclose()
 
 
 def _translated(error: Exception, what: str) -> ExchangeError:

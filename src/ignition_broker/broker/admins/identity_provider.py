@@ -106,9 +106,11 @@ class IdentityProvider:
     async def metadata(self) -> ProviderMetadata:
         """Asked for once, however many wait; a failure is believed for a few seconds."""
         async with self._asking:
-            if self._metadata is not None and not self._is_old(self._metadata_read_at):
+            now = self._clock.monotonic()
+            age = now - self._metadata_read_at
+            if self._metadata is not None and age <= METADATA_LIFETIME_SECONDS:
                 return self._metadata
-            if self._clock.monotonic() < self._failed_until:
+            if now < self._failed_until:
                 raise IdentityProviderUnavailable(self._failure)
             try:
                 self._metadata = await self._fetch_metadata()
@@ -217,9 +219,6 @@ class IdentityProvider:
             follow_redirects=False,
             trust_env=False,
         )
-
-    def _is_old(self, read_at: float) -> bool:
-        return self._clock.monotonic() - read_at > METADATA_LIFETIME_SECONDS
 
 
 def _metadata(fields: object, issuer: str) -> ProviderMetadata:

@@ -1,0 +1,19 @@
+"""How long a pool waits, and how many connections it may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``connect_timeout_seconds`` bounds the wait for a connection, ``timeout_seconds`` the one for
+    the response's headers once the request is out, ``idle_timeout_seconds`` the one between two
+    pieces of the answer. Of all ``connections``, in use or idle, one tenant may have
+    ``idle_per_tenant`` idle."""
+
+    connect_timeout_seconds: float
+    timeout_seconds: float
+    idle_timeout_seconds: float
+    connections: int
+    idle_per_tenant: int
