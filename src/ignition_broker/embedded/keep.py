@@ -1,4 +1,4 @@
-"""What stays in the directory beside the cluster: the lock, the password, the port."""
+"""The files beside the cluster: the lock, the password and the last port."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ignition_broker.embedded.errors import EmbeddedPostgresError
 
-# Below what kernels hand to outgoing connections, so that none takes the port during a restart.
+# Below the ports of outgoing connections, so that none of those takes it during a restart.
 _LOWEST_PORT, _HIGHEST_PORT = 15_000, 32_000
 
 
 def lock(directory: Path) -> int:
-    """Claim the directory; the kernel lets go of it when this process is gone, however it went."""
+    """Locks the directory and returns the lock's descriptor; closing it, or the end of the process,
+    unlocks it. Raises `EmbeddedPostgresError` if another process has it."""
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,7 +30,7 @@ def lock(directory: Path) -> int:
 
 
 def password(directory: Path) -> str:
-    """Made once, readable by its owner alone."""
+    """The superuser's password, made at the first start and readable by its owner alone."""
     path = directory / "password"
     if not path.exists():
         unfinished = directory / "password.partial"
@@ -42,7 +43,7 @@ def password(directory: Path) -> str:
 
 
 def free_port(directory: Path) -> int:
-    """The last one, where nobody took it meanwhile; else any."""
+    """The port used last if it is still free, else any free one."""
     try:
         remembered = int((directory / "port").read_text())
     except (FileNotFoundError, ValueError):
@@ -55,12 +56,13 @@ def free_port(directory: Path) -> int:
 
 
 def remember_port(directory: Path, port: int) -> None:
-    """For the next start, so that a URL noted down stays true."""
+    """Keeps the port for the next start, so that the database's URL stays the same."""
     (directory / "port").write_text(str(port))
 
 
 def is_free(port: int) -> bool:
-    """Whether Postgres could listen there; it too binds over connections that are winding down."""
+    """Whether Postgres could listen on the port. Like Postgres, it may be one of closed connections
+    that are still in TIME_WAIT."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""One Postgres server: its cluster, its process, its databases."""
+"""The embedded Postgres server: its process and its databases."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EmbeddedPostgres:
 
     @property
     def port(self) -> int:
-        """The same on the next start, where it is still free."""
+        """The port. The next start uses it again if it is still free."""
         if self._port is None:
             raise EmbeddedPostgresError("the embedded Postgres was not started")
         return self._port
@@ -73,12 +73,12 @@ class EmbeddedPostgres:
         return self._server.pid
 
     def url(self, database: str) -> str:
-        """The database's address, as SQLAlchemy's asyncpg dialect takes it."""
+        """The URL of a database, for SQLAlchemy's asyncpg dialect."""
         login = f"{_SUPERUSER}:{self._password}"
         return f"postgresql+asyncpg://{login}@127.0.0.1:{self.port}/{database}"
 
     def binary(self, name: str) -> Path:
-        """A program of the wheel, such as ``pg_dump`` or ``psql``."""
+        """The path of a program of the wheel, such as ``pg_dump`` or ``psql``."""
         return (self._programs or programs()) / name
 
     def start(self) -> None:
