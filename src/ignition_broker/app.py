@@ -87,8 +87,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     )
     app.state.metrics = metrics
     app.state.services = _services(settings, parts, audit_recorder, stopping, clock)
-    for module in (documented_routes, admin, health, sign_in, pages, api_key_pages, docs):
-        app.include_router(module.router)
+    others = (health, sign_in, pages, api_key_pages, docs)
+    for router in (documented_routes.router, *admin.ROUTERS, *(each.router for each in others)):
+        app.include_router(router)
     errors.install(app)
     return _ahead_of_routes(app, settings, parts, api, audit_recorder, clock, metrics)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Request, Security
+from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ignition_broker.model import TENANT_PATTERN, Actor, Caller, Scope
@@ -24,6 +24,7 @@ def services_of(request: Request) -> Services:
 
 
 BrokerServices = Annotated[Services, Depends(services_of)]
+PageLimit = Annotated[int, Query(ge=1, le=1000)]
 TenantPath = Annotated[str, Path(pattern=TENANT_PATTERN, examples=["acme"])]
 
 

@@ -1,0 +1,20 @@
+"""What all routes of the admin API have in common."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from ignition_broker.web.openapi import problems
+
+
+def admin_router() -> APIRouter:
+    """A router for a part of the admin API.
+
+    Each part has the whole prefix: within a router of routers, FastAPI tells the metrics and the
+    audit trail only the inner part of a route's path.
+    """
+    return APIRouter(
+        prefix="/admin",
+        tags=["admin"],
+        responses=problems("unauthenticated", "forbidden", "too-many-attempts", "unavailable"),
+    )
