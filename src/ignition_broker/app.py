@@ -35,7 +35,7 @@ from ignition_broker.web.own_origin import OwnOrigin
 from ignition_broker.web.path_spelling import PlainPaths
 from ignition_broker.web.proxy_route import ProxyRoute
 from ignition_broker.web.services import Services
-from ignition_broker.web.token_routes import HotPath
+from ignition_broker.web.token_routes import TokenRoutes
 from ignition_broker.wiring import Parts, assemble, bootstrap_admin_key, single_sign_on, upstream
 
 
@@ -161,6 +161,6 @@ def _ahead_of_routes(
     routes = HeadRequests(PlainPaths(BodyLimit(app)))
     enveloped = RequestEnvelope(routes, ids, counts, is_https=settings.is_https)
     proxy = ProxyRoute(enveloped, parts.access, forwarder, audit_recorder, ids, counts)
-    hot = HotPath(proxy, parts.access, parts.issuer, audit_recorder, clock, ids, counts)
+    tokens = TokenRoutes(proxy, parts.access, parts.issuer, audit_recorder, clock, ids, counts)
     port = settings.broker_operations_port
-    return hot if port is None else OperationsPort(hot, ids, port=port)
+    return tokens if port is None else OperationsPort(tokens, ids, port=port)

@@ -1,21 +1,18 @@
-"""Tokens handed out by a pure ASGI app, ahead of FastAPI's router.
+"""`/token` and `/forward-auth`, answered by a plain ASGI app ahead of FastAPI's router.
 
-A service asks for a token before every call that it makes, so this route costs one look-up for
-the key, one for the token and one body; routing, validation and dependencies would cost several
-times that. `web.documented_routes` declares the same routes for the OpenAPI document alone.
+A service asks for a token before each of its calls, so an answer costs one look-up of the key, one
+of the token and one body; FastAPI's routing, validation and dependencies would cost several times
+that. `web.documented_routes` declares the same routes for the OpenAPI document alone.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from datetime import UTC, timedelta
 from typing import Final
 from urllib.parse import parse_qsl
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
@@ -24,12 +21,12 @@ from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
 from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
-from ignition_broker.oauth.tokens import ASSUMED_LIFETIME_SECONDS
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.authorization import caller_of, check, check_may_see_tokens
 from ignition_broker.web.body_limit import whole_body
 from ignition_broker.web.errors import answer_for
 from ignition_broker.web.middleware import RequestIds
+from ignition_broker.web.token_bodies import TokenBodies
 
 DEFAULT_MIN_TTL_SECONDS: Final = 60
 LONGEST_MIN_TTL_SECONDS: Final = 365 * 86_400
@@ -43,11 +40,10 @@ ACTIONS: Final = {
     REFRESH_ROUTE: "token_refresh",
     FORWARD_AUTH_ROUTE: "token_forward",
 }
-"""What the audit trail calls them."""
+"""What the audit trail calls a call of each route."""
 
 JSON: Final = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
 NO_STORE: Final = (b"cache-control", b"no-store")
-MOST_RENDERED: Final = 1000
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,8}")
@@ -58,8 +54,8 @@ _BAD_MIN_TTL = f"min_ttl: must be a whole number of seconds from 0 to {LONGEST_M
 _BAD_SHA256 = "rejected_token_sha256: must be a SHA-256 in hexadecimal, 64 characters."
 
 
-class HotPath:
-    """Passes on to ``app`` what is not its own, wrong methods included."""
+class TokenRoutes:
+    """Passes every other request on to ``app``, wrong methods included."""
 
     def __init__(
         self,
@@ -123,7 +119,7 @@ class HotPath:
     ) -> IssuedToken:
         check(caller, KeyScope.TOKEN, tenant)
         min_ttl = DEFAULT_MIN_TTL_SECONDS
-        # Who asked for no lifetime is given a token that can't be renewed to its end.
+        # Without min_ttl, a token that can't be renewed is given out until it ends.
         ending_seconds: int | None = 0
         if scope["query_string"]:
             given = _query(scope).get("min_ttl")
@@ -142,7 +138,7 @@ class HotPath:
             ending_seconds=ending_seconds,
             actor=Actor(caller.name, request_id),
         )
-        # It may have waited for long; a key that was revoked meanwhile gets no token.
+        # The wait may have been long, and a key that was revoked meanwhile gets no token.
         await self._access.confirm(caller, changes)
         return token
 
@@ -153,11 +149,11 @@ class HotPath:
         changes = self._access.changes()
         body = await whole_body(receive)
         if body is None:
-            # Else a condition that was on its way would be taken for none.
+            # An empty body would mean an unconditional refresh, so a missing one must not.
             raise InvalidRequest("The body broke off.")
-        # Without a body: whatever the current token is. Only an admin may cause that.
+        # None: refresh whatever the current token is, which only an admin may cause.
         rejected = _rejected_sha256(body)
-        # The body may have been slow: a key that was revoked meanwhile causes no renewal.
+        # The body may have come slowly, and a key that was revoked meanwhile causes no refresh.
         await self._access.confirm(caller, changes)
         actor = Actor(caller.name, request_id)
         if rejected is None:
@@ -193,41 +189,11 @@ class HotPath:
         return token
 
 
-class TokenBodies:
-    """Tokens as JSON, each rendered once a second at most while it is asked for often."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._monotonic = clock.monotonic
-        self._rendered: BoundedMap[str, tuple[IssuedToken, int, bytes]] = BoundedMap(MOST_RENDERED)
-
-    def of(self, token: IssuedToken) -> bytes:
-        left = int(token.dies_at - self._monotonic())
-        rendered = self._rendered.get(token.tenant)
-        if rendered is not None and rendered[0] is token and rendered[1] == left:
-            return rendered[2]
-        seconds, expires_at = left, token.expires_at
-        if not token.has_known_end:
-            # Callers come again after a while, and so hear of a reconnect.
-            seconds = ASSUMED_LIFETIME_SECONDS
-            expires_at -= timedelta(seconds=left - seconds)
-        fields = {
-            "tenant": token.tenant,
-            "access_token": token.access_token.reveal(),
-            "token_type": token.token_type,
-            "expires_at": expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-            "expires_in": max(0, seconds),
-            "scope": token.scope,
-        }
-        body = json.dumps(fields).encode()
-        self._rendered.store(token.tenant, (token, left, body))
-        return body
-
-
 def _routed(scope: Scope) -> tuple[str | None, str]:
-    """Which of the routes it is, and its tenant as it was sent.
+    """The route of a request and its tenant, unchecked; None for a request of another route.
 
-    A path with an escape is none of them and is left to `web.path_spelling`: whatever stands in
-    front reads `/%66orward-auth/acme` as it was sent, so it must not be a route here either.
+    A path with a percent escape is left to `web.path_spelling`: a reverse proxy may block
+    `/forward-auth/` and let `/%66orward-auth/acme` through, so that must be no route here either.
     """
     if scope["type"] != "http" or b"%" in scope["raw_path"]:
         return None, ""
@@ -254,7 +220,7 @@ def _checked(tenant: str) -> str:
 
 
 def _rejected_sha256(body: bytes) -> str | None:
-    """Off the body; None where there is none."""
+    """The field of that name; None where the body is empty. Raises `InvalidRequest`."""
     try:
         fields = read_json(body) if body.strip() else None
     except ValueError:
@@ -273,8 +239,8 @@ def _checked_sha256(given: object) -> str:
 
 
 def _token_headers(token: IssuedToken) -> list[tuple[bytes, bytes]]:
-    """The token, and the name by which a reverse proxy, which can't compute it, says that it saw
-    the token rejected."""
+    """The token, and its SHA-256: a reverse proxy can't compute that and needs it to say that the
+    token was rejected."""
     return [
         (b"authorization", b"Bearer " + token.access_token.reveal().encode("ascii")),
         (b"broker-token-sha256", token.sha256.encode("ascii")),
