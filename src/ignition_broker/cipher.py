@@ -7,6 +7,7 @@ CipherError
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64decode
@@ -131,6 +132,15 @@ def _opens(fernet: Fernet, ciphertext: bytes) -> bool:
     except InvalidToken:
         return False
     return True
+
+
+def secret_hash(secret: str) -> bytes:
+    """SHA-256 (32 bytes), by which a random secret is kept and looked up.
+
+    An unsalted hash is enough for 32 random bytes. ``surrogateescape``: the text may come from a
+    header or an argument that is no UTF-8, and must then simply not be found.
+    """
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
 def is_same_secret(left: str | bytes, right: str | bytes) -> bool:

@@ -40,6 +40,10 @@ class Scope(StrEnum):
     ADMIN = "admin"
 
 
+TENANT_ID_RULE = "1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+"""What a tenant id must be, for messages."""
+
+
 def is_tenant_id(text: str) -> bool:
     """Whether ``text`` is well formed as a tenant's id; the tenant need not exist."""
     return _TENANT.fullmatch(text) is not None

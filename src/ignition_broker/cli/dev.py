@@ -236,14 +236,13 @@ def _reset() -> None:
 
 
 def _refuse_taken(port: int) -> None:
-    for family, host in ((socket.AF_INET, "127.0.0.1"),):
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                typer.echo(f"port {port} is taken; choose another with --port", err=True)
-                raise typer.Exit(1) from None
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            typer.echo(f"port {port} is taken; choose another with --port", err=True)
+            raise typer.Exit(1) from None
 
 
 def _free_port() -> int:

@@ -18,7 +18,7 @@ from ignition_broker.broker.grants.tenants import list_tenants, show_tenant
 from ignition_broker.cli.database import CLI_ACTOR, Result, with_database
 from ignition_broker.cli.output import AsJson, print_json, print_notice, print_table, time_text
 from ignition_broker.clock import SystemClock
-from ignition_broker.model import IssuedToken, is_tenant_id
+from ignition_broker.model import TENANT_ID_RULE, IssuedToken, is_tenant_id
 from ignition_broker.settings import DatabaseSettings, Settings, load_settings
 from ignition_broker.storage.makers import OPERATOR
 from ignition_broker.telemetry import Metrics
@@ -31,10 +31,7 @@ MOST_LISTED = 1_000_000
 
 def _tenant_id(text: str) -> str:
     if not is_tenant_id(text):
-        raise typer.BadParameter(
-            "a tenant id has 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
-            "digit"
-        )
+        raise typer.BadParameter(f"a tenant id has {TENANT_ID_RULE}")
     return text
 
 

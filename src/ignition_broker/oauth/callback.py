@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ignition_broker.oauth.tokens import AuthorizationCode
+from ignition_broker.printable import printable
 
 _LONGEST_SHOWN = 300
 
@@ -51,7 +52,9 @@ def judge_callback(
     error = next((value for name, value in query if name == "error" and value), None)
     if error is not None:
         description = _single(query, "error_description") or ""
-        return CallbackError(_shown(error), _shown(description))
+        return CallbackError(
+            printable(error, _LONGEST_SHOWN), printable(description, _LONGEST_SHOWN)
+        )
     code = _single(query, "code")
     if not code:
         return CallbackError("missing_code", "The answer held no authorization code.")
@@ -61,7 +64,3 @@ def judge_callback(
 def _single(query: Sequence[tuple[str, str]], name: str) -> str | None:
     values = [value for key, value in query if key == name and value]
     return values[0] if len(values) == 1 else None
-
-
-def _shown(text: str) -> str:
-    return "".join(character for character in text if character.isprintable())[:_LONGEST_SHOWN]

@@ -19,7 +19,7 @@ from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.grants.issue import Issuer
 from ignition_broker.clock import Clock
 from ignition_broker.json_reading import read_json
-from ignition_broker.model import Actor, Caller, IssuedToken, is_tenant_id
+from ignition_broker.model import TENANT_ID_RULE, Actor, Caller, IssuedToken, is_tenant_id
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.telemetry import RequestCounts
 from ignition_broker.web.authorization import caller_of, check, check_may_see_tokens
@@ -47,9 +47,7 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,8}")
-_BAD_TENANT = (
-    "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit."
-)
+_BAD_TENANT = f"tenant: must be {TENANT_ID_RULE}."
 _BAD_MIN_TTL = f"min_ttl: must be a whole number of seconds from 0 to {LONGEST_MIN_TTL_SECONDS}."
 _BAD_SHA256 = "rejected_token_sha256: must be a SHA-256 in hexadecimal, 64 characters."
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ignition_broker.json_reading import read_json
+from ignition_broker.printable import printable
 
 if TYPE_CHECKING:
     from ignition_broker.jwks.public_keys import PublicKey
@@ -129,8 +130,7 @@ def _name(claims: Mapping[str, Any]) -> str | None:
     for claim in ("email", "preferred_username", "name"):
         value = claims.get(claim)
         if isinstance(value, str) and value.strip():
-            printable = "".join(c for c in value.strip() if c.isprintable())
-            return printable[:_LONGEST_NAME]
+            return printable(value.strip(), _LONGEST_NAME)
     return None
 
 

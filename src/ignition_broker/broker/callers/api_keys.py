@@ -5,7 +5,6 @@ Only a key's SHA-256 is stored. `access` finds out who shows one.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Final
 
 from ignition_broker.broker.callers.entitlements import check_entitlements
 from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
+from ignition_broker.cipher import secret_hash
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, ApiKey, AuditEvent
 from ignition_broker.storage import api_keys, audit
@@ -32,9 +32,8 @@ def new_api_key() -> str:
 
 
 def api_key_hash(api_key: str) -> bytes:
-    """What is stored of an API key. One round of SHA-256 is enough: 256 random bits can't be
-    guessed."""
-    return hashlib.sha256(api_key.encode("utf-8", "surrogateescape")).digest()
+    """What is stored of an API key."""
+    return secret_hash(api_key)
 
 
 async def create_api_key(

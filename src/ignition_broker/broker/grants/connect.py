@@ -6,7 +6,6 @@ The authorization code flow of RFC 6749 section 4.1, with PKCE (RFC 7636).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Sequence
 
@@ -28,7 +27,7 @@ from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
 from ignition_broker.broker.grants.repeated_callbacks import second_visit
 from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.single_flight import SingleFlight
-from ignition_broker.cipher import Cipher
+from ignition_broker.cipher import Cipher, secret_hash
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
 from ignition_broker.model import Actor, AuditEvent
@@ -116,10 +115,10 @@ class Connector:
         await authorizations.begin(
             connection,
             self._cipher,
-            state_hash=_hash(state),
+            state_hash=secret_hash(state),
             tenant=tenant,
             code_verifier=verifier,
-            browser_hash=_hash(browser),
+            browser_hash=secret_hash(browser),
             lifetime_seconds=AUTHORIZATION_LIFETIME_SECONDS,
             actor=actor.name,
             maker=maker,
@@ -145,7 +144,7 @@ class Connector:
                 "This sign-in was not begun here",
                 "The address lacks its state, or this browser did not begin the sign-in.",
             )
-        state_hash, browser_hash = _hash(state), _hash(browser)
+        state_hash, browser_hash = secret_hash(state), secret_hash(browser)
         async with self._database.begin() as connection:
             authorization = await authorizations.take(
                 connection, self._cipher, state_hash=state_hash, browser_hash=browser_hash
@@ -231,7 +230,3 @@ def _log_unforeseen(exchange: asyncio.Task[Connected]) -> None:
     error = None if exchange.cancelled() else exchange.exception()
     if error is not None and not isinstance(error, ConnectFailed):
         log.error("exchange_failed", exc_info=error)
-
-
-def _hash(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from ignition_broker.broker.errors import BrokerError, NotFound, UnknownTenant
+from ignition_broker.cipher import secret_hash
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.storage import audit, connect_links, tenants
 from ignition_broker.storage.connect_links import ListedLink
@@ -86,5 +86,5 @@ async def revoke_link(database: Database, tenant: str, link_id: str, actor: Acto
 
 
 def link_hash(token: str) -> bytes:
-    """What is stored of a link. Links hold 256 random bits, so one round of SHA-256 is enough."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    """What is stored of a connect link's token."""
+    return secret_hash(token)

@@ -14,7 +14,7 @@ from ignition_broker.broker.grants.connect_links import LinkForged, LinkSpent
 from ignition_broker.broker.grants.connect_outcomes import ConnectFailed, StillConnecting
 from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import is_connected, list_tenants
-from ignition_broker.model import GrantStatus, is_tenant_id
+from ignition_broker.model import TENANT_ID_RULE, GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
 from ignition_broker.web.browser_sessions import FormForged, check_site
 from ignition_broker.web.console.return_paths import (
@@ -72,10 +72,7 @@ async def auth(
     if session is None:
         return _sign_in_to(CONNECT, tenant)
     if not is_tenant_id(tenant):
-        raise InvalidRequest(
-            "tenant: must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or "
-            "digit."
-        )
+        raise InvalidRequest(f"tenant: must be {TENANT_ID_RULE}.")
     try:
         check_site(request)
     except FormForged:
@@ -94,8 +91,7 @@ async def connect(
         return failure(
             400,
             "This is no tenant id",
-            "A tenant id has 1 to 63 of a-z, 0-9, '.', '_' and '-', and begins with a letter or "
-            "digit.",
+            f"A tenant id has {TENANT_ID_RULE}.",
             "Go back and correct it.",
         )
     if services.own_origin.is_elsewhere(request.scope):
