@@ -1,4 +1,4 @@
-"""What the event loop does not do at a listening socket: accept several, and end in order."""
+"""Listening sockets: accepting many connections at once, and closing without resetting any."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable, Iterable
 
 MANY = 32
-"""Of open connections, from which a turn of the event loop may be long."""
-SO_ATTACH_FILTER = 26  # Of Linux; Python has no name for it.
-# A classic BPF program over the TCP header: drops what has SYN without ACK, passes the rest.
+"""With so many open connections, one turn of the event loop may take long."""
+SO_ATTACH_FILTER = 26  # Linux only; Python has no name for it.
+# A classic BPF program over the TCP header: drops segments with SYN and no ACK, passes the rest.
 _DROP_SYN = (
-    (0x30, 0, 0, 13),  # the byte of the flags
-    (0x54, 0, 0, 0x12),  # SYN and ACK of it
+    (0x30, 0, 0, 13),  # load the byte with the flags
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
     (0x15, 0, 1, 0x02),  # SYN alone?
     (0x06, 0, 0, 0),
     (0x06, 0, 0, 0xFFFFFFFF),
@@ -25,11 +25,11 @@ _DROP_SYN = (
 
 
 def refuse_new_connections(listener: socket.socket) -> None:
-    """From now on no handshake begins at ``listener``; those that have begun can end, and be
-    accepted. A caller's kernel tries again after a second, and may find a successor there.
+    """Ignores new handshakes at ``listener``; those that have begun can end, and be accepted.
 
-    The socket's every holder is affected. Where the system has no such filters, nothing happens,
-    and what comes between the last look and the closing is reset.
+    A caller's kernel tries again after a second and may then reach a successor. All processes that
+    share the socket are affected. Where the system has no socket filters, nothing happens, and a
+    connection that arrives between the last accept and the close is reset.
     """
     program = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     held = ctypes.create_string_buffer(program, len(program))
@@ -39,13 +39,13 @@ def refuse_new_connections(listener: socket.socket) -> None:
 
 
 def accept_waiting(listener: socket.socket, *, at_most: int = sys.maxsize) -> list[socket.socket]:
-    """Those whose handshake is over and whom nobody has accepted yet."""
+    """Accepts the connections that wait in the backlog, at most ``at_most``."""
     accepted: list[socket.socket] = []
     while len(accepted) < at_most:
         try:
             connection, _address = listener.accept()
         except ConnectionAbortedError:
-            continue  # It was the caller's own doing.
+            continue  # The caller gave up.
         except OSError:
             break
         connection.setblocking(False)  # noqa: FBT003  # its own signature
@@ -54,12 +54,12 @@ def accept_waiting(listener: socket.socket, *, at_most: int = sys.maxsize) -> li
 
 
 class Acceptor:
-    """Accepts beside the event loop where many connections are open.
+    """Accepts further connections whenever the event loop accepts one and many are open.
 
-    libuv accepts one connection a turn of the loop. With a thousand busy connections a turn takes
-    a tenth of a second and more, so that a few hundred new ones wait for half a minute. Here each
-    turn that accepts one accepts more: as many as are open, so that a burst is taken in within a
-    few turns, and workers that have as many share it.
+    libuv accepts one connection per turn of the loop. With a thousand busy connections a turn takes
+    a tenth of a second and more, so that a few hundred new ones would wait for half a minute. Here
+    a turn accepts up to as many as are open already: a burst is accepted within a few turns, and
+    workers with equally many connections share it.
     """
 
     def __init__(self, make_protocol: Callable[[], asyncio.Protocol]) -> None:
@@ -69,7 +69,7 @@ class Acceptor:
         self._has_looked = False
 
     def listen(self, servers: Iterable[asyncio.Server]) -> None:
-        """To all on which ``servers`` listen, until `close`."""
+        """Accepts on the sockets of ``servers``, until `close`."""
         for server in servers:
             for listening in server.sockets:
                 listener = socket.socket(fileno=os.dup(listening.fileno()))
@@ -77,7 +77,7 @@ class Acceptor:
                 self._listeners.append(listener)
 
     def accept_more(self, open_now: int) -> None:
-        """Called at each new connection."""
+        """Told of each new connection; ``open_now`` counts the open ones."""
         if open_now < MANY or self._has_looked:
             return
         self._has_looked = True
@@ -86,11 +86,12 @@ class Acceptor:
             self._open(accept_waiting(listener, at_most=open_now))
 
     def refuse_new(self) -> None:
+        """Ignores new handshakes from now on."""
         for listener in self._listeners:
             refuse_new_connections(listener)
 
     async def close(self) -> None:
-        """Accepts what waits. The event loop has stopped listening."""
+        """Accepts what is left in the backlog, after the event loop has stopped listening."""
         listeners, self._listeners = self._listeners, []
         waiting = [each for listener in listeners for each in accept_waiting(listener)]
         for listener in listeners:

@@ -1,7 +1,7 @@
-"""What one connection may cost before its caller is known: the size of a head, and patience.
+"""Limits on a connection whose caller is not known yet: the size of a head, and time.
 
-uvicorn has a limit on neither: a head may be of any size, and a connection that begins one, or none
-at all, may stay for ever.
+uvicorn has neither: a head may be of any size, and a connection that never sends a whole one may
+stay open for ever.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from ignition_broker.server.request_order import OrderedHttpProtocol
 from ignition_broker.server.uvicorn_internals import RequestResponseCycle, newest_request
 
 LARGEST_HEAD_BYTES = 64 * 1024
-"""The request line and all headers. What stands in front sends at most half of that by default."""
+"""The request line and all headers. Reverse proxies send at most half of that by default."""
 MOST_HEADERS = 1000
 TICK_SECONDS = 10.0
-"""A head that is not whole after one to two of these is given up."""
+"""A connection is closed if its head is not whole after one to two of these."""
 STALLED_TICKS = 6
-"""So many in which a caller neither sends the body it announced nor takes a byte of its answer."""
+"""A connection is closed after so many ticks in which its caller neither sent a byte of its body
+nor took a byte of its answer, although the server waited for one of them."""
 
 TOO_LARGE = Refusal(
     HEADERS_TOO_LARGE,
@@ -28,11 +29,11 @@ TOO_LARGE = Refusal(
 
 
 class HeadTooLarge(Exception):
-    """To get out of the parser."""
+    """Stops the parser."""
 
 
 class BoundedHttpProtocol(OrderedHttpProtocol):
-    """One timer a connection, none a request: it ticks, and looks whether anything happened.
+    """One timer per connection, none per request: each tick looks whether anything has happened.
 
     A connection without a request is closed at the first tick after its keep-alive time.
     """
@@ -45,7 +46,7 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
     _heads = 0
     _received_bytes = 0
     _answered_bytes = 0
-    """Of those received, when the last answer was whole."""
+    """How many had been received when the last answer was whole."""
     _answered_at = 0.0
     _idle_mark: int | None = None
     _stall_mark: tuple[int, int] | None = None
@@ -77,7 +78,7 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
 
     def on_headers_complete(self) -> None:
         self._heads += 1
-        # The exact size only where it can matter: a chunk may hold much else beside the head.
+        # The exact size is added up only where it matters: a chunk may hold more than the head.
         if len(self.headers) > MOST_HEADERS or (
             self._head_bytes + self._chunk_bytes > LARGEST_HEAD_BYTES
             and len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -120,7 +121,8 @@ class BoundedHttpProtocol(OrderedHttpProtocol):
         self._watch = self.loop.call_later(self.tick_seconds, self._tick)
 
     def _count_stall(self, answering: RequestResponseCycle | None) -> None:
-        """Where it is the caller who is waited for; a pause of the other side's is none of its."""
+        """Counts the ticks in which nothing came from a caller for whom the server waits. A pause
+        of the API's does not count."""
         waits_for_body = (
             answering is not None
             and answering.more_body

@@ -1,4 +1,4 @@
-"""A caller's connection while the server stops."""
+"""What a caller's connection does while the server stops."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from ignition_broker.server.client_limits import BoundedHttpProtocol
 from ignition_broker.server.uvicorn_internals import newest_request
 
 FIRST_REQUEST_SECONDS = 5.0
-"""For the first request of a connection that was accepted before the listener closed."""
+"""How long a connection that was accepted before the listener closed may take for its first
+request."""
 
 
 class DrainingHttpProtocol(BoundedHttpProtocol):
-    """Every answer from `drain` on says ``Connection: close`` and ends its connection (RFC 9112
-    section 9.6), so that the caller opens its next one elsewhere."""
+    """From `drain` on, every answer says ``Connection: close`` and ends its connection (RFC 9112
+    section 9.6), so that the caller opens its next one at another process."""
 
     _is_draining = False
     _last_timer: TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)
-        # uvicorn's own server, which the tests run too, has none of this.
+        # The tests also run this protocol on uvicorn's own server, which has neither.
         state: Any = self.server_state
         self._is_draining = getattr(state, "is_draining", False)
         if hasattr(state, "connection_was_made"):
@@ -34,15 +35,19 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
         super().connection_lost(exc)
 
     def drain(self) -> None:
+        """The answer that comes next ends the connection."""
         self._is_draining = True
         newest = newest_request(self)
         if newest is not None and not newest.response_started:
             newest.keep_alive = False
 
     def end(self, *, closes_idle: bool) -> None:
-        """The listener has closed: the connection ends with its present answer, or with the next if
-        a request may be on its way. An idle one is closed after its keep-alive time, or with
-        ``closes_idle`` at once unless a request lies there unread."""
+        """Ends the connection after the listener has closed.
+
+        It ends with its present answer, or with the next one if a request may be on its way. An
+        idle connection is closed after its keep-alive time; with ``closes_idle``, at once unless a
+        request lies unread in its socket.
+        """
         self.drain()
         newest = newest_request(self)
         if newest is None:
@@ -59,13 +64,14 @@ class DrainingHttpProtocol(BoundedHttpProtocol):
 
     @property
     def is_answering(self) -> bool:
-        """Whether a cut would be felt: a request is being answered, or its answer taken."""
+        """Whether `cut` would cost a caller its answer."""
         newest = newest_request(self)
         return newest is not None and (
             not newest.response_complete or self.transport.get_write_buffer_size() > 0
         )
 
     def cut(self) -> None:
+        """Closes the connection at once."""
         self.transport.abort()
 
     def _close_if_idle(self) -> None:

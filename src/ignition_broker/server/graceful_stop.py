@@ -1,11 +1,9 @@
-"""How `serve` stops.
+"""How `serve` stops, in three phases. A further signal ends the present one.
 
-1. At the first SIGTERM or SIGINT `/readyz` says 503 and answers say `Connection: close`, while new
-   connections are still served: what balances the load has the drain to see it.
-2. The listener closes. Whoever has a connection by then is answered.
-3. What still runs has the rest of the grace. What is left then is cut.
-
-Another signal ends the present phase.
+1. Drain: from the first SIGTERM or SIGINT on, `/readyz` says 503 and answers say `Connection:
+   close`, while new connections are still served, so that load balancers can take the process out.
+2. The listener closes. Callers that have a connection by then are answered.
+3. Grace: running calls may end. Those that have not ended by then are cut off.
 """
 
 from __future__ import annotations
@@ -32,22 +30,22 @@ from ignition_broker.server.uvicorn_internals import ServerState, make_protocol
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 0.05
-# For handshakes that have begun when new ones are refused.
+# Handshakes that had begun when new ones were refused can end within this time.
 SETTLE_SECONDS = 0.1
-# For calls that were cut to see it.
+# Calls that were cut off get so long to notice it.
 NOTICE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StopTimes:
-    """Both count from the first signal; the grace is never over ahead of the drain."""
+    """Both count from the first signal. The grace never ends before the drain does."""
 
     drain_seconds: float
     grace_seconds: float
 
 
 class _State(ServerState):
-    """What connections see of the server."""
+    """What uvicorn's server shares with its connections, and two things more."""
 
     def __init__(self, acceptor: Acceptor) -> None:
         super().__init__()
@@ -59,8 +57,10 @@ class _State(ServerState):
 
 
 class StoppingServer(uvicorn.Server):
-    """Its connections are `DrainingHttpProtocol`. ``owns_listeners``: no other process accepts on
-    them, or all stop at once."""
+    """A server whose connections are `DrainingHttpProtocol`.
+
+    ``owns_listeners``: no other process accepts on its sockets, or all of them stop together.
+    """
 
     owns_listeners = True
 
@@ -74,7 +74,8 @@ class StoppingServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """uvicorn raises them again in the end; here a stop is an end like any other."""
+        """Unlike uvicorn, does not raise the signal again at the end: a stop ends with exit code
+        0."""
         before = {
             number: signal.signal(number, self.handle_exit)
             for number in (signal.SIGTERM, signal.SIGINT)

@@ -1,21 +1,20 @@
-"""The writing side of a caller's connection."""
+"""Joins small writes to a caller's connection."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-# Beyond it, joining costs more than a system call.
+# Joining larger pieces costs more than a system call.
 LARGEST_JOINED_BYTES = 1 << 15
 
 
 class JoinedWrites:
-    """What is written within one turn of the event loop leaves in one system call, which costs more
-    than all of the rest of a short answer.
+    """A transport that sends all that is written within one turn of the event loop by one system
+    call, since that call costs more than the rest of a short answer.
 
-    Stands in for the transport, so that whoever closes it sends what is still held. The connection
-    may be lost before the turn is over, or while an answer is still being made: what is written
-    then is dropped, since nobody is there to take it.
+    Closing it first sends what it still holds. What is written to a connection that has been lost
+    is dropped, since nobody can take it.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""uvicorn on one port or two; its own `run` knows one."""
+"""Serves on one port or two; uvicorn's own `run` can serve one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from ignition_broker.server.workers import Workers
 
 
 def listen(config: uvicorn.Config, times: StopTimes, second: tuple[str, int] | None) -> None:
-    """Serves ``config``'s app on its own address and on ``second``, (host, port), until it is told
-    to stop. With several workers every one accepts on both."""
+    """Serves ``config``'s app on its own address and on ``second``, (host, port), until the process
+    is told to stop. Every worker accepts on both. Exits with `STARTUP_FAILURE` where it can't
+    start.
+    """
     addresses = [config]
     if second is not None:
         host, port = second
@@ -22,7 +24,7 @@ def listen(config: uvicorn.Config, times: StopTimes, second: tuple[str, int] | N
         has_started = Workers(config, times, [each.bind_socket() for each in addresses]).run()
     else:
         server = StoppingServer(config, times)
-        # With one address alone uvicorn binds by itself: a name may stand for several.
+        # Given one address, uvicorn binds by itself, since a host name may stand for several.
         server.run([each.bind_socket() for each in addresses] if second is not None else None)
         has_started = server.started
     if not has_started:

@@ -1,13 +1,12 @@
 """Requests of one connection, read and answered in order.
 
-uvicorn's protocol is made for one request after the other from callers who stay. What it does not
-do, and is done here:
+What uvicorn's protocol does wrong, and this one does right:
 
-- A request that offers another protocol (RFC 9110 section 7.8) is read without its body, and the
-  body then as the next request. Here the offer is ignored, and the body is the body.
-- A request that can't be read is answered at once, ahead of those before it.
-- When the connection is lost, only the newest of several pipelined requests is told.
-- A caller that speaks HTTP/1.0 is sent chunks.
+- It reads a request that offers another protocol (RFC 9110 section 7.8) without its body, and then
+  the body as the next request. Here the offer is ignored.
+- It answers a request that can't be read at once, ahead of the requests before it.
+- When the connection is lost, it tells only the newest of several pipelined requests.
+- It sends chunks to a caller that speaks HTTP/1.0.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from ignition_broker.server.uvicorn_internals import (
 log = structlog.get_logger(__name__)
 
 OFFERED_PROTOCOLS = "offered_protocols"
-"""In the scope's state: what the request's Upgrade names, in lower case, where it offers any."""
+"""The key in the scope's state for what the request's Upgrade header names, in lower case."""
 CUT_AT_ONCE = struct.pack("ii", 1, 0)
-"""For SO_LINGER: the other side sees a reset."""
+"""For SO_LINGER: closing resets the connection."""
 
 
 class OrderedHttpProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
-    """The request that is being answered, or was the last; those behind it are in `pipeline`."""
+    """The request that is being answered, or was answered last; later ones are in `pipeline`."""
     _last: Refusal | None = None
-    """What remains to be said after the answers; nothing more is read."""
+    """The answer after all others; once it is set, nothing more is read."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn narrows it
@@ -66,19 +65,20 @@ class OrderedHttpProtocol(HttpToolsProtocol):
             self._could_not_read(str(error))
 
     def _should_upgrade(self) -> bool:
-        # Asked where the parser has stopped at an offer: uvicorn then leaves the request to
-        # `_read_without_offer`, which feeds it to the parser a second time.
+        # uvicorn asks this where the parser has stopped at an offer. True makes it leave the
+        # request to `_read_without_offer`, which parses it a second time.
         return True
 
     def _read_without_offer(self, data: memoryview, offer: httptools.HttpParserUpgrade) -> None:
-        """Of ``data``, at which the parser stopped: the request, and what comes behind it."""
+        """Reads ``data``, at which the parser stopped: the request with the offer, and what
+        follows."""
         while True:
             if self.scope["method"] == "CONNECT":
                 self._refuse(TUNNEL)
                 return
             try:
                 self._read_head_without_offer()
-                # No copies: one piece may hold thousands of such requests.
+                # A memoryview copies nothing: one piece may hold thousands of such requests.
                 data = data[offer.args[0] :]
                 if data:
                     self.parser.feed_data(data)
@@ -91,7 +91,7 @@ class OrderedHttpProtocol(HttpToolsProtocol):
                 return
 
     def _read_head_without_offer(self) -> None:
-        """The parser takes no body behind an offer, so another reads the same head without it."""
+        """Parses the head anew without its Upgrade header, after which the parser takes a body."""
         version = self.parser.get_http_version().encode("ascii")
         headers = self.headers
         protocols = b",".join(value.lower() for name, value in headers if name == b"upgrade")
@@ -111,7 +111,8 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         HttpToolsProtocol._start_asgi_task(self, cycle, app)
 
     def on_response_complete(self) -> None:
-        # uvicorn's, but for a timer an answer: who is idle is seen by `server.client_limits`.
+        # As uvicorn's, without its timer per answer: `server.client_limits` closes idle
+        # connections.
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -124,14 +125,14 @@ class OrderedHttpProtocol(HttpToolsProtocol):
         self._refuse(NOT_READABLE)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Reads no more, and says so when the requests before are answered."""
+        """Reads no more, and sends the refusal once the requests before it are answered."""
         self._last = refusal
-        # Set here and not once for all, since each call costs every other request too.
+        # Set here and not for every request, since the call would cost every request.
         for cycle in self._unanswered():
             cycle.on_response = self._end_behind_answers
         newest = newest_request(self)
         if newest is not None and newest.more_body and newest.scope is self.scope:
-            # No other request has begun: it is this one's body that can't be read.
+            # No other request has begun, so it is the body of this one that can't be read.
             self._give_up(newest)
         elif newest is None or newest.response_complete:
             self._end_with(refusal)
@@ -165,12 +166,14 @@ class OrderedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _break_off(self) -> None:
-        """Ends the answer that is being sent. uvicorn would do so too, with a traceback."""
+        """Breaks off the answer that is being sent, without the traceback that uvicorn would
+        log."""
         running = self._running
         assert running is not None  # noqa: S101  # it is the one that asks
         running.disconnected = True
         if running.scope["http_version"] != "1.1":
-            # There a close may be the answer's proper end.
+            # In HTTP/1.0 a close may be an answer's proper end, so only a reset says that it is
+            # not.
             line = self.transport.get_extra_info("socket")
             line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, CUT_AT_ONCE)
         self.transport.close()

@@ -1,8 +1,8 @@
-"""`serve --workers N`: processes that share the listening sockets. One that ends is replaced.
+"""`serve --workers N`: processes that share the listening sockets. One that dies is replaced.
 
 The parent passes the first SIGTERM or SIGINT on as `STOP` and a further one as `HURRY`. A terminal
-and some supervisors send their signal to all processes at once, so that a worker which took its own
-second SIGTERM for haste would have no drain.
+and some supervisors signal all processes at once: a worker that took the parent's signal, on top of
+its own, for a second one would skip the drain.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Workers:
         self._is_stopping = False
 
     def run(self) -> bool:
-        """Until all have ended; False where one could not start."""
+        """Runs the workers until all have ended. Returns False where one could not start."""
         for number in TOLD_BY:
             signal.signal(number, self._on_signal)
         could_start = True
@@ -58,7 +58,7 @@ class Workers:
                 if self._is_stopping:
                     continue
                 if worker.exitcode == STARTUP_FAILURE:
-                    # It would fail in the same way again.
+                    # A replacement would fail in the same way.
                     could_start = False
                     self._stop()
                     continue
@@ -68,7 +68,7 @@ class Workers:
 
     def _start(self) -> None:
         worker = _spawn.Process(target=work, args=(self._config, self._times, self._sockets))
-        # The worker inherits this, until it can stop in order.
+        # The worker inherits the mask, so that no signal ends it before it handles signals.
         signal.pthread_sigmask(signal.SIG_BLOCK, TOLD_BY)
         worker.start()
         self._running.append(worker)
@@ -87,7 +87,7 @@ class Workers:
     def _stop(self) -> None:
         self._is_stopping = True
         self._send(STOP)
-        # Else what waits to be accepted when the last worker closes its own would be reset later.
+        # While the parent holds a socket open, connections are queued that nobody will accept.
         for each in self._sockets:
             each.close()
 
@@ -99,13 +99,13 @@ class Workers:
 
 
 def work(config: uvicorn.Config, times: StopTimes, sockets: list[socket.socket]) -> None:
-    """What a worker does."""
+    """The main function of a worker."""
     with contextlib.suppress(AttributeError, OSError):
-        # Linux alone. A worker whose parent was killed would hold the port for ever.
+        # Linux only. Without it, a worker whose parent was killed would hold the port for ever.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = multiprocessing.parent_process()
     if parent is None or parent.pid != os.getppid():
-        # It was killed before this one asked to be told.
+        # The parent was killed before the line above took effect.
         return
     _WorkerServer(config, times).run(sockets)
 
