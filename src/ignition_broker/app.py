@@ -25,7 +25,7 @@ from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
 from ignition_broker.web import admin, docs, documented_routes, errors, health
 from ignition_broker.web.body_limit import BodyLimit
-from ignition_broker.web.browser_sessions import Sessions
+from ignition_broker.web.browser_sessions import BrowserSessions
 from ignition_broker.web.console import api_key_pages, pages, sign_in
 from ignition_broker.web.head_requests import HeadRequests
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
@@ -127,7 +127,7 @@ def _services(
         audit_recorder=audit_recorder,
         makers=parts.makers,
         revocations=parts.revocations,
-        sessions=Sessions(parts.cipher, admins, is_https=settings.is_https),
+        sessions=BrowserSessions(parts.cipher, admins, is_https=settings.is_https),
         single_sign_on=single_sign_on(settings, parts, clock),
         stopping=stopping,
         public_origin=settings.public_origin,

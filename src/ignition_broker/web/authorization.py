@@ -1,4 +1,4 @@
-"""Who calls, read off the raw headers; and what a key must cover."""
+"""Reads the caller's key off the raw headers, and checks what the key covers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ SHOW_A_KEY = "Show an API key: Authorization: Bearer ibk_…"
 
 
 def held_caller(scope: Scope, access: Access) -> Caller | None:
-    """If memory can tell. Raises `Unauthenticated` for a request without one key."""
+    """The caller, if memory knows the key; else None. Raises `Unauthenticated` where the request
+    does not have exactly one key."""
     return access.from_memory(bearer(scope))
 
 
 async def caller_of(scope: Scope, access: Access) -> Caller:
-    """From memory if it can be. Raises `Unauthenticated`, `TooManyAttempts` or `Unavailable`."""
+    """The caller, from memory where possible, else from the database.
+
+    Raises `Unauthenticated`, `TooManyAttempts` or `Unavailable`.
+    """
     key = bearer(scope)
     return access.from_memory(key) or await access.authenticate(key, address_of(scope))
 
 
 def address_of(scope: Scope) -> str | None:
-    """Where the call comes from: the connection's other end, or what a trusted proxy says
-    (`cli.serve`)."""
+    """The address of the caller: the other end of the connection, or what a trusted proxy says it
+    is (`BROKER_TRUSTED_PROXIES`)."""
     client = scope.get("client")
     return None if client is None else str(client[0])
 
 
 def bearer(scope: Scope) -> bytes:
-    """The key of the one Authorization header (RFC 6750 section 2.1)."""
+    """The key in the Authorization header (RFC 6750 section 2.1). Raises `Unauthenticated` for
+    none, for two headers, and for another scheme."""
     shown: bytes | None = None
     for name, value in scope["headers"]:
         if name == b"authorization":
@@ -47,7 +52,8 @@ def bearer(scope: Scope) -> bytes:
 
 
 def check(caller: Caller, scope: KeyScope, tenant: str | None = None) -> None:
-    """Raises `Forbidden`."""
+    """Raises `Forbidden` unless the key has the scope and, where one is given, covers the
+    tenant."""
     if not caller.may(scope):
         text = f"This needs an API key with the scope {scope.value}."
         raise Forbidden(text, tenant=tenant, key=caller.name)
@@ -56,18 +62,17 @@ def check(caller: Caller, scope: KeyScope, tenant: str | None = None) -> None:
 
 
 def check_paths(caller: Caller, scope: Scope, raw_path: bytes, tenant: str) -> None:
-    """For a key that has paths; ``raw_path``: what follows ``/proxy/{tenant}``.
-
-    Raises `Forbidden`.
-    """
-    # An empty path goes out as "/".
+    """Checks a proxied call against the path rules of its key; ``raw_path`` is what follows
+    ``/proxy/{tenant}``. Raises `Forbidden`."""
+    # An empty path goes to the API as "/".
     objection = caller.path_rules.objection(scope["method"], raw_path or b"/", scope["headers"])
     if objection is not None:
         raise Forbidden(objection, tenant=tenant, key=caller.name)
 
 
 def check_may_see_tokens(caller: Caller, tenant: str) -> None:
-    """Raises `Forbidden` for a key that has paths: whoever has the token can call any."""
+    """Raises `Forbidden` for a key with path rules: with the token itself, any path can be
+    called."""
     if caller.paths is not None:
         raise Forbidden(
             "This API key is held to paths, which the broker's own proxy alone enforces; call "

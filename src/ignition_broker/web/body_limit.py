@@ -1,4 +1,4 @@
-"""Bodies of the broker's own routes: small, read whole before a route sees them."""
+"""Limits the bodies of the broker's own routes, and reads them whole before a route sees them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from ignition_broker.web.errors import BodyTooLarge, BodyTooSlow, problem_for
 
 LARGEST_BODY_BYTES = 64 * 1024
 BODY_SECONDS = 30.0
-"""For the whole of one: so small a body comes at once, or from somebody who holds a place."""
+"""For a whole body. One that is so small comes at once, unless its caller wants to hold the
+connection."""
 
 
 async def whole_body(receive: Receive, largest_bytes: int = LARGEST_BODY_BYTES) -> bytes | None:
-    """None where the caller left before its end. Raises `BodyTooLarge` or `BodyTooSlow`."""
+    """The body; None where the caller disconnected before its end.
+
+    Raises `BodyTooLarge` for more than ``largest_bytes``, `BodyTooSlow` after `BODY_SECONDS`.
+    """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _whole_body(receive, largest_bytes)
@@ -36,7 +40,8 @@ async def _whole_body(receive: Receive, largest_bytes: int) -> bytes | None:
 
 
 class BodyLimit:
-    """Pure ASGI. Read ahead of the framework, which would call a broken read a malformed body."""
+    """An ASGI wrapper. It reads the body ahead of FastAPI, which would answer a caller who
+    disconnects amid its body as if the body were malformed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

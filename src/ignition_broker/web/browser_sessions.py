@@ -1,5 +1,4 @@
-"""What a browser holds: its session, its own mark, a sign-on under way; and tokens against forged
-forms."""
+"""Cookies that a browser holds (its session, its mark, a sign-on under way), and CSRF tokens."""
 
 from __future__ import annotations
 
@@ -27,15 +26,15 @@ BROWSER_SECONDS = 3600
 
 
 class FormForged(BrokerError):
-    """A form without the token that its page held, or sent by a page of another site."""
+    """A form without its page's CSRF token, or one that another site's page sent."""
 
 
 class SessionEnded(Unauthenticated):
-    """Signed out, too old, or idle for too long."""
+    """The session was signed out, is too old, or was idle for too long."""
 
 
-class Sessions:
-    """Cookies; what they stand for is kept by `AdminSessions`."""
+class BrowserSessions:
+    """Sets and reads the cookies; `AdminSessions` keeps what they stand for."""
 
     def __init__(self, cipher: Cipher, admins: AdminSessions, *, is_https: bool) -> None:
         self._admins = admins
@@ -48,7 +47,10 @@ class Sessions:
         self._sign_on = Cookie("ignition-broker-sign-on", is_https=is_https)
 
     async def sign_in_by_key(self, request: Request, response: Response, key: str) -> None:
-        """Raises `Unauthenticated` for a key that is no admin's, or `TooManyAttempts`."""
+        """Begins a session and sets its cookie on ``response``.
+
+        Raises `Unauthenticated` for a key that is not an admin's, or `TooManyAttempts`.
+        """
         token = await self._admins.sign_in_by_key(
             key,
             address_of(request.scope),
@@ -60,25 +62,28 @@ class Sessions:
     async def sign_in_by_identity(
         self, request: Request, response: Response, identity: Identity
     ) -> None:
-        """Raises `SignOnFailed` where it was used before."""
+        """Begins a session and sets its cookie on ``response``. Raises `SignOnFailed` where the
+        sign-on was used before."""
         token = await self._admins.sign_in_by_identity(
             identity, replacing=self._session.read(request), request_id=request.state.request_id
         )
         self._session.set(response, token, LIFETIME_SECONDS)
 
     async def sign_out(self, request: Request, response: Response) -> None:
+        """Ends the session, if there is one, and removes its cookie."""
         token = self._session.read(request)
         if token is not None:
             await self._admins.sign_out(token, request_id=request.state.request_id)
         self._session.clear(response)
 
     async def read(self, request: Request) -> AdminSession | None:
+        """The session of the browser; None where it has none that lives."""
         token = self._session.read(request) or ""
-        # What was never one of ours costs the database nothing.
+        # A value that can't be one of ours is not looked up in the database.
         return await self._admins.read(token) if _RANDOM.fullmatch(token) else None
 
     async def of_form(self, request: Request, csrf: str) -> AdminSession:
-        """The session of a form that a page of its own sent; raises `SessionEnded` or
+        """The session of a form with its page's CSRF token. Raises `SessionEnded` or
         `FormForged`."""
         session = await self.read(request)
         if session is None:
@@ -89,22 +94,24 @@ class Sessions:
         return session
 
     def browser(self, request: Request) -> str | None:
-        """What marks this browser, if it has been here before."""
+        """The mark in this browser's cookie, if it has been here before."""
         mark = self._browser.read(request) or ""
         return mark if _RANDOM.fullmatch(mark) else None
 
     def new_browser(self) -> str:
+        """A new mark: 256 random bits."""
         return secrets.token_urlsafe(32)
 
     def mark_browser(self, response: Response, browser: str) -> None:
         self._browser.set(response, browser, BROWSER_SECONDS)
 
     def csrf_for_browser(self, browser: str) -> str:
-        """For forms that are shown before anybody signed in."""
+        """The CSRF token of forms that are shown before anybody has signed in."""
         return _browser_token(self._form_keys[0], browser)
 
     def check_browser_form(self, request: Request, csrf: str) -> None:
-        """Raises `FormForged` unless a page that this browser was shown sent the form."""
+        """Raises `FormForged` unless the form has the CSRF token of a page shown to this
+        browser."""
         check_site(request)
         browser = self.browser(request)
         if browser is None or not any(
@@ -113,7 +120,7 @@ class Sessions:
             raise FormForged(_STALE)
 
     def keep_sign_on(self, response: Response, pending: PendingSignOn) -> None:
-        """Sealed, since it holds the code verifier."""
+        """Keeps the sign-on in a cookie, encrypted since it holds the code verifier."""
         fields = [
             pending.state,
             pending.nonce,
@@ -126,6 +133,7 @@ class Sessions:
         self._sign_on.set(response, sealed.decode("ascii"), SIGN_ON_SECONDS)
 
     def kept_sign_on(self, request: Request) -> PendingSignOn | None:
+        """The sign-on that this browser began; None where it has none or one that can't be read."""
         sealed = self._sign_on.read(request)
         try:
             fields = json.loads(self._seal.decrypt(sealed or ""))
@@ -144,9 +152,10 @@ _STALE = "It is too old, or was not sent by its own page; load that again."
 
 
 def check_site(request: Request) -> None:
-    """Raises `FormForged` for a form that the browser says another site's page sent.
+    """Raises `FormForged` for a form that, as the browser says, another site's page sent.
 
-    Sec-Fetch-Site alone: under our Referrer-Policy a browser sends `Origin: null` with every form.
+    Only Sec-Fetch-Site can tell: under our Referrer-Policy browsers send `Origin: null` with every
+    form.
     """
     if request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
         raise FormForged("This form was sent by a page of another site.")

@@ -1,7 +1,7 @@
-"""Cookies, read strictly and set strictly.
+"""Cookies that are set and read strictly.
 
-Over https their names bear the ``__Host-`` prefix, so that no other host of the domain and no
-other path can set them (RFC 6265bis section 4.1.3.2).
+Over https their names have the ``__Host-`` prefix, so that no other host of the domain and no other
+path can set them (RFC 6265bis section 4.1.3.2).
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from starlette.responses import Response
 
 
 class Cookie:
-    """One name, and how browsers have to treat it."""
+    """One cookie: its name and its attributes."""
 
     def __init__(self, name: str, *, is_https: bool) -> None:
         self.name = f"__Host-{name}" if is_https else name
         self._is_https = is_https
 
     def read(self, request: Request) -> str | None:
-        """None also where it was sent twice: one of the two was set by somebody else.
+        """The value; None where the cookie is missing, empty, or sent twice, since then somebody
+        else set one of the two.
 
-        Only what the specification strips is stripped: a name behind other white space is another
-        name to the browser, and so bears no prefix there.
+        Strips spaces and tabs alone, as the specification does: to a browser, a name behind other
+        white space is another name, which the ``__Host-`` prefix does not protect.
         """
         name = self.name.encode("ascii")
         values = [
@@ -36,7 +37,8 @@ class Cookie:
         return str(values[0].strip(b" \t").decode("latin-1")) or None
 
     def set(self, response: Response, value: str, seconds: int) -> None:
-        """Lax, since the ends of both dances come from another site."""
+        """Keeps the cookie for so many ``seconds``. SameSite is Lax, since both callbacks are
+        reached from another site."""
         response.set_cookie(
             self.name,
             value,
@@ -48,4 +50,5 @@ class Cookie:
         )
 
     def clear(self, response: Response) -> None:
+        """Removes the cookie from the browser."""
         self.set(response, "", 0)

@@ -1,6 +1,7 @@
-"""The OpenAPI document to read in a browser, by Swagger UI from its CDN.
+"""The OpenAPI document shown in a browser by Swagger UI, which is loaded from its CDN.
 
-It runs in the console's origin, so what is run is fixed: one release by its hash, no inline script.
+It runs in the console's origin, so the scripts are fixed: one release, by its hash, and none
+inline.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Routes of `web.token_routes` and `web.proxy_route`, declared for the OpenAPI document alone."""
+"""Declares the routes of `web.token_routes` and `web.proxy_route` for the OpenAPI document only."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def forward_auth(
 
 
 def _proxied() -> Responses:
-    """Of one status there may be both: the broker's own answer, and the upstream's."""
+    """One status may be an answer of the broker's own or of the upstream's."""
     own = problems(*TENANT_CODES, "request-timeout", "upstream-unreachable", "upstream-timeout")
     own[400] = problem_answer(400, "invalid-request")
     answers: Responses = {
@@ -144,5 +144,5 @@ _declare_proxy()
 
 
 def _not_here() -> Never:
-    """What is asked for by another spelling of these paths is no route."""
+    """Reached only by another spelling of these paths, which is not a route."""
     raise NotFound("Not Found")

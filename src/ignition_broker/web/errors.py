@@ -1,4 +1,4 @@
-"""The one table from errors to problem+json (RFC 9457) and status; forms get pages."""
+"""Which error is which problem, and the answers made of them; forms are answered by pages."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ log = structlog.get_logger(__name__)
 
 
 class BodyTooLarge(errors.BrokerError):
-    """More than a route of the broker's own takes."""
+    """The body is larger than the broker's own routes take."""
 
 
 class BodyTooSlow(errors.BrokerError):
-    """It was announced and did not come in time."""
+    """The body was announced and did not come in time."""
 
 
 PROBLEMS: dict[type[Exception], ProblemKind] = {
@@ -104,13 +104,13 @@ def problem(
 
 
 def problem_for(error: Exception, request_id: str | None) -> Response:
-    """The answer for an error of the layers below."""
+    """The answer to an error of the layers below; an unknown one does not tell its text."""
     kind = kind_of(error)
     headers: dict[str, str] = {}
     if kind.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="ignition-broker"'
     if kind.status in (408, 413):
-        # What is left of the body is not read, so the connection can't be used again.
+        # The rest of the body is not read, so the connection can't be used again.
         headers["Connection"] = "close"
     if kind.status in {429, 503}:
         seconds = getattr(error, "retry_after_seconds", 1.0)
@@ -125,8 +125,8 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
 
 
 def answer_for(error: Exception, request_id: str, path: str) -> Response:
-    """For the routes ahead of FastAPI: with the request's id, and a line in the log for what is no
-    caller's doing."""
+    """As `problem_for`, for the routes ahead of FastAPI: with the request's id in a header, and a
+    line in the log for an error that no caller can have caused."""
     if not isinstance(error, errors.BrokerError | ExchangeError | StorageUnavailable):
         log.error("request_failed", request_id=request_id, path=path, exc_info=error)
     answer = problem_for(error, request_id)
@@ -144,7 +144,7 @@ def kind_of(error: Exception) -> ProblemKind:
 
 
 def install(app: FastAPI) -> None:
-    """Every error of every route becomes a problem."""
+    """Makes FastAPI answer every error of every route with a problem or a page."""
 
     async def known(request: Request, error: Exception) -> Response:
         if isinstance(error, StorageFault | CipherError):
@@ -194,7 +194,8 @@ def install(app: FastAPI) -> None:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Of all routes at this path (RFC 9110 section 10.2.1); the framework tells of the first."""
+    """The methods of all routes at this path (RFC 9110 section 10.2.1); FastAPI tells only those of
+    the first."""
     allowed = {
         method
         for method in KNOWN_METHODS

@@ -1,4 +1,4 @@
-"""HEAD, answered as GET is, without the body (RFC 9110 section 9.3.2)."""
+"""Answers HEAD as GET, without the body (RFC 9110 section 9.3.2)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Their GET begins or ends a dance or a sign-on, spends a state or gives out a token. HEAD is for
-# whoever only looks, such as link previews, and may not (RFC 9110 section 9.2.1).
+# A GET of these begins or ends a sign-in, spends a state or gives out a token. HEAD must change
+# nothing (RFC 9110 section 9.2.1): link previews use it.
 _NOT_FOR_LOOKING = frozenset({"/auth", "/callback", "/login/oidc/callback"})
 _PREFIXES_NOT_FOR_LOOKING = ("/token/", "/forward-auth/", "/proxy/")
 
@@ -18,7 +18,7 @@ def has_head(path: str) -> bool:
 
 
 class HeadRequests:
-    """Pure ASGI: the routes see GET. The server, which knows better, writes no body."""
+    """An ASGI wrapper: the routes see GET, and the server, which sees HEAD, writes no body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class HeadRequests:
             if is_over:
                 return
             if message["type"] == "http.response.body":
-                # The first piece is the last: a stream may have no end of its own.
+                # The first piece ends the answer, since a stream may never end.
                 is_over = True
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
@@ -44,5 +44,5 @@ class HeadRequests:
             await self._app(as_get, receive, send_head)
         finally:
             if "route" in as_get:
-                # For the metrics, which are kept outside.
+                # The wrapper outside counts requests by route.
                 scope["route"] = as_get["route"]

@@ -1,4 +1,4 @@
-"""Alive, ready, measured."""
+"""`/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter(tags=["health"])
 
 
 class Ready(BaseModel):
-    """``note``: what an operator should know all the same."""
+    """``note``: something that an operator should know although the process is ready."""
 
     status: Literal["ready"]
     note: str | None = None
@@ -57,7 +57,8 @@ async def readyz(request: Request, services: BrokerServices) -> Response:
 
 
 async def _readable(request: Request, services: BrokerServices, version: str) -> Response:
-    """Looked at here too, since Postgres may have been away when `serve` began."""
+    """Checks that the keys open all grants. `serve` checks it too, but Postgres may have been away
+    then."""
     try:
         is_readable = await services.encryption_keys.passes()
     except StorageError as error:
@@ -71,7 +72,7 @@ async def _readable(request: Request, services: BrokerServices, version: str) ->
 
 @cache
 def _newer(found: str, known: str) -> str:
-    """Said in the log once."""
+    """The note on a newer schema; logs it once."""
     log.warning("schema_newer", found=found, known=known)
     return f"the schema is {found}, newer than {known}, which this release was made for"
 

@@ -1,5 +1,5 @@
-"""Around the routes of FastAPI: a request's id, its place in the metrics, the headers that browsers
-obey. The hot path, ahead of it, has an id and a count of its own."""
+"""What every request to FastAPI's routes gets: an id, a count in the metrics, browsers' security
+headers. The token and proxy routes, ahead of FastAPI, do without this wrapper."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ignition_broker.web.errors import KNOWN_METHODS, problem_for
 log = structlog.get_logger(__name__)
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-# form-action is left out: Chromium applies it to the redirects behind a form, and ours lead to
-# Ignition.
+# form-action is missing, since Chromium applies it to the redirects that follow a form, and ours
+# lead to Ignition.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; "
     "frame-ancestors 'none'"
@@ -26,7 +26,7 @@ CONTENT_SECURITY_POLICY = (
 
 
 class RequestEnvelope:
-    """Pure ASGI, so that it neither buffers an answer nor costs much."""
+    """A plain ASGI wrapper, so that it does not buffer answers and costs little."""
 
     def __init__(
         self, app: ASGIApp, ids: RequestIds, counts: RequestCounts, *, is_https: bool
@@ -83,14 +83,15 @@ class RequestEnvelope:
 
 
 class RequestIds:
-    """Ids that no other request has, of this process or another."""
+    """Makes request ids that are unique across processes."""
 
     def __init__(self) -> None:
         self._process = secrets.token_hex(6)
         self._numbers = itertools.count()
 
     def of(self, scope: Scope) -> str:
-        """The caller's own, if it sent a sane one."""
+        """The caller's X-Request-ID if it is at most 128 of the characters allowed, else a new
+        id."""
         for name, value in scope["headers"]:
             if name == b"x-request-id" and _SANE_ID.fullmatch(value):
                 return str(value.decode("ascii"))
@@ -98,5 +99,5 @@ class RequestIds:
 
 
 def known_method(method: str) -> str:
-    """For a metric's label: callers can make up methods without end."""
+    """The method as a metric's label; callers can make up any number of others."""
     return method if method in KNOWN_METHODS else "other"

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of errors and headers, so that a route says it in one line."""
+"""Describes errors and headers in the OpenAPI document, so that a route needs one line for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ignition_broker.web.errors import PROBLEMS
 
 Responses = dict[int | str, dict[str, Any]]
 
-# A code with two statuses is the router's 422, but for the proxy's paths.
+# `invalid-request` has two statuses: 422 here, and the proxy's paths say 400 by themselves.
 _STATUSES: Final = {kind.code: kind.status for kind in reversed(PROBLEMS.values())}
 _REQUEST_ID: Final = "X-Request-ID"
 
@@ -30,7 +30,7 @@ class Problem(BaseModel):
 
 
 def header(description: str, **schema: object) -> dict[str, Any]:
-    """A header that the answer always bears."""
+    """A header that every such answer has."""
     return {"description": description, "required": True, "schema": {"type": "string", **schema}}
 
 
@@ -44,7 +44,7 @@ _HEADERS: Final[dict[int, dict[str, Any]]] = {
 
 
 def problems(*codes: str) -> Responses:
-    """What a route may answer beside its success, by the codes of `web.errors.PROBLEMS`."""
+    """The errors that a route may answer with, by the codes of `problems`."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(_STATUSES[code], []).append(code)
@@ -52,6 +52,7 @@ def problems(*codes: str) -> Responses:
 
 
 def problem_answer(status: int, *codes: str) -> dict[str, Any]:
+    """The answer of one status that has one of these codes."""
     types = [f"{TYPE_PREFIX}{code}" for code in codes]
     narrowed = {"properties": {"type": {"enum": types}, "status": {"const": status}}}
     schema = {"allOf": [{"$ref": "#/components/schemas/Problem"}, narrowed]}
@@ -63,7 +64,7 @@ def problem_answer(status: int, *codes: str) -> dict[str, Any]:
 
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
-    """Adds what every answer has, and the model that `problems` refers to."""
+    """Adds the header that every answer has, and the model that `problems` refers to."""
     components = document.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
     components["headers"] = {
@@ -72,7 +73,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, operations in document["paths"].items():
         for operation in operations.values():
             if "{" in path:
-                # What `web.path_spelling` says to an escape that a parameter does not need.
+                # The answer of `web.path_spelling` to an escape that a parameter does not need.
                 operation["responses"].setdefault("400", problem_answer(400, "invalid-request"))
             for response in operation["responses"].values():
                 response.setdefault("headers", {})[_REQUEST_ID] = {
@@ -82,7 +83,7 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class DocumentedApp(FastAPI):
-    """Its document is `complete`."""
+    """A FastAPI app whose OpenAPI document is `complete`."""
 
     def openapi(self) -> dict[str, Any]:
         return complete(super().openapi())

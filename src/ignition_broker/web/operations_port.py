@@ -1,4 +1,4 @@
-"""The operators' pages on a port of their own, for those who want them off the callers' one."""
+"""The operators' pages on a port of their own, where `BROKER_OPERATIONS_PORT` is set."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ignition_broker.web.errors import problem
 from ignition_broker.web.middleware import RequestIds
 
 HEALTH = frozenset({"/healthz", "/readyz"})
-"""On both: who asks for them is told where by whoever starts the process."""
+"""Served on both ports, since an orchestrator may probe either."""
 OPERATIONS = frozenset({"/metrics", "/docs", "/docs/", "/docs/oauth2-redirect", "/openapi.json"})
 
 
 class OperationsPort:
-    """Pure ASGI, ahead of everything. Which port a request came in by is read off its socket, so
-    no header can say otherwise."""
+    """An ASGI wrapper around everything. It takes the port from the connection's socket, so that no
+    header can pretend another."""
 
     def __init__(self, app: ASGIApp, ids: RequestIds, *, port: int) -> None:
         self._app = app

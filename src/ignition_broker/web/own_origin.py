@@ -1,7 +1,7 @@
-"""Where browsers reach this service, and whether a request was sent there.
+"""The origin at which browsers reach this service, and whether a request was sent to it.
 
-A browser keeps cookies by host. What begins a sign-in on another host than the redirect URI's marks
-the browser there, and the callback, which comes to the redirect URI's host, finds no mark.
+Browsers keep cookies by host. A sign-in that begins on another host than the redirect URI's would
+set its cookie there, and the callback, which comes to the redirect URI's host, would not see it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from starlette.types import Scope
 from ignition_broker.server.http_protocol import PEER
 
 MOVED: Final = "moved"
-"""In the query of an address that a browser was sent to. Where a reverse proxy writes a Host header
-of its own, every request seems to be elsewhere: it is sent on once, and then believed."""
+"""A query parameter of addresses that a browser was redirected to. Behind a reverse proxy that
+rewrites the Host header every request seems to be for another host, so it is redirected only
+once."""
 
 
 class OwnOrigin:
-    """``origin``: scheme, host and port, as browsers write them. ``trusted``: whose
-    ``X-Forwarded-Host`` and ``X-Forwarded-Proto`` count."""
+    """``origin`` is scheme, host and port as browsers write them; ``trusted`` are the networks
+    whose ``X-Forwarded-Host`` and ``X-Forwarded-Proto`` count."""
 
     def __init__(self, origin: str, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
         self._origin = origin
@@ -36,8 +37,8 @@ class OwnOrigin:
     def is_elsewhere(self, scope: Scope) -> bool:
         """Whether the browser asked another host, port or scheme than ours.
 
-        A Host header without a port says nothing of the port, since many proxies cut it off. The
-        scheme is known from a trusted proxy alone.
+        A Host header without a port does not tell the port, since many proxies cut it off. Only a
+        trusted proxy can tell the scheme.
         """
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_trusted = self._is_trusted(scope)
@@ -56,12 +57,12 @@ class OwnOrigin:
             return True
 
     def redirect(self, path: str, query: str = "") -> Response:
-        """To the same place here; ``query`` without its question mark."""
+        """A redirect to ``path`` at our own origin; ``query`` comes without its question mark."""
         query = f"{query}&{MOVED}=1" if query else f"{MOVED}=1"
         return RedirectResponse(f"{self._origin}{path}?{query}", 303, {"Cache-Control": "no-store"})
 
     def redirect_if_elsewhere(self, scope: Scope) -> Response | None:
-        """To the address that was asked for, at our own origin; None where it was asked there."""
+        """A redirect to the same address at our own origin; None where it was asked for there."""
         query = scope["query_string"].decode("latin-1")
         if has_moved(query) or not self.is_elsewhere(scope):
             return None
@@ -79,6 +80,7 @@ class OwnOrigin:
 
 
 def has_moved(query: str) -> bool:
+    """Whether the browser was redirected here."""
     return f"{MOVED}=1" in query.split("&")
 
 
@@ -86,6 +88,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def _host(netloc: str) -> str:
-    """In lower case and ASCII, as browsers send it. Raises `ValueError` for what is none."""
+    """The host in lower case and ASCII, as browsers send it. Raises `ValueError` for a malformed
+    one."""
     host = urlsplit(f"//{netloc}").hostname or ""
     return host if host.isascii() else host.encode("idna").decode("ascii")

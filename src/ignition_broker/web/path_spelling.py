@@ -1,8 +1,7 @@
-"""Own routes are spelled as they are: an escape that says nothing is refused.
+"""Refuses paths with needless percent escapes.
 
-What stands in front may block or route by the path as it was sent, while the framework matches the
-decoded one: `/%66orward-auth/acme` would pass the one and reach the other (RFC 3986 section
-6.2.2.2).
+A reverse proxy may block or route by the path as it was sent, while FastAPI matches the decoded
+one: `/%66orward-auth/acme` would pass a rule against `/forward-auth/` (RFC 3986 section 6.2.2.2).
 """
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ ADVICE: Final = "Write letters, digits, '-', '.', '_', '~' and '/' in the path a
 
 
 def is_needlessly_encoded(raw_path: bytes) -> bool:
+    """Whether the path encodes a character that has no need of it, or one that would change it."""
     return b"%" in raw_path and _NEEDLESS.search(raw_path) is not None
 
 
 class PlainPaths:
-    """Pure ASGI, around all routes but the proxy's, whose paths are the API's."""
+    """An ASGI wrapper around all routes but the proxy's, whose paths are the API's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

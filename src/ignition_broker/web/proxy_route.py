@@ -1,4 +1,4 @@
-"""`/proxy`, answered ahead of FastAPI's router, which would decode the path."""
+"""`/proxy`, answered by a plain ASGI app ahead of FastAPI's router, which would decode the path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROUTE: Final = "/proxy/{tenant}/{path}"
 
 
 class ProxyRoute:
-    """Pure ASGI: nothing between the two sockets but the rules of the proxy."""
+    """Checks the key, then forwards the call; passes every other request on to ``app``."""
 
     def __init__(
         self,
@@ -73,6 +73,8 @@ class ProxyRoute:
         self._counts.count(ROUTE, known_method(scope["method"]), status)
 
     async def _admitted(self, scope: Scope, raw_path: bytes, request_id: str) -> ForwardedCall:
+        """The call, if its key may make it. Raises `PathRefused`, `InvalidRequest`, `Forbidden` or
+        what `caller_of` raises."""
         tenant_bytes, slash, rest = raw_path[len(PREFIX) :].partition(b"/")
         tenant = tenant_bytes.decode("latin-1")
         if is_needlessly_encoded(tenant_bytes):
@@ -90,7 +92,7 @@ class ProxyRoute:
 
 
 def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:
-    """The answer has begun: what is left to say is that it does not go on."""
+    """Ends an answer that has begun, so that its caller sees that it is not whole."""
     if not isinstance(error, ExchangeError) or BREAK_OFF not in scope["state"]:
         raise error
     log.warning(

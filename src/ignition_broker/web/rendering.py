@@ -1,4 +1,4 @@
-"""Pages from the console's templates. Not in `web.console`, since `web.errors` needs them too."""
+"""Renders pages from the console's templates. Here since `web.errors` needs it as well."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _templates = Environment(
 
 
 def page(name: str, status: int = 200, /, **values: object) -> HTMLResponse:
+    """The template of that name as an answer that no cache keeps."""
     html = _templates.get_template(name).render(**values)
     return HTMLResponse(html, status, {"Cache-Control": "no-store"})
 
@@ -27,6 +28,7 @@ def failure(
     tenant: str | None = None,
     error: str | None = None,
 ) -> HTMLResponse:
+    """A page that says what went wrong and what to do next."""
     return page(
         "failure.html",
         status,

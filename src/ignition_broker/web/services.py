@@ -1,4 +1,4 @@
-"""What the routes work with, wired once in `app` and carried on the application's state."""
+"""What the routes of FastAPI work with; `app` puts it on the application's state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.server.stop_state import Stopping
 from ignition_broker.storage.database import Database
-from ignition_broker.web.browser_sessions import Sessions
+from ignition_broker.web.browser_sessions import BrowserSessions
 from ignition_broker.web.own_origin import OwnOrigin
 
 
@@ -32,7 +32,7 @@ class Services:
     audit_recorder: AuditRecorder
     makers: Makers
     revocations: Revocations
-    sessions: Sessions
+    sessions: BrowserSessions
     single_sign_on: SingleSignOn | None
     stopping: Stopping
     public_origin: str

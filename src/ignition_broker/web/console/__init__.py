@@ -1,1 +1,1 @@
-"""What admins see in a browser: pages, forms and signing in."""
+"""The admin console: pages, forms and signing in."""

@@ -1,4 +1,4 @@
-"""The console's pages for API keys: the list, a new one, its revocation."""
+"""The console's pages for API keys: list, create, revoke."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIFETIMES: Final = ("30", "90", "365", NEVER)
 
 @dataclass(frozen=True, slots=True)
 class KeyDraft:
-    """What a form for a new key holds, as it was typed; ``days`` is one of `LIFETIMES`."""
+    """What was typed into the form for a new key; ``days`` should be one of `LIFETIMES`."""
 
     name: str
     scopes: tuple[str, ...]
@@ -35,7 +35,7 @@ class KeyDraft:
 
     @property
     def page(self) -> str:
-        """The form with all of this in it, which is no secret."""
+        """The address of the form filled in with this; none of it is secret."""
         fields = {
             "name": self.name,
             "scopes": ",".join(self.scopes),
@@ -46,6 +46,7 @@ class KeyDraft:
         return address(NEW_API_KEY, [(name, value) for name, value in fields.items() if value])
 
     def expires_at(self, now: datetime) -> datetime | None:
+        """When the key ends; None for never. Raises `InvalidRequest` for other ``days``."""
         if self.days not in LIFETIMES:
             raise InvalidRequest(f"days: one of {', '.join(LIFETIMES)}.")
         return None if self.days == NEVER else now + timedelta(days=int(self.days))
@@ -70,7 +71,8 @@ async def new_api_key(
     paths: str = "",
     days: str = "90",
 ) -> Response:
-    """Asks for a new sign-in ahead of the typing."""
+    """Shows the form. Asks for a fresh sign-in first, so that nothing typed is lost to one
+    later."""
     draft = KeyDraft(name, tuple(scopes.split(",")), tenants, paths, days)
     session = await services.sessions.read(request)
     if session is None or not session.is_fresh:
@@ -114,7 +116,7 @@ async def create_api_key(
             scopes=list(Scope),
             error=error.detail,
         )
-    # Not a redirect to the list: the key is in no other answer than this one.
+    # No redirect to the list, since the key is in this answer alone.
     return page("api_key_created.html", session=session, api_key=api_key, key=key)
 
 
@@ -124,7 +126,7 @@ async def revoke_api_key(
 ) -> Response:
     session = await services.sessions.of_form(request, csrf)
     if not session.is_fresh:
-        # Back to the list, since a sign-in repeats no form.
+        # A sign-in does not repeat the form, so it leads back to the list.
         return RedirectResponse(sign_in_address(API_KEYS), 303)
     try:
         await broker_api_keys.revoke_api_key(

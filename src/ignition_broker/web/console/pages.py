@@ -1,4 +1,4 @@
-"""Pages without scripts: the tenants, a one-time link, what became of a dance."""
+"""The console's tenants, the page behind a connect link, and the result of connecting."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def console(
 async def auth(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
 ) -> Response:
-    """Begins a dance in an admin's browser; sent here by another site, asks first."""
+    """Begins to connect a tenant in an admin's browser; asks first if another site linked here."""
     elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
     if elsewhere is not None:
         return elsewhere
@@ -76,7 +76,7 @@ async def auth(
     try:
         check_site(request)
     except FormForged:
-        # Another site may have sent the browser here, and Ignition may ask for no consent.
+        # Another site may have sent the browser here, and Ignition might not ask for consent.
         return page("connect.html", session=session, tenant=tenant)
     return await _begin(request, services, tenant, session)
 
@@ -95,7 +95,7 @@ async def connect(
             "Go back and correct it.",
         )
     if services.own_origin.is_elsewhere(request.scope):
-        # A form is not sent on: the session there is another, and asks for it again.
+        # The form can't be redirected. At our own origin the admin signs in and asks again.
         return services.own_origin.redirect(CONNECT, urlencode({"tenant": tenant}))
     return await _begin(request, services, tenant, session)
 
@@ -104,7 +104,8 @@ async def connect(
 async def confirm_disconnect(
     request: Request, services: BrokerServices, tenant: Annotated[str, Query()] = ""
 ) -> Response:
-    """Where a sign-in leads that a disconnect asked for: what was meant is shown, not done."""
+    """Where the sign-in that a disconnect needs leads back to: asks once more, and changes
+    nothing."""
     session = await services.sessions.read(request)
     if session is None or not session.is_fresh:
         return _sign_in_to(CONFIRM_DISCONNECT, tenant)
@@ -134,7 +135,7 @@ async def disconnect_tenant(
 
 @router.get("/connect/{link}")
 async def link_page(request: Request, services: BrokerServices, link: str) -> Response:
-    """Changes nothing, since mail scanners fetch links."""
+    """The page behind a connect link. It changes nothing, since mail scanners fetch links."""
     elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
     if elsewhere is not None:
         return elsewhere
@@ -149,7 +150,8 @@ async def link_page(request: Request, services: BrokerServices, link: str) -> Re
 async def follow_link(request: Request, services: BrokerServices, link: str) -> Response:
     elsewhere = services.own_origin.redirect_if_elsewhere(request.scope)
     if elsewhere is not None:
-        # To its page, where it has to be clicked once more: it is not spent here.
+        # Back to the link's page at our own origin, where it is to be clicked once more; it is not
+        # spent yet.
         return elsewhere
     browser = services.sessions.browser(request) or services.sessions.new_browser()
     try:
@@ -213,7 +215,7 @@ async def _begin(
     request: Request, services: BrokerServices, tenant: str, session: AdminSession
 ) -> Response:
     if not session.is_fresh and await is_connected(services.database, tenant):
-        # It would replace a grant that works, which can't be undone.
+        # This replaces a grant that works, which can't be undone.
         return _sign_in_to(CONNECT, tenant)
     browser = services.sessions.browser(request) or services.sessions.new_browser()
     url = await services.connector.begin(

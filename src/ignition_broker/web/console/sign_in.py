@@ -1,4 +1,4 @@
-"""The pages that sign admins in and out: by a key, or by single sign-on."""
+"""Signs admins in, by a key or by single sign-on, and out."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def begin_sign_on(
     return_to: FormText = "/",
     moved: FormText = "",
 ) -> Response:
-    """Sends the browser to the identity provider, which sends it back to our own origin."""
+    """Redirects the browser to the identity provider, which sends it back to our own origin."""
     single_sign_on = _single_sign_on(services)
     try:
         services.sessions.check_browser_form(request, csrf)
@@ -95,7 +95,8 @@ async def begin_sign_on(
         _log_failure(request, error)
         return await _login(request, services, return_to, error.detail, 503)
     if not moved and services.own_origin.is_elsewhere(request.scope):
-        # The provider sends the browser back to our own origin, where it lacks this one's cookie.
+        # The provider sends the browser back to our own origin, where it does not send the cookie
+        # that it gets here.
         return services.own_origin.redirect("/login", urlencode({"return_to": destination}))
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.keep_sign_on(answer, pending)
@@ -104,8 +105,7 @@ async def begin_sign_on(
 
 @router.get("/login/oidc/callback")
 async def end_sign_on(request: Request, services: BrokerServices) -> Response:
-    """Where the identity provider sends the browser back to; the sign-on is forgotten, whatever
-    became of it."""
+    """The redirect URI for the identity provider. The sign-on's cookie is removed in any case."""
     single_sign_on = _single_sign_on(services)
     query = parse_qsl(
         request.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace"
