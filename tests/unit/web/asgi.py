@@ -42,7 +42,7 @@ def http_scope(method: str, path: str, query: bytes = b"", headers=()) -> dict[s
         "query_string": query,
         "headers": list(headers),
         "client": ("192.0.2.1", 40000),
-        "state": {},
+        "state": {"request_id": "id-1"},
     }
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from tests.unit.values import make_token
+from types import SimpleNamespace
+
+from tests.unit.values import ManualClock, make_token
 
 from ignition_broker.broker.errors import Unauthenticated
 from ignition_broker.model import Caller, Scope
+from ignition_broker.web import admin, errors
+from ignition_broker.web.openapi import DocumentedApp
 
 KEY = (b"authorization", b"Bearer ibk_good")
 
@@ -17,6 +21,7 @@ class Access:
         self.was_revoked = False
         self.confirmed = 0
         self.authenticated_from: list[str | None] = []
+        self.forgotten: list[str] = []
 
     def from_memory(self, key: bytes) -> Caller | None:
         return self.caller if self.is_in_memory and key == b"ibk_good" else None
@@ -26,6 +31,9 @@ class Access:
         if key != b"ibk_good":
             raise Unauthenticated("The API key is unknown.")
         return self.caller
+
+    def forget(self, name: str) -> None:
+        self.forgotten.append(name)
 
     def changes(self) -> int:
         return 0
@@ -83,6 +91,18 @@ class Counts:
 
     def count(self, route, method, status):
         self.counted.append((route, method, status))
+
+
+def admin_app(access: Access, **services: object) -> DocumentedApp:
+    """The admin API with these services and no middleware around it."""
+    app = DocumentedApp()
+    for router in admin.ROUTERS:
+        app.include_router(router)
+    errors.install(app)
+    app.state.services = SimpleNamespace(
+        access=access, database=None, journal=Journal(), clock=ManualClock(), **services
+    )
+    return app
 
 
 async def other_routes(_scope, _receive, send) -> None:
