@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from ignition_broker.oauth.answers import plain_code
 from ignition_broker.outbound.egress_proxies import parse_proxy
 from ignition_broker.outbound.tls import check_authorities
+from ignition_broker.secure_urls import is_https_or_loopback
 from ignition_broker.settings.normalization import check_one_word
 
 _REDIRECT = re.compile(r"(?i:https?)://[^/?#\\\s]+/callback")
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 # RFC 3986 section 2: none of these stands in a URL; nor do blanks.
 _NO_URL = re.compile(r'["<>\\^`{|}]')
@@ -37,7 +37,7 @@ def safe_url(value: str) -> str:
         raise ValueError("must be an absolute http or https URL") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("must be an absolute http or https URL")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if not is_https_or_loopback(parts):
         raise ValueError("must be https, since its host is not loopback")
     if parts.fragment or parts.username:
         raise ValueError("must have neither a fragment nor credentials")

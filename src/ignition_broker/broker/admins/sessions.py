@@ -17,6 +17,7 @@ from ignition_broker.broker.admins.single_sign_on import Identity
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
 from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
+from ignition_broker.cipher import secret_hash
 from ignition_broker.model import AuditEvent, Caller, Scope
 from ignition_broker.storage import audit, sessions
 from ignition_broker.storage.database import Database
@@ -184,4 +185,4 @@ def _csrf_token(token: str) -> str:
 
 
 def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+    return secret_hash(token)
