@@ -73,15 +73,15 @@ class Issuer:
         return self.token
 
 
-class Journal:
+class AuditRecorder:
     def __init__(self) -> None:
         self.noted: list[tuple] = []
         self.denied: list[tuple[str, str, str]] = []
 
-    def note(self, *fields):
+    def record_call(self, *fields):
         self.noted.append(fields)
 
-    def note_denied(self, error, route, request_id):
+    def record_denied_call(self, error, route, request_id):
         self.denied.append((type(error).__name__, route, request_id))
 
 
@@ -100,7 +100,11 @@ def admin_app(access: Access, **services: object) -> DocumentedApp:
         app.include_router(router)
     errors.install(app)
     app.state.services = SimpleNamespace(
-        access=access, database=None, journal=Journal(), clock=ManualClock(), **services
+        access=access,
+        database=None,
+        audit_recorder=AuditRecorder(),
+        clock=ManualClock(),
+        **services,
     )
     return app
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.web.asgi import Answer, ask, http_scope
-from tests.unit.web.made_up import KEY, Access, Counts, Journal, other_routes
+from tests.unit.web.made_up import KEY, Access, AuditRecorder, Counts, other_routes
 
 from ignition_broker.broker.errors import NotConnected
 from ignition_broker.model import Scope
@@ -36,9 +36,14 @@ class Forwarder:
 class Stand:
     def __init__(self, *scopes: Scope, **key) -> None:
         self.access = Access(*(scopes or (Scope.PROXY,)), **key)
-        self.forwarder, self.journal, self.counts = Forwarder(), Journal(), Counts()
+        self.forwarder, self.audit_recorder, self.counts = Forwarder(), AuditRecorder(), Counts()
         self.app = ProxyRoute(
-            other_routes, self.access, self.forwarder, self.journal, RequestIds(), self.counts
+            other_routes,
+            self.access,
+            self.forwarder,
+            self.audit_recorder,
+            RequestIds(),
+            self.counts,
         )
         self.broken_off = 0
 
@@ -92,7 +97,7 @@ async def test_what_is_not_admitted_is_a_problem_of_the_brokers_own(path, status
     assert answer.headers[b"x-request-id"] == b"id-1"
     assert stand.forwarder.calls == []
     assert stand.counts.counted == [(ROUTE, "GET", status)]
-    ((_error, route, request_id),) = stand.journal.denied
+    ((_error, route, request_id),) = stand.audit_recorder.denied
     assert (route, request_id) == (ROUTE, "id-1")
 
 

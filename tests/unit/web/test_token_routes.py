@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from tests.unit.values import ManualClock
 from tests.unit.web.asgi import DISCONNECT, Answer, ask, http_scope, pieces
-from tests.unit.web.made_up import KEY, Access, Counts, Issuer, Journal, other_routes
+from tests.unit.web.made_up import KEY, Access, AuditRecorder, Counts, Issuer, other_routes
 
 from ignition_broker.broker.errors import NotConnected
 from ignition_broker.model import Actor, Scope
@@ -21,12 +21,12 @@ SHA256 = "ab" * 32
 class Stand:
     def __init__(self, *scopes: Scope, **key) -> None:
         self.access = Access(*(scopes or (Scope.TOKEN, Scope.PROXY)), **key)
-        self.issuer, self.journal, self.counts = Issuer(), Journal(), Counts()
+        self.issuer, self.audit_recorder, self.counts = Issuer(), AuditRecorder(), Counts()
         self.app = TokenRoutes(
             other_routes,
             self.access,
             self.issuer,
-            self.journal,
+            self.audit_recorder,
             ManualClock(),
             RequestIds(),
             self.counts,
@@ -59,7 +59,7 @@ async def test_a_token_in_memory_is_answered_at_once():
         b"x-request-id": b"id-1",
     }
     assert stand.issuer.asked == [("held", {"min_ttl_seconds": 60})]
-    assert stand.journal.noted == [("key", "acme", "token_issue", "id-1")]
+    assert stand.audit_recorder.noted == [("key", "acme", "token_issue", "id-1")]
     assert stand.counts.counted == [("/token/{tenant}", "GET", 200)]
 
 
@@ -83,8 +83,8 @@ async def test_a_key_that_was_revoked_during_the_wait_gets_no_token():
     stand.access.was_revoked = True
     answer = await stand.get("/token/acme")
     assert (answer.status, answer.code) == (401, "unauthenticated")
-    assert stand.journal.noted == []
-    assert stand.journal.denied == [("Unauthenticated", "/token/{tenant}", "id-1")]
+    assert stand.audit_recorder.noted == []
+    assert stand.audit_recorder.denied == [("Unauthenticated", "/token/{tenant}", "id-1")]
 
 
 async def test_a_key_that_memory_does_not_know_is_looked_up_with_its_address():
@@ -165,7 +165,7 @@ async def test_a_rejected_token_is_renewed_by_its_hash():
     assert answer.status == 200
     ((what, wish),) = stand.issuer.asked
     assert (what, wish["tenant"], wish["rejected_sha256"]) == ("renew", "acme", SHA256)
-    assert stand.journal.noted == [("key", "acme", "token_refresh", "id-1")]
+    assert stand.audit_recorder.noted == [("key", "acme", "token_refresh", "id-1")]
     assert stand.access.confirmed == 2, "ahead of the renewal and of the answer"
 
 
@@ -210,7 +210,7 @@ async def test_forward_auth_answers_with_the_token_as_a_header():
     assert answer.headers[b"broker-token-sha256"] == hashlib.sha256(b"acme-1").hexdigest().encode()
     assert answer.headers[b"cache-control"] == b"no-store"
     assert stand.issuer.asked == [("held", {"min_ttl_seconds": 5})]
-    assert stand.journal.noted == [("key", "acme", "token_forward", "id-1")]
+    assert stand.audit_recorder.noted == [("key", "acme", "token_forward", "id-1")]
 
 
 async def test_forward_auth_renews_a_rejected_token():

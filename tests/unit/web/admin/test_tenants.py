@@ -100,8 +100,8 @@ async def test_an_unknown_tenant_is_a_problem_and_goes_to_the_audit_trail(stand)
     stand.answers["show_tenant"] = UnknownTenant("acme")
     answer = await stand.ask("GET", "/tenants/acme")
     assert (answer.status, answer.code, answer.json["tenant"]) == (404, "unknown-tenant", "acme")
-    journal = stand.app.state.services.journal
-    assert journal.denied == [("UnknownTenant", "/admin/tenants/{tenant}", "id-1")]
+    recorder = stand.app.state.services.audit_recorder
+    assert recorder.denied == [("UnknownTenant", "/admin/tenants/{tenant}", "id-1")]
 
 
 async def test_a_connect_link_is_shown_once_and_kept_by_no_cache(stand):
