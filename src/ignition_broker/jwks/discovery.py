@@ -12,9 +12,9 @@ from ignition_broker.deadlines import result_within
 from ignition_broker.json_reading import read_json
 from ignition_broker.outbound.answers import whole_answer
 from ignition_broker.outbound.errors import ExchangeError
+from ignition_broker.secure_urls import is_https_or_loopback
 
 LARGEST_DOCUMENT_BYTES: Final = 256 * 1024
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class FetchFailed(Exception):
@@ -71,7 +71,7 @@ def is_safe_url(url: str) -> bool:
         _port = parts.port
     except ValueError:
         return False
-    is_secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    is_secure = is_https_or_loopback(parts)
     return bool(is_secure and parts.hostname and not parts.fragment and not parts.username)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS, LONGEST_LIFETIME_SECONDS
+from ignition_broker.printable import printable
 
 _LONGEST_DESCRIPTION = 300
 
@@ -85,4 +86,4 @@ def _printable(text: object, longest: int = _LONGEST_DESCRIPTION) -> str:
     page."""
     if not isinstance(text, str):
         return ""
-    return "".join(character for character in text if character.isprintable())[:longest]
+    return printable(text, longest)

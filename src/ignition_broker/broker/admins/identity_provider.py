@@ -32,6 +32,7 @@ from ignition_broker.outbound.client import (
     http_client,
 )
 from ignition_broker.outbound.egress import Egress
+from ignition_broker.printable import printable
 from ignition_broker.system_errors import shortage_or_name
 
 with warnings.catch_warnings():
@@ -249,4 +250,4 @@ def _nonsense(reason: str) -> IdentityProviderUnavailable:
 
 
 def _shown(text: object) -> str:
-    return "".join(c for c in str(text) if c.isprintable())[:100]
+    return printable(str(text), 100)
