@@ -84,7 +84,14 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     )
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
     revocations = Revocations(database, cipher, provider, clock)
-    repair = _repair(settings, database, cipher, revocations, cache, clock, metrics)
+
+    def on_went_back(outcome: str) -> None:
+        metrics.database_went_back.labels(outcome).inc()
+
+    rows = RowRepair(database, cipher, clock, revocations, on_went_back)
+    repair = ReadRepair(
+        database, rows, cache, clock, remember_seconds=settings.broker_remember_answers
+    )
     refresher = Refresher(
         database,
         cipher,
@@ -239,22 +246,4 @@ def _provider(
         timeout_seconds=settings.broker_provider_timeout,
         patience_seconds=settings.provider_patience,
         observe=observe,
-    )
-
-
-def _repair(
-    settings: Settings,
-    database: Database,
-    cipher: Cipher,
-    revocations: Revocations,
-    cache: TokenCache,
-    clock: Clock,
-    metrics: Metrics,
-) -> ReadRepair:
-    def on_went_back(outcome: str) -> None:
-        metrics.database_went_back.labels(outcome).inc()
-
-    rows = RowRepair(database, cipher, clock, revocations, on_went_back)
-    return ReadRepair(
-        database, rows, cache, clock, remember_seconds=settings.broker_remember_answers
     )

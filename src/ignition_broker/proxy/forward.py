@@ -138,8 +138,7 @@ class Forwarder:
     async def _mended(
         self, request: ApiRequest, answer: UpstreamAnswer, token: IssuedToken, call: ForwardedCall
     ) -> UpstreamAnswer:
-        """The answer, or that to another try: with a new token, or after waiting as the API asks
-        (429 and 503, where the caller allows it by `Broker-Retry`)."""
+        """The answer, or that to another try: with a new token, or after the wait it asks for."""
         retries = retries_asked_for(request.method, request.headers)
         give_up_at = self._clock.monotonic() + self._timeout_seconds
         while True:
