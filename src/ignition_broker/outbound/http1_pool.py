@@ -95,7 +95,12 @@ class Pool:
             body = None
         else:
             parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if is_chunked else b"\r\n")
-        connection = self._kept(tenant) or await self._when_one_is_free(tenant)
+        connection = None
+        if tenant is not None:
+            idle_since = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
+            connection = self._idle.take(tenant, idle_since)
+        if connection is None:
+            connection = await self._when_one_is_free(tenant)
         if may_send is not None and not may_send():
             connection.abort()
             raise RequestWithdrawn("The request was not to be sent any more.")
@@ -129,12 +134,6 @@ class Pool:
         for connection in list(self._connections):
             if connection.was_made:
                 connection.abort()
-
-    def _kept(self, tenant: str | None) -> Connection | None:
-        if tenant is None:
-            return None
-        idle_since = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
-        return self._idle.take(tenant, idle_since=idle_since)
 
     async def _when_one_is_free(self, tenant: str | None) -> Connection:
         if self._opened < self._limits.connections:

@@ -33,7 +33,7 @@ class IdleConnections:
             own.pop(0).discard()
         own.append(connection)
 
-    def take(self, tenant: str, *, idle_since: float) -> Connection | None:
+    def take(self, tenant: str, idle_since: float) -> Connection | None:
         """The tenant's newest that is fit for use and became idle after ``idle_since``."""
         own = self._of.get(tenant)
         while own:

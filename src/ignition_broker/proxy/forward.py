@@ -178,7 +178,7 @@ class Forwarder:
         if renewed.sha256 == token.sha256:
             return answer, token
         if not request.body.can_replay:
-            request.added.append((b"broker-error", b"not-replayed"))
+            request.added = ((b"broker-error", b"not-replayed"),)
             return answer, renewed
         await answer.aclose()
         await call.confirm()

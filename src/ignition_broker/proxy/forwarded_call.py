@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from ignition_broker.model import IssuedToken
@@ -53,4 +53,4 @@ class ApiRequest:
     headers: Headers
     body: RequestBody
     has_body: bool
-    added: Headers = field(default_factory=list)
+    added: tuple[tuple[bytes, bytes], ...] = ()
