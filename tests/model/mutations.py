@@ -25,7 +25,7 @@ from ignition_broker.broker.grants.storage_retries import PersistentWriter
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import AnswerLost, Renewed
 from ignition_broker.broker.grants.token_requests import TokenRequests
-from ignition_broker.broker.grants.wanted_token import WantedToken
+from ignition_broker.broker.grants.token_requirements import WantedToken
 from ignition_broker.model import Actor, IssuedToken, Lease
 from ignition_broker.oauth import answers
 from ignition_broker.storage import leases, new_tokens, refresh_failures, restoring

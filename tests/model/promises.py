@@ -13,7 +13,7 @@ from sqlalchemy import TextClause
 
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.grants.leases import SEND_MARGIN_SECONDS
-from ignition_broker.broker.grants.wanted_token import UNCERTAIN_RESERVE_PART
+from ignition_broker.broker.grants.token_requirements import UNCERTAIN_RESERVE_PART
 from ignition_broker.cipher import Cipher
 from ignition_broker.model import GrantStatus, IssuedToken
 from ignition_broker.outbound.answers import Answer as TokenAnswer

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.conftest import free_port, sha256, sql, wait_until
 
-from ignition_broker.broker.grants.wanted_token import EARLY_RENEWALS_AT_ONCE
+from ignition_broker.broker.grants.token_requirements import EARLY_RENEWALS_AT_ONCE
 
 ATTACK_SECONDS = 2.5
 

@@ -7,7 +7,7 @@ BrokerError
 │   └── Forbidden                     the key does not cover the call
 ├── InvalidRequest                    something is malformed; the text says what
 │   └── PathRefused                   (proxy.paths) a path that is not passed on
-├── FormForged                        (web.browser_sessions) a form without its token
+├── FormForged                        (web.csrf) a form without its token
 ├── BodyTooLarge                      (web.errors)
 ├── BodyTooSlow                       (web.errors)
 ├── NotFound

@@ -10,7 +10,7 @@ import typer
 from ignition_broker import __version__
 from ignition_broker.broker.errors import BrokerError, InvalidRequest
 from ignition_broker.cipher import CipherError
-from ignition_broker.cli import api_keys, audit, dev, encryption_keys, serve, tenants
+from ignition_broker.cli import api_keys, audit, dev, encryption_keys, fake_ignition, serve, tenants
 from ignition_broker.cli.output import FAILED, WRONG_USAGE, print_notice
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
@@ -27,7 +27,7 @@ app = typer.Typer(
 app.command()(dev.dev)
 app.command()(serve.serve)
 app.command()(serve.migrate)
-app.command("fake-ignition")(dev.fake_ignition)
+app.command("fake-ignition")(fake_ignition.fake_ignition)
 app.add_typer(encryption_keys.app, name="keys")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(tenants.app, name="tenants")

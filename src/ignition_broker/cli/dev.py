@@ -1,4 +1,4 @@
-"""`dev`: everything on one machine, without any settings; `fake-ignition`: the fake alone."""
+"""`dev`: everything on one machine, without any settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +23,7 @@ from ignition_broker.app import create_app
 from ignition_broker.broker.callers.api_keys import create_api_key, new_api_key, revoke_api_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.grants.connect_links import create_link
+from ignition_broker.cli.fake_ignition import refuse_taken
 from ignition_broker.clock import SystemClock
 from ignition_broker.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from ignition_broker.fake_ignition import FakeIgnitionOptions, create_fake_ignition, options_for
@@ -52,54 +52,13 @@ class Secrets:
     client_secret: str
 
 
-class FakeProfile(StrEnum):
-    """Which Ignition the fake stands in for."""
-
-    GUIDE = "guide"
-    IGNITIONAPP = "ignitionapp"
-
-
-def fake_ignition(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 4000,
-    lifetime: Annotated[int, typer.Option(help="Seconds an access token lives.")] = 3600,
-    redirect_uri: Annotated[
-        str, typer.Option(help="Where it sends the browser back to.")
-    ] = "http://localhost:3000/callback",
-    profile: Annotated[
-        FakeProfile, typer.Option(help="Which Ignition it stands in for.")
-    ] = FakeProfile.GUIDE,
-    requests_per_hour: Annotated[
-        int, typer.Option(min=0, help="Requests to the reporting API an hour and practice.")
-    ] = 1000,
-) -> None:
-    """Run the fake provider and API alone, on loopback."""
-    _refuse_taken(port)
-    options = options_for(
-        profile.value,
-        access_token_lifetime_seconds=lifetime,
-        redirect_uris=(redirect_uri,),
-        requests_per_hour=requests_per_hour,
-    )
-    typer.echo(f"fake Ignition on http://localhost:{port}")
-    typer.echo(f"  client {options.client_id!r}, secret {options.client_secret!r}")
-    for name, path in (
-        ("AUTHORIZE", options.dialect.authorize),
-        ("TOKEN", options.dialect.token),
-        ("REVOKE", options.dialect.revoke),
-        ("API", options.dialect.api_base),
-    ):
-        typer.echo(f"  IGNITION_{name}_URL=http://localhost:{port}{path}")
-    app = create_fake_ignition(options)
-    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
-
-
 def dev(
     port: Annotated[int, typer.Option(min=1, max=65534, help="The broker's port.")] = 3000,
     reset: Annotated[bool, typer.Option("--reset", help="Start with empty data.")] = False,
 ) -> None:
     """Run Postgres, a fake Ignition and the broker on this machine, for a trial."""
     configure_logging("WARNING", "auto")
-    _refuse_taken(port)
+    refuse_taken(port)
     if reset:
         _reset()
     FOLDER.mkdir(mode=0o755, exist_ok=True)
@@ -233,16 +192,6 @@ def _reset() -> None:
         with EmbeddedPostgres(FOLDER / "postgres"):
             pass
         shutil.rmtree(FOLDER)
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            typer.echo(f"port {port} is taken; choose another with --port", err=True)
-            raise typer.Exit(1) from None
 
 
 def _free_port() -> int:

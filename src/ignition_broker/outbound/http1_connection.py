@@ -1,5 +1,8 @@
 """One connection to a server, HTTP/1.1 (RFC 9112): a request at a time, written as it is given and
-read by llhttp, the parser that uvicorn reads its own callers with."""
+read by llhttp, the parser that uvicorn reads its own callers with.
+
+Over 250 lines: asyncio and llhttp call methods of one object, and these share its state.
+"""
 
 from __future__ import annotations
 

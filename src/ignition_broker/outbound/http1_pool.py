@@ -18,7 +18,6 @@ from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.errors import (
     NoConnectionFree,
     RequestWithdrawn,
-    TimedOut,
     Unreachable,
 )
 from ignition_broker.outbound.exchange import Exchange, Headers
@@ -117,7 +116,7 @@ class Pool:
             await exchange.answered()
         except Unreachable as error:
             if error.may_be_stale:
-                # One that turned out dead speaks for all that are idle.
+                # If one idle connection was dead, close all idle ones.
                 self._idle.close(idle_since=math.inf)
             raise
         except BaseException:
@@ -241,15 +240,9 @@ class Pool:
         now = asyncio.get_running_loop().time()
         for exchange in [each.exchange for each in self._connections]:
             if exchange is not None and exchange.deadline < now:
-                exchange.fail(self._too_late(exchange))
+                has_answered = exchange.has_answered
+                exchange.fail(self._limits.exceeded(self._subject, has_answered=has_answered))
         self._idle.close(idle_since=now - KEEP_ALIVE_SECONDS)
         self._sweeping = None
         if self._opened:
             self._sweep_later()
-
-    def _too_late(self, exchange: Exchange) -> TimedOut:
-        if exchange.has_answered:
-            seconds = self._limits.idle_timeout_seconds
-            return TimedOut(f"{self._subject}'s answer fell silent for {seconds:g} s.")
-        seconds = self._limits.timeout_seconds
-        return TimedOut(f"{self._subject} sent no response headers within {seconds:g} s.")

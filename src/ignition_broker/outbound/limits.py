@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ignition_broker.outbound.errors import TimedOut
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -17,3 +19,9 @@ class Limits:
     idle_timeout_seconds: float
     connections: int
     idle_per_tenant: int
+
+    def exceeded(self, server: str, *, has_answered: bool) -> TimedOut:
+        """The error of a request whose deadline has passed. ``server``: its name, capitalised."""
+        if has_answered:
+            return TimedOut(f"{server}'s answer fell silent for {self.idle_timeout_seconds:g} s.")
+        return TimedOut(f"{server} sent no response headers within {self.timeout_seconds:g} s.")

@@ -12,6 +12,7 @@ from ignition_broker.outbound.connection_reuse import BODILESS_STATUSES
 from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.upstream import Upstream, UpstreamAnswer
+from ignition_broker.proxy.busy_retries import BUSY_STATUSES, IDEMPOTENT_METHODS, retries_asked_for
 from ignition_broker.proxy.caller_disconnects import CallerDisconnects
 from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, CallerPace
 from ignition_broker.proxy.forwarded_call import ApiRequest, ForwardedCall, Tokens
@@ -25,11 +26,6 @@ from ignition_broker.proxy.headers import (
 from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.renewal_pauses import RenewalPauses
 from ignition_broker.proxy.request_body import RequestBody
-from ignition_broker.proxy.retries import (
-    BUSY_STATUSES,
-    IDEMPOTENT_METHODS,
-    retries_asked_for,
-)
 from ignition_broker.proxy.tenant_concurrency import TenantConcurrency
 from ignition_broker.rate_limits import as_texts, seconds_to_wait
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY

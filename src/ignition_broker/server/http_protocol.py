@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ignition_broker.server.draining import DrainingHttpProtocol
+from ignition_broker.server.connection_draining import DrainingHttpProtocol
 
 PREFIX = b"/proxy/"
 # In the scope's state:

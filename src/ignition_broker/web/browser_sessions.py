@@ -1,9 +1,7 @@
-"""Cookies that a browser holds (its session, its mark, a sign-on under way), and CSRF tokens."""
+"""Cookies that a browser holds: its session, its mark, a sign-on under way."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 import secrets
@@ -15,18 +13,15 @@ from starlette.responses import Response
 
 from ignition_broker.broker.admins.sessions import LIFETIME_SECONDS, AdminSession, AdminSessions
 from ignition_broker.broker.admins.single_sign_on import SIGN_ON_SECONDS, Identity, PendingSignOn
-from ignition_broker.broker.errors import BrokerError, Unauthenticated
-from ignition_broker.cipher import Cipher, is_same_secret
+from ignition_broker.broker.errors import Unauthenticated
+from ignition_broker.cipher import Cipher
 from ignition_broker.oauth.tokens import CodeVerifier
+from ignition_broker.web import csrf as csrf_tokens
 from ignition_broker.web.authorization import address_of
 from ignition_broker.web.cookies import Cookie
 
 _RANDOM = re.compile(r"[A-Za-z0-9_-]{43}")
 BROWSER_SECONDS = 3600
-
-
-class FormForged(BrokerError):
-    """A form without its page's CSRF token, or one that another site's page sent."""
 
 
 class SessionEnded(Unauthenticated):
@@ -88,9 +83,7 @@ class BrowserSessions:
         session = await self.read(request)
         if session is None:
             raise SessionEnded("It was too old, idle for too long, or ended elsewhere.")
-        check_site(request)
-        if not is_same_secret(session.csrf_token, csrf.encode()):
-            raise FormForged(_STALE)
+        csrf_tokens.check(request, csrf, [session.csrf_token])
         return session
 
     def browser(self, request: Request) -> str | None:
@@ -107,17 +100,16 @@ class BrowserSessions:
 
     def csrf_for_browser(self, browser: str) -> str:
         """The CSRF token of forms that are shown before anybody has signed in."""
-        return _browser_token(self._form_keys[0], browser)
+        return csrf_tokens.for_browser(self._form_keys[0], browser)
 
     def check_browser_form(self, request: Request, csrf: str) -> None:
         """Raises `FormForged` unless the form has the CSRF token of a page shown to this
         browser."""
-        check_site(request)
         browser = self.browser(request)
-        if browser is None or not any(
-            is_same_secret(_browser_token(key, browser), csrf.encode()) for key in self._form_keys
-        ):
-            raise FormForged(_STALE)
+        tokens = []
+        if browser is not None:
+            tokens = [csrf_tokens.for_browser(key, browser) for key in self._form_keys]
+        csrf_tokens.check(request, csrf, tokens)
 
     def keep_sign_on(self, response: Response, pending: PendingSignOn) -> None:
         """Keeps the sign-on in a cookie, encrypted since it holds the code verifier."""
@@ -146,20 +138,3 @@ class BrowserSessions:
 
     def forget_sign_on(self, response: Response) -> None:
         self._sign_on.clear(response)
-
-
-_STALE = "It is too old, or was not sent by its own page; load that again."
-
-
-def check_site(request: Request) -> None:
-    """Raises `FormForged` for a form that, as the browser says, another site's page sent.
-
-    Only Sec-Fetch-Site can tell: under our Referrer-Policy browsers send `Origin: null` with every
-    form.
-    """
-    if request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
-        raise FormForged("This form was sent by a page of another site.")
-
-
-def _browser_token(key: bytes, browser: str) -> str:
-    return hmac.new(key, browser.encode(), hashlib.sha256).hexdigest()

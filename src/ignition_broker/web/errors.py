@@ -25,7 +25,8 @@ from ignition_broker.problems import ProblemKind
 from ignition_broker.proxy.caller_pace import CallerTooSlow
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
-from ignition_broker.web.browser_sessions import FormForged, SessionEnded
+from ignition_broker.web.browser_sessions import SessionEnded
+from ignition_broker.web.csrf import FormForged
 from ignition_broker.web.head_requests import has_head
 from ignition_broker.web.rendering import failure
 

@@ -192,7 +192,7 @@ class IdentityProvider:
             answer = await result_within(asking, TIMEOUT_SECONDS)
         except OAuthError as error:
             raise SignOnFailed(
-                f"The identity provider refused the code ({_shown(error.error)}).",
+                f"The identity provider refused the code ({printable(str(error.error), 100)}).",
             ) from error
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             raise _unreachable(error) from error
@@ -247,7 +247,3 @@ def _unreachable(error: Exception) -> IdentityProviderUnavailable:
 
 def _nonsense(reason: str) -> IdentityProviderUnavailable:
     return IdentityProviderUnavailable(f"The identity provider can't be used: {reason}.")
-
-
-def _shown(text: object) -> str:
-    return printable(str(text), 100)

@@ -15,7 +15,7 @@ from ignition_broker.broker.errors import (
 )
 from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.token_cache import TokenCache
-from ignition_broker.broker.grants.wanted_token import WantedToken
+from ignition_broker.broker.grants.token_requirements import WantedToken
 from ignition_broker.clock import Clock
 from ignition_broker.model import BROKER, Actor, IssuedToken
 from ignition_broker.storage import grants

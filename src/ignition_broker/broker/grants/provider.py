@@ -13,14 +13,11 @@ from typing import assert_never
 
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.ignition_client import Endpoints
+from ignition_broker.broker.grants.token_answers import refused, unanswered, unreadable
 from ignition_broker.broker.grants.token_outcomes import (
     AnswerLost,
-    Misconfigured,
-    NoToken,
     NotSent,
     Outcome,
-    Refused,
-    Rejected,
     Renewed,
     Rotated,
     Throttled,
@@ -33,7 +30,6 @@ from ignition_broker.oauth.answers import (
     OAuthError,
     Overloaded,
     judge_token_answer,
-    plain_code,
 )
 from ignition_broker.oauth.requests import (
     BodyFormat,
@@ -59,16 +55,9 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
-from ignition_broker.outbound.answers import Answer
 from ignition_broker.outbound.errors import (
     ExchangeError,
-    NoConnectionFree,
-    RequestWithdrawn,
-    Unreachable,
 )
-
-_REFUSAL = "invalidgrant"
-_CLIENT_ERRORS = frozenset({"invalidclient", "unauthorizedclient"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +211,7 @@ class Provider:
         try:
             answer = await self._endpoints.post(request, may_send=may_send)
         except ExchangeError as error:
-            return _unanswered(error)
+            return unanswered(error)
         verdict = judge_token_answer(
             answer.status,
             answer.headers,
@@ -237,72 +226,15 @@ class Provider:
             case RefreshTokenOnly():
                 return Rotated(verdict, requested_at)
             case OAuthError():
-                return self._judged(verdict, secrets)
+                return refused(verdict, self._registration.refusal_codes, secrets)
             case Overloaded():
                 return Throttled(verdict.status, verdict.retry_after_seconds)
             case NotOAuth():
-                return _unreadable(answer, verdict)
+                return unreadable(answer, verdict)
             case _:
                 assert_never(verdict)
-
-    def _judged(
-        self, verdict: OAuthError, secrets: Sequence[Secret]
-    ) -> Refused | Misconfigured | Rejected | AnswerLost:
-        """Codes are compared without case and punctuation, which providers vary."""
-        error = _masked(verdict.error, secrets)
-        description = _masked(verdict.description, secrets)
-        code = plain_code(verdict.error)
-        if code == _REFUSAL:
-            return Refused(description)
-        if code in self._registration.refusal_codes:
-            return Refused(f"{error}: {description}".rstrip(": "))
-        if verdict.status >= 500:
-            return _server_error(verdict.status)
-        if code in _CLIENT_ERRORS:
-            return Misconfigured(error, description)
-        return Rejected(verdict.status, error, description)
-
-
-def _unreadable(answer: Answer, verdict: NotOAuth) -> Outcome:
-    """Of an answer that bears neither a token nor an OAuth error."""
-    if answer.broke_off is not None:
-        return _unanswered(answer.broke_off)
-    reason = verdict.reason if answer.flaw is None else f"{verdict.reason}; {answer.flaw}"
-    match verdict.status:
-        case 401:
-            # RFC 6749 section 5.2 has this status for the client's authentication alone.
-            return Misconfigured("status 401", reason)
-        case status if status >= 500:
-            return _server_error(status)
-        case status if 300 <= status < 500:
-            return Rejected(status, None, reason)
-        case _:
-            return NoToken(reason)
-
-
-def _server_error(status: int) -> AnswerLost:
-    return AnswerLost(f"Ignition's token endpoint answers status {status}")
-
-
-def _unanswered(error: ExchangeError) -> NotSent | Withdrawn | AnswerLost:
-    reason = error.detail.rstrip(".")
-    match error:
-        case RequestWithdrawn():
-            return Withdrawn()
-        case NoConnectionFree() | Unreachable(was_sent=False):
-            return NotSent(reason)
-        case _:
-            return AnswerLost(reason)
 
 
 def _fingerprint(secret: Secret) -> str:
     """Tells one grant's requests from another's, and nothing more."""
     return hashlib.sha256(secret.reveal().encode()).hexdigest()
-
-
-def _masked(text: str, secrets: Sequence[Secret]) -> str:
-    """A provider that repeats what it was sent must not bring it into a log or an error."""
-    for secret in secrets:
-        if secret.reveal():
-            text = text.replace(secret.reveal(), "…")
-    return text

@@ -27,15 +27,15 @@ from ignition_broker.broker.grants.refresh_results import NothingToServe, ReadAg
 from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_requests import TokenRequests
-from ignition_broker.broker.grants.unrenewable import not_renewable
-from ignition_broker.broker.grants.wakeups import Wakeups
-from ignition_broker.broker.grants.wanted_token import (
+from ignition_broker.broker.grants.token_requirements import (
     WantedToken,
     is_early,
     is_final,
     pause_before_asking,
     pause_between_early_renewals,
 )
+from ignition_broker.broker.grants.unrenewable import not_renewable
+from ignition_broker.broker.grants.wakeups import Wakeups
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within

@@ -16,13 +16,13 @@ from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import is_connected, list_tenants
 from ignition_broker.model import TENANT_ID_RULE, GrantStatus, is_tenant_id
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.web.browser_sessions import FormForged, check_site
 from ignition_broker.web.console.return_paths import (
     CONFIRM_DISCONNECT,
     CONNECT,
     address,
     sign_in_address,
 )
+from ignition_broker.web.csrf import FormForged, check_site
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.rendering import FOLDER, failure, page
 

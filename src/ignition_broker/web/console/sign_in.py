@@ -21,12 +21,12 @@ from ignition_broker.broker.errors import (
     Unauthenticated,
 )
 from ignition_broker.storage.errors import StorageError
-from ignition_broker.web.browser_sessions import FormForged
 from ignition_broker.web.console.return_paths import (
     may_need_a_fresh_sign_in,
     needs_a_fresh_sign_in,
     own_page,
 )
+from ignition_broker.web.csrf import FormForged
 from ignition_broker.web.dependencies import BrokerServices
 from ignition_broker.web.own_origin import has_moved
 from ignition_broker.web.rendering import failure, page

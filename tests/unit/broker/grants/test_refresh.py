@@ -23,7 +23,7 @@ from ignition_broker.broker.grants.token_outcomes import (
     Refused,
     Renewed,
 )
-from ignition_broker.broker.grants.wanted_token import WantedToken
+from ignition_broker.broker.grants.token_requirements import WantedToken
 from ignition_broker.cipher import Unreadable
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.storage import leases

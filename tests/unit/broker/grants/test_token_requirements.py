@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.values import NOW, make_grant, make_token
 
-from ignition_broker.broker.grants.wanted_token import (
+from ignition_broker.broker.grants.token_requirements import (
     EARLY_RENEWALS_AT_ONCE,
     WantedToken,
     is_early,

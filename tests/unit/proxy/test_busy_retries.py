@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ignition_broker.proxy.retries import MOST_RETRIES, retries_asked_for
+from ignition_broker.proxy.busy_retries import MOST_RETRIES, retries_asked_for
 
 
 @pytest.mark.parametrize(
