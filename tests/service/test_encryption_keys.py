@@ -268,3 +268,22 @@ def test_what_the_start_asks_takes_a_step_a_key_and_not_one_a_row(postgres, empt
         plan = ask(f"EXPLAIN (ANALYZE, BUFFERS OFF) {asked}")
         assert "Seq Scan" not in plan, plan
         assert "grants_key_" in plan, plan
+
+
+def test_rotate_re_encrypts_what_is_still_to_be_revoked(empty, ask):
+    old, lost = empty.settings["BROKER_ENCRYPTION_KEYS"], new_key()
+    for number, key in enumerate([old, lost, old]):
+        sealed = Cipher([key]).encrypt(f"gone{number}", "revocation", f"token-{number}")
+        ask(
+            "INSERT INTO pending_revocations (tenant_id, token, token_kind, actor, next_try_at) "
+            f"VALUES ('gone{number}', '\\x{sealed.hex()}', 'refresh_token', 'cli', "
+            "now() + interval '1 hour')"
+        )
+    fresh = new_key()
+    empty.settings["BROKER_ENCRYPTION_KEYS"] = f"{fresh},{old}"
+    ended = empty.command("keys", "rotate")
+    assert ended.returncode == 0, ended.stderr
+    stored = ask("SELECT encode(token, 'hex') FROM pending_revocations ORDER BY id").split()
+    for number, key in enumerate([fresh, lost, fresh]):
+        opened = Cipher([key]).decrypt(f"gone{number}", "revocation", bytes.fromhex(stored[number]))
+        assert opened == f"token-{number}"

@@ -16,6 +16,7 @@ from ignition_broker.broker.encryption_keys.rotation import (
     RotationProgress,
     record_rotation,
     rotate_grants,
+    rotate_revocations,
 )
 from ignition_broker.cipher import Cipher
 from ignition_broker.cli.database import CLI_ACTOR, Result, resuming_by, with_database
@@ -35,7 +36,7 @@ def generate() -> None:
 
 @app.command()
 def rotate() -> None:
-    """Re-encrypt every grant with the first key; may be stopped and run again."""
+    """Re-encrypt every token that is stored with the first key; may be stopped and run again."""
 
     last: RotationProgress | None = None
 
@@ -48,6 +49,7 @@ def rotate() -> None:
                 speed = last.rotated / (time.monotonic() - began)
                 bar.update(task, completed=last.seen, total=last.total, speed=speed)
         seconds = time.monotonic() - began
+        await rotate_revocations(database, cipher)
         await record_rotation(database, cipher, last, CLI_ACTOR, began_at=SystemClock().now())
         rotated = last.rotated if last else 0
         typer.echo(

@@ -49,6 +49,21 @@ SETTLE = text("""
     RETURNING id
 """)
 
+SEALED = text("""
+    SELECT id, tenant_id, token FROM pending_revocations WHERE id > :after ORDER BY id LIMIT :limit
+""")
+
+REPLACE = text("UPDATE pending_revocations SET token = :fresh WHERE id = :id AND token = :before")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRevocation:
+    """The ciphertext of a token to be revoked."""
+
+    id: int
+    tenant: str
+    token: bytes = field(repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class PendingRevocation:
@@ -110,6 +125,18 @@ def opened(cipher: Cipher, revocation: PendingRevocation) -> RefreshToken | Acce
     """The token, decrypted. Raises `CipherError` if no key decrypts it."""
     text = cipher.decrypt(revocation.tenant, COLUMN, revocation.token)
     return RefreshToken(text) if revocation.kind == "refresh_token" else AccessToken(text)
+
+
+async def sealed(connection: Connection, *, after: int, limit: int) -> list[SealedRevocation]:
+    """At most ``limit`` ciphertexts of rows that follow ``after``, for `keys rotate`."""
+    rows = await connection.execute(SEALED, {"after": after, "limit": limit})
+    return [SealedRevocation(row.id, row.tenant_id, row.token) for row in rows]
+
+
+async def replace(connection: Connection, before: SealedRevocation, fresh: bytes) -> None:
+    """Stores the same token encrypted anew. The row may be gone by now."""
+    parameters = {"id": before.id, "before": before.token, "fresh": fresh}
+    await connection.execute(REPLACE, parameters)
 
 
 async def postpone(connection: Connection, revocation: PendingRevocation, *, wait: float) -> None:

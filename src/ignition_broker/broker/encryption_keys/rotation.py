@@ -1,4 +1,4 @@
-"""Re-encryption of all grants with the newest key, while the service runs.
+"""Re-encryption of all that is stored with the newest key, while the service runs.
 
 It can be stopped anywhere and run again: each row says which key it is stored under, so finished
 rows are skipped. A refresh between reading and writing a row wins. Such a row is read again in the
@@ -15,7 +15,7 @@ from functools import partial
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.model import Actor, AuditEvent
-from ignition_broker.storage import audit, rotation
+from ignition_broker.storage import audit, pending_revocations, rotation
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.key_notes import SealedRow
 
@@ -57,6 +57,26 @@ async def rotate_grants(database: Database, cipher: Cipher) -> AsyncIterator[Rot
         if progress is None or not progress.left:
             return
         rotated = progress.rotated
+
+
+async def rotate_revocations(database: Database, cipher: Cipher) -> None:
+    """Re-encrypts the tokens that are still to be revoked with the first key.
+
+    They are few, and gone after a day. One that no configured key decrypts is passed over: whoever
+    tries to revoke it gives it up and says so. Raises the errors of `storage.errors`.
+    """
+    after = 0
+    while rows := await database.once(
+        partial(pending_revocations.sealed, after=after, limit=BATCH)
+    ):
+        for row in rows:
+            try:
+                fresh = cipher.renewed(row.tenant, pending_revocations.COLUMN, row.token)
+            except CipherError:
+                continue
+            if fresh != row.token:
+                await database.once(partial(pending_revocations.replace, before=row, fresh=fresh))
+        after = rows[-1].id
 
 
 async def record_rotation(
