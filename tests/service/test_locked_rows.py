@@ -128,7 +128,6 @@ async def test_a_locked_grant_is_not_claimed_and_nobody_waits_for_it(
             database.single(
                 lambda c: leases.claim(
                     c,
-                    None,
                     tenant="t1",
                     version=1,
                     owner="me",

@@ -136,7 +136,8 @@ class IdentityProvider:
         except MetadataRefused as error:
             raise _nonsense(str(error)) from error
         except FetchFailed as error:
-            raise IdentityProviderUnavailable(str(error)) from error
+            reason = str(error).rstrip(".")
+            raise _nonsense(f"its metadata can't be had: {reason}") from error
 
     async def keys(self) -> tuple[PublicKey, ...]:
         await self._keys.freshen()
