@@ -138,7 +138,7 @@ def _brokers(
                 **shared,
                 "BROKER_PORT": str(port),
                 # The fake's ledger tells callers apart by it.
-                "IGNITION_TOKEN_URL": f"http://{fake_host(fake_url, number)}/oauth/token",
+                "IGNITION_TOKEN_URL": f"{fake_url}/oauth/token?{query_of(number)}",
             },
             port,
             admin_key,
@@ -148,10 +148,9 @@ def _brokers(
     ]
 
 
-def fake_host(fake_url: str, number: int) -> str:
-    """As a replica calls it: names are compared without case, and the Host header keeps it."""
-    host = fake_url.removeprefix("http://")
-    return host[:number].upper() + host[number:]
+def query_of(number: int) -> str:
+    """The query of a replica's token URL, which is sent as it is (RFC 6749 section 3.2)."""
+    return f"replica={number}"
 
 
 def _kill(brokers: list[Broker]) -> None:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from tests.chaos.callers import Outage
-from tests.chaos.cluster import fake_host
+from tests.chaos.cluster import query_of
 from tests.chaos.faults import PROVIDER_TIMEOUT_SECONDS, Faults
 
 STORE_SECONDS = 1.5
@@ -77,6 +77,8 @@ def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults)
         return True
     shown = zip(token["presented_at"], token["presented_host"], strict=True)
     _at, spender = max((at, host) for at, host in shown if at <= spent_at)
+    # Without it no kill or freeze would count as a cause.
+    assert "?replica=" in spender, f"the ledger does not tell who spent the token: {spender!r}"
     until = _answered_at(token, spent_at, again_at) + STORE_SECONDS
     for window in faults.windows:
         # The replica with the answer could not store it while Postgres was away.
@@ -85,7 +87,7 @@ def _was_provoked(token: dict, spent_at: float, again_at: float, faults: Faults)
     until = min(until, again_at)
     return any(
         window.replica is not None
-        and fake_host(faults.fake_url, window.replica) == spender
+        and spender.endswith(f"?{query_of(window.replica)}")
         and window.began <= until
         and window.ended >= spent_at - NOTED_LATE_SECONDS
         for window in faults.windows

@@ -671,6 +671,15 @@ def test_the_ledger_tells_by_the_host_that_was_asked_who_showed_a_refresh_token(
     assert spent["presented_host"] == ["replica-3"]
 
 
+def test_the_ledger_tells_by_the_query_of_the_token_url_who_showed_a_refresh_token(fake: Fake):
+    tokens = fake.connect()
+    form = {"grant_type": "refresh_token", "refresh_token": tokens["refresh_token"]}
+    answer = fake.http.post("/oauth/token?replica=3", data={**form, **CREDENTIALS})
+    assert answer.status_code == 200
+    (host,) = fake.grant(tokens)["refresh_tokens"][0]["presented_host"]
+    assert host == f"{fake.http.base_url.netloc.decode()}?replica=3"
+
+
 def test_a_request_can_be_carried_out_behind_a_502_and_the_answer_counts_as_dropped(fake: Fake):
     tokens = fake.connect()
     fake.control("fail", endpoint="token", status=502, carry_out=True)

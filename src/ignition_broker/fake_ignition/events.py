@@ -63,8 +63,9 @@ class RefreshTokenPresented:
     """An authenticated client showed a known refresh token, whatever came of it.
 
     ``answer_dropped`` and ``answer_delayed`` tell that a test provoked the trouble: the
-    presentation that follows such a one is no fault of the client's. ``host``: what the
-    request's Host header named, by which a test can tell one client process from another.
+    presentation that follows such a one is no fault of the client's. ``host``: the request's
+    Host header, and behind a ``?`` the query of its token URL, if it had one. By either a test
+    can tell one client process from another.
     """
 
     at: float

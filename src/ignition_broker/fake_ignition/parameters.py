@@ -12,6 +12,14 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_PARAMETERS = 100
 
 
+OF_THE_BODY = frozenset(
+    {
+        *("client_id", "client_secret", "grant_type", "code", "code_verifier", "redirect_uri"),
+        *("refresh_token", "scope", "token", "token_type_hint"),
+    }
+)
+
+
 class BodyTooLarge(Exception):
     """The body is longer than anything that these endpoints have a use for."""
 
@@ -23,8 +31,10 @@ async def read_token_parameters(request: Request) -> dict[str, str]:
     ------
     OAuthError
         ``invalid_request``: malformed, repeated, or in the URI (section 2.3.1 forbids it there).
+        A token URL may have a query of its own (section 3.2).
     """
-    if request.scope["query_string"]:
+    query = request.scope["query_string"].decode("latin-1")
+    if not OF_THE_BODY.isdisjoint(name for name, _ in parse_qsl(query, keep_blank_values=True)):
         raise OAuthError("invalid_request", "Parameters belong in the body, not in the URI.")
     try:
         body = await read_body(request)

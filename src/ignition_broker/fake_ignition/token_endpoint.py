@@ -81,11 +81,18 @@ class TokenEndpoint:
                 refresh_token=refresh_token,
                 scope=parameters.get("scope"),
                 fault=fault_of(request),
-                host=Headers(scope=request).get("host", ""),
+                host=_addressed(request),
             )
         except OAuthError:
             self.provider.counters.refresh_failures += 1
             raise
+
+
+def _addressed(request: Scope) -> str:
+    """Return the Host header, and the query that the token URL had (RFC 6749 section 3.2)."""
+    host = Headers(scope=request).get("host", "")
+    query = request["query_string"].decode("latin-1")
+    return f"{host}?{query}" if query else host
 
 
 def required(parameters: Mapping[str, str], name: str) -> str:
