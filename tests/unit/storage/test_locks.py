@@ -36,6 +36,7 @@ ONE_ROW = {
     "new_tokens.STORE_CONNECTED": "the tenant's row",
     "new_tokens.STORE_REFRESHED": "the tenant's row",
     "pending_revocations.POSTPONE": "the revocation's row",
+    "pending_revocations.REPLACE": "the revocation's row",
     "pending_revocations.SETTLE": "the revocation's row",
     "restoring.RESTORE": "the tenant's row",
     "refresh_tokens.STORE_REFRESH_TOKEN": "the tenant's row",
