@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.fernet import Fernet
 
-from ignition_broker.settings import Settings, SettingsError, load_settings
+from ignition_broker.settings import Settings, SettingsError
 
 SERVER = "https://developers.ignitionapp.com"
-
-
-@pytest.fixture
-def load(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    base = {
-        "IGNITION_CLIENT_ID": "c",
-        "IGNITION_CLIENT_SECRET": "s",
-        "DATABASE_URL": "postgresql://u@localhost/d",
-        "BROKER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
-    }
-
-    def loaded(**settings: str) -> Settings:
-        for name, value in {**base, **settings}.items():
-            monkeypatch.setenv(name, value)
-        return load_settings(Settings)
-
-    return loaded
 
 
 def addresses(settings: Settings) -> tuple[str, str, str | None, str]:

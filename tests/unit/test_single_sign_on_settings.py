@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cryptography.fernet import Fernet
 
-from ignition_broker.settings import Settings, SettingsError, load_settings
+from ignition_broker.settings import SettingsError
 
 ISSUER = "https://login.example.com/realms/staff/"
 COMPLETE = {
@@ -14,24 +13,6 @@ COMPLETE = {
     "BROKER_OIDC_CLIENT_SECRET": "s",
     "BROKER_OIDC_ADMIN_GROUPS": " broker-admins,, on call ,",
 }
-
-
-@pytest.fixture
-def load(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    base = {
-        "IGNITION_CLIENT_ID": "c",
-        "IGNITION_CLIENT_SECRET": "s",
-        "DATABASE_URL": "postgresql://u@localhost/d",
-        "BROKER_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
-    }
-
-    def loaded(**settings: str) -> Settings:
-        for name, value in {**base, **settings}.items():
-            monkeypatch.setenv(name, value)
-        return load_settings(Settings)
-
-    return loaded
 
 
 def test_without_an_issuer_nothing_of_it_is_needed(load):

@@ -21,11 +21,9 @@ from ignition_broker.broker.grants.token_outcomes import (
     NotSent,
     Outcome,
     Refused,
-    Renewed,
 )
 from ignition_broker.broker.grants.token_requirements import WantedToken
 from ignition_broker.cipher import Unreadable
-from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.storage import leases
 from ignition_broker.storage.errors import StorageUnavailable
 
@@ -263,9 +261,3 @@ async def test_a_request_that_comes_too_late_for_its_lease_is_not_sent():
     with pytest.raises(ProviderUnavailable, match="too late"):
         await stand.refresher.use(lease, stand.breaker.permit())
     assert stand.provider.used == []
-
-
-def test_the_answer_of_this_tests_ignition_is_a_token():
-    answer = renewed()
-    assert isinstance(answer, Renewed)
-    assert answer.answer.access_token == AccessToken("access-2")
