@@ -1,0 +1,1 @@
+"""Tells others of what happens to grants: webhooks, Slack, e-mail, event streams."""
