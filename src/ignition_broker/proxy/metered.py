@@ -1,0 +1,135 @@
+"""The proxy where Ignition's calls are counted: each request to the API takes one of the tenant's.
+
+Nothing is done for a caller for whom there is no call left; then every request (the first, a replay
+after a 401, a retry, a page) takes one where the `Forwarder` sends it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable
+from operator import itemgetter
+
+from starlette.types import Receive, Scope, Send
+
+from ignition_broker.broker.allowance.gate import LONGEST_WAIT_SECONDS, AllowanceGate, Pass
+from ignition_broker.broker.allowance.told_limits import TELLING, TOO_MANY_REQUESTS
+from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.outbound.errors import NoConnectionFree, RequestWithdrawn, Unreachable
+from ignition_broker.outbound.upstream import UpstreamAnswer
+from ignition_broker.proxy.forward import Forwarder
+from ignition_broker.proxy.forwarded_call import AddedHeaders, ForwardedCall, WaitingCall
+from ignition_broker.proxy.headers import ALLOWANCE_REMAINING, ALLOWANCE_RESET
+from ignition_broker.proxy.queued_callers import QueuedCaller
+
+WAIT = b"broker-wait"
+_MAY_WAIT = frozenset({WAIT, b"broker-paginate"})
+_NAME = itemgetter(0)
+_SECONDS = re.compile(rb"[0-9]{1,4}")
+
+
+class MeteredForwarder:
+    """Takes a call of the tenant's before anything else is done for the caller, and is the
+    `CallMeter` of the calls that it passes to ``forwarder``."""
+
+    def __init__(self, forwarder: Forwarder, gate: AllowanceGate) -> None:
+        self._forwarder = forwarder
+        self._gate = gate
+
+    def forward(
+        self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
+    ) -> Awaitable[None]:
+        """As `Forwarder.forward`. Raises `AllowanceSpent`, and `InvalidRequest` for a malformed
+        ``Broker-Wait``."""
+        # In the common case nothing is taken yet: there is room, the first request takes its call
+        # as every other one does, and no call has to be given back.
+        if self._gate.has_room(call.tenant, call.key):
+            for pair in scope["headers"]:
+                if pair[0] in _MAY_WAIT:
+                    break
+            else:
+                call.meter = self
+                return self._forwarder.forward(scope, receive, send, call)
+        return self._forward_once_entered(scope, receive, send, call)
+
+    def try_take(self, call: ForwardedCall) -> Pass | None:
+        """As `CallMeter.try_take`."""
+        waiting = call.waiting
+        if waiting is not None and waiting.ready is not None:
+            taken, waiting.ready = waiting.ready, None
+            return taken
+        return self._gate.try_enter(call.tenant, call.key)
+
+    async def take(self, call: ForwardedCall) -> Pass | None:
+        """As `CallMeter.take`."""
+        wait_seconds = 0.0 if call.waiting is None else call.waiting.wait_seconds
+        return await self._gate.enter(call.tenant, call.key, wait_seconds)
+
+    def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
+        """As `CallMeter.answered`."""
+        gate, told = self._gate, answer.headers
+        if answer.status != TOO_MANY_REQUESTS and TELLING.isdisjoint(map(_NAME, told)):
+            gate.answered_plainly(taken)
+        else:
+            gate.answered(taken, answer.status, told)
+        remaining, reset = gate.left(taken)
+        return (ALLOWANCE_REMAINING, b"%d" % remaining), (ALLOWANCE_RESET, b"%d" % reset)
+
+    def unanswered(self, taken: Pass, error: BaseException) -> None:
+        """As `CallMeter.unanswered`."""
+        if _was_sent(error):
+            self._gate.gone(taken)
+        else:
+            self._gate.give_back(taken)
+
+    async def _forward_once_entered(
+        self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
+    ) -> None:
+        wait_seconds = 0
+        for name, value in scope["headers"]:
+            if name == WAIT:
+                wait_seconds = _wait_seconds(value)
+        gate = self._gate
+        queued = QueuedCaller(receive)
+        entered = await queued.unless_gone(gate.enter(call.tenant, call.key, wait_seconds))
+        if queued.is_gone:
+            return
+        if entered is None:
+            await self._forwarder.forward(scope, queued.receive, send, call)
+            return
+        waiting = WaitingCall(entered, wait_seconds)
+        call.meter, call.waiting = self, waiting
+        try:
+            if wait_seconds:
+                await call.confirm()
+            await self._forwarder.forward(scope, queued.receive, send, call)
+        finally:
+            if waiting.ready is not None:
+                gate.give_back(waiting.ready)
+
+
+async def admit_page(call: ForwardedCall) -> None:
+    """Takes the call for a stream's next page ahead, so that it is waited for without a slot of the
+    proxy; such a stream waits as long for each page as its caller would for one call. Raises
+    `AllowanceSpent`."""
+    meter, waiting = call.meter, call.waiting
+    if meter is not None and waiting is not None and waiting.ready is None:
+        waiting.ready = meter.try_take(call) or await meter.take(call)
+
+
+def _wait_seconds(value: bytes) -> int:
+    if not _SECONDS.fullmatch(value) or int(value) > LONGEST_WAIT_SECONDS:
+        raise InvalidRequest(
+            f"Broker-Wait: give whole seconds from 0 to {LONGEST_WAIT_SECONDS}, such as 10."
+        )
+    return int(value)
+
+
+def _was_sent(error: BaseException) -> bool:
+    match error:
+        case NoConnectionFree() | RequestWithdrawn():
+            return False
+        case Unreachable():
+            return error.was_sent
+        case _:
+            return True
