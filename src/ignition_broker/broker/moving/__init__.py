@@ -1,0 +1,1 @@
+"""Grants that move in from elsewhere, or to another deployment."""
