@@ -4,6 +4,9 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 AS_ROOT := $(shell test "$$(id -u)" = 0 || echo sudo)
+# Some images set it. Without bytecode, each of the hundreds of processes that the tests start would
+# compile every module again: 4 s of CPU instead of 0.7.
+export PYTHONDONTWRITEBYTECODE :=
 
 ##@ Run it
 
@@ -31,6 +34,16 @@ chaos: $(READY) ## The long fault run: 10 minutes; SEED=n runs one again
 
 rolling: $(READY) ## A rolling restart of four replicas behind a balancer, twice, under load: 2 minutes
 	$(PYTHON) -m tests.rolling.run
+
+paging: $(READY) ## 102,000 rows in one stream, and streams that break off in every way: 3 minutes
+	PAGING_SIZE=34 $(PYTHON) -m pytest -s tests/service/test_paging.py
+
+allowance-run: $(READY) ## Four replicas share one tenant's calls among twenty keys: 6 minutes
+	$(PYTHON) -m tests.allowance.run
+	$(PYTHON) -m tests.allowance.run --windows 2 --others 300
+
+console: $(READY) chromium ## Every page of the console at all sizes, light and dark: 2 minutes; artifacts/screenshots
+	CONSOLE_LOOKS=all $(PYTHON) -m pytest tests/browser/test_console.py
 
 figures: $(READY) ## Four replicas in good health: a stampede at expiry, and how fast a disconnect is seen
 	$(PYTHON) -m tests.chaos.figures
@@ -97,7 +110,7 @@ help: ## List the tasks
 $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 	test -x $(PYTHON) || python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --require-hashes -r requirements/uv.txt
-	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/dev.txt
+	$(PYTHON) -m uv pip install --quiet --compile-bytecode --python $(PYTHON) --require-hashes -r requirements/dev.txt
 	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --offline -e .
 	touch $(READY)
 
@@ -122,5 +135,5 @@ pgbouncer: # for the tests behind a pooler; Debian's, whose service is not to be
 	  $(AS_ROOT) env SYSTEMD_OFFLINE=1 DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends pgbouncer > /dev/null; }
 
-.PHONY: help install dev test engines chaos rolling figures lint types check format hooks bench bench-long secrets \
+.PHONY: help install dev test engines chaos rolling paging console figures lint types check format hooks bench bench-long secrets \
   image-check sbom lock chromium nginx pgbouncer

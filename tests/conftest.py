@@ -39,7 +39,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition, seconds: float = 15.0, what: str = "the condition"):
+def wait_until(condition, seconds: float = 45.0, what: str = "the condition"):
     """The first true value of ``condition()``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -128,7 +128,7 @@ class Broker:
                 stderr=file,
                 stdout=file,
             )
-        wait_until(self._is_ready, 40, what=f"ready ({log.read_text()})")
+        wait_until(self._is_ready, 120, what=f"ready ({log.read_text()})")
         return self
 
     def _is_ready(self) -> bool:
@@ -152,7 +152,7 @@ class Broker:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
             **more,
         )
@@ -160,7 +160,7 @@ class Broker:
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
     def log_text(self) -> str:
         return "".join(log.read_text() for log in self.logs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,29 +14,41 @@ from ignition_broker import __version__
 from ignition_broker.background_tasks import BackgroundTasks, tune_garbage_collector
 from ignition_broker.broker.admins.bootstrap import BootstrapKeyHashes
 from ignition_broker.broker.admins.sessions import AdminSessions
+from ignition_broker.broker.allowance.gate import AllowanceGate
 from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.encryption_keys.inventory import EncryptionKeyCheck
+from ignition_broker.broker.notifications.event_stream import EventStreams
 from ignition_broker.clock import Clock, SystemClock
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.proxy.forward import Forwarder
+from ignition_broker.proxy.metered import admit_page
+from ignition_broker.proxy.paging.walk import PageStreams
 from ignition_broker.server.stop_state import STATE_KEY, Stopping
 from ignition_broker.settings import Settings, load_settings
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.telemetry import Metrics, configure_logging
-from ignition_broker.web import admin, docs, documented_routes, errors, health
+from ignition_broker.web import admin, docs, documented_routes, errors, health, public_files
 from ignition_broker.web.body_limit import BodyLimit
 from ignition_broker.web.browser_sessions import BrowserSessions
-from ignition_broker.web.console import api_key_pages, pages, sign_in
+from ignition_broker.web.client_names import ClientNames
+from ignition_broker.web.client_routes import ClientRoutes
+from ignition_broker.web.console import ROUTERS as CONSOLE_ROUTERS
 from ignition_broker.web.head_requests import HeadRequests
 from ignition_broker.web.middleware import RequestEnvelope, RequestIds
 from ignition_broker.web.openapi import DocumentedApp
 from ignition_broker.web.operations_port import OperationsPort
 from ignition_broker.web.own_origin import OwnOrigin
+from ignition_broker.web.page_problems import PageProblems
 from ignition_broker.web.path_spelling import PlainPaths
 from ignition_broker.web.proxy_route import ProxyRoute
 from ignition_broker.web.services import Services
 from ignition_broker.web.token_routes import TokenRoutes
 from ignition_broker.wiring import Parts, assemble, bootstrap_admin_key, single_sign_on, upstream
+from ignition_broker.wiring_allowance import allowance_gate, metered
+from ignition_broker.wiring_console import shown_settings
+from ignition_broker.wiring_notifications import endpoints
+from ignition_broker.wiring_public_pages import public_pages
 
 
 def application() -> ASGIApp:
@@ -54,6 +66,9 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
     metrics = Metrics()
     parts = assemble(settings, clock, metrics)
     _expose(parts, metrics)
+    gate = allowance_gate(settings, parts.database, clock)
+    if gate is not None:
+        metrics.allowance.read_from(gate.counts.collect)
     audit_recorder = AuditRecorder(
         parts.database,
         clock,
@@ -61,8 +76,11 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         on_lost=metrics.audit_events_lost.inc,
     )
     stopping = Stopping(clock, grace_seconds=settings.broker_grace_seconds)
-    api = upstream(settings, parts.egress)
-    background = BackgroundTasks(settings, parts, audit_recorder, stopping, clock, metrics)
+    apis = {
+        name: upstream(client.api_url, settings, parts.egress)
+        for name, client in settings.oauth_clients.items()
+    }
+    background = BackgroundTasks(settings, parts, audit_recorder, stopping, clock, metrics, gate)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -71,7 +89,8 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
             async with background.running():
                 yield {STATE_KEY: stopping}
         finally:
-            await api.aclose()
+            for api in apis.values():
+                await api.aclose()
             await parts.endpoints.aclose()
             await parts.database.aclose()
 
@@ -86,12 +105,14 @@ def create_app(settings: Settings, *, clock: Clock | None = None) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.metrics = metrics
-    app.state.services = _services(settings, parts, audit_recorder, stopping, clock)
-    others = (health, sign_in, pages, api_key_pages, docs)
-    for router in (documented_routes.router, *admin.ROUTERS, *(each.router for each in others)):
+    app.state.services = _services(settings, parts, gate, audit_recorder, stopping, clock)
+    others = (health.router, *CONSOLE_ROUTERS, public_files.router, docs.router)
+    for router in (documented_routes.router, *admin.ROUTERS, *others):
         app.include_router(router)
     errors.install(app)
-    return _ahead_of_routes(app, settings, parts, api, audit_recorder, clock, metrics)
+    return _ahead_of_routes(
+        app, settings, parts, apis, gate, audit_recorder, stopping, clock, metrics
+    )
 
 
 def _expose(parts: Parts, metrics: Metrics) -> None:
@@ -105,6 +126,7 @@ def _expose(parts: Parts, metrics: Metrics) -> None:
 def _services(
     settings: Settings,
     parts: Parts,
+    gate: AllowanceGate | None,
     audit_recorder: AuditRecorder,
     stopping: Stopping,
     clock: Clock,
@@ -116,14 +138,23 @@ def _services(
         issuer=settings.broker_oidc_issuer,
         admin_groups=settings.admin_groups,
     )
+    event_streams = EventStreams(parts.database, clock)
+    stopping.when_begun(event_streams.end)
     return Services(
         access=parts.access,
+        allowance=gate,
+        breakers={name: parts.clients.named(name).breaker for name in parts.clients.names},
         cipher=parts.cipher,
+        clients=ClientNames(parts.clients.names),
         clock=clock,
         connector=parts.connector,
         database=parts.database,
         issuer=parts.issuer,
         encryption_keys=EncryptionKeyCheck(parts.database, parts.cipher),
+        held_grants=parts.held_grants,
+        identification=parts.identification,
+        endpoints=endpoints(settings, parts),
+        event_streams=event_streams,
         audit_recorder=audit_recorder,
         makers=parts.makers,
         revocations=parts.revocations,
@@ -131,7 +162,9 @@ def _services(
         single_sign_on=single_sign_on(settings, parts, clock),
         stopping=stopping,
         public_origin=settings.public_origin,
+        public_pages=public_pages(settings),
         own_origin=OwnOrigin(settings.public_origin, settings.trusted_networks),
+        shown_settings=shown_settings(settings),
         schema_version=newest_version(),
     )
 
@@ -140,27 +173,76 @@ def _ahead_of_routes(
     app: ASGIApp,
     settings: Settings,
     parts: Parts,
-    api: Upstream,
+    apis: Mapping[str, Upstream],
+    gate: AllowanceGate | None,
     audit_recorder: AuditRecorder,
+    stopping: Stopping,
     clock: Clock,
     metrics: Metrics,
 ) -> ASGIApp:
     """FastAPI's routes behind the plain ASGI apps, of which the most often called is outermost."""
-    forwarder = Forwarder(
+    pages = PageStreams(
+        clock,
+        tenant_streams=settings.broker_proxy_tenant_concurrency,
+        stopping=stopping,
+        problem_of=PageProblems(audit_recorder).members,
+        admit=None if gate is None else admit_page,
+    )
+    forwarders = {
+        name: metered(
+            _forwarder(client.api_url, apis[name], settings, parts, audit_recorder, pages, clock),
+            gate,
+        )
+        for name, client in settings.oauth_clients.items()
+    }
+    access, clients = parts.access, ClientNames(parts.clients.names)
+    ids, counts = RequestIds(), metrics.requests
+    routes = HeadRequests(PlainPaths(BodyLimit(app)))
+    enveloped = RequestEnvelope(routes, ids, counts, is_https=settings.is_https)
+
+    def tokens_ahead_of(behind: ASGIApp) -> ASGIApp:
+        return TokenRoutes(
+            behind, access, parts.issuer, audit_recorder, clock, ids, counts, clients
+        )
+
+    named = {
+        name: ProxyRoute(enveloped, access, each, audit_recorder, ids, counts, client=name)
+        for name, each in forwarders.items()
+    }
+    by_client = ClientRoutes(
+        enveloped,
+        tokens_ahead_of(enveloped),
+        named if len(named) > 1 else {},
+        access,
+        audit_recorder,
+        ids,
+        counts,
+    )
+    forwarder = forwarders[DEFAULT_CLIENT]
+    proxy = ProxyRoute(by_client, access, forwarder, audit_recorder, ids, counts)
+    tokens = tokens_ahead_of(proxy)
+    port = settings.broker_operations_port
+    return tokens if port is None else OperationsPort(tokens, ids, port=port)
+
+
+def _forwarder(
+    api_url: str,
+    api: Upstream,
+    settings: Settings,
+    parts: Parts,
+    audit_recorder: AuditRecorder,
+    pages: PageStreams,
+    clock: Clock,
+) -> Forwarder:
+    return Forwarder(
         parts.issuer,
         api,
         clock,
         audit_recorder,
-        api_url=settings.ignition_api_url,
-        base_path=urlsplit(settings.ignition_api_url).path.encode("ascii"),
+        pages,
+        api_url=api_url,
+        base_path=urlsplit(api_url).path.encode("ascii"),
         replay_limit_bytes=settings.broker_proxy_replay_limit,
         timeout_seconds=settings.broker_proxy_timeout,
         tenant_concurrency=settings.broker_proxy_tenant_concurrency,
     )
-    ids, counts = RequestIds(), metrics.requests
-    routes = HeadRequests(PlainPaths(BodyLimit(app)))
-    enveloped = RequestEnvelope(routes, ids, counts, is_https=settings.is_https)
-    proxy = ProxyRoute(enveloped, parts.access, forwarder, audit_recorder, ids, counts)
-    tokens = TokenRoutes(proxy, parts.access, parts.issuer, audit_recorder, clock, ids, counts)
-    port = settings.broker_operations_port
-    return tokens if port is None else OperationsPort(tokens, ids, port=port)

@@ -7,8 +7,10 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ignition_broker.broker.allowance.gate import AllowanceGate
 from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.background import BackgroundRefresher
+from ignition_broker.broker.grants.due_renewals import DueRenewals
 from ignition_broker.broker.grants.repair_sweep import RepairSweep
 from ignition_broker.broker.grants.unrenewable import UnrenewableWatcher
 from ignition_broker.clock import Clock
@@ -24,6 +26,7 @@ from ignition_broker.storage.notifications import (
 )
 from ignition_broker.telemetry import Metrics
 from ignition_broker.wiring import Parts
+from ignition_broker.wiring_notifications import deliverer
 
 COLLECT_AT = 50_000
 """The garbage collector looks for cycles after so many more objects were made than freed. By
@@ -34,7 +37,8 @@ SHUTDOWN_STORE_SECONDS = 5.0
 
 
 class BackgroundTasks:
-    """Hears of changes, renews grants, repairs rows, revokes tokens and writes the audit trail."""
+    """Hears of changes, renews grants, repairs rows, revokes tokens, delivers events, counts
+    refreshes and writes the audit trail."""
 
     def __init__(
         self,
@@ -44,23 +48,33 @@ class BackgroundTasks:
         stopping: Stopping,
         clock: Clock,
         metrics: Metrics,
+        gate: AllowanceGate | None,
     ) -> None:
         self._parts = parts
+        self._gate = gate
         self._audit_recorder = audit_recorder
         self._stopping = stopping
         self._listener = change_listener(parts, clock)
         self._sweep = RepairSweep(parts.repair, clock)
+        self._deliverer = deliverer(settings, parts, clock, metrics)
         self._endings = UnrenewableWatcher(
             parts.database, clock, on_ending=metrics.grants_ending_soon.inc
         )
         self._schedule = BackgroundRefresher(
             parts.database,
-            parts.breaker,
-            parts.refresher,
+            [
+                DueRenewals(
+                    parts.clients.named(name).breaker,
+                    parts.refresher,
+                    clock,
+                    rate=settings.broker_refresh_rate,
+                    client=name,
+                )
+                for name in parts.clients.names
+            ],
             parts.issuer,
             parts.access,
             clock,
-            rate=settings.broker_refresh_rate,
             audit_retention_days=settings.broker_audit_retention,
         )
 
@@ -74,6 +88,12 @@ class BackgroundTasks:
         recording = asyncio.create_task(self._audit_recorder.run())
         ending = asyncio.create_task(self._endings.run())
         revoking = asyncio.create_task(self._parts.revocations.run())
+        watching = [asyncio.create_task(each.run()) for each in self._parts.watches]
+        tallying = asyncio.create_task(self._parts.tally.run())
+        delivering = asyncio.create_task(self._deliverer.run())
+        identifying = asyncio.create_task(self._parts.identification.run())
+        gate = self._gate
+        metering = [] if gate is None else [asyncio.create_task(gate.run())]
         try:
             # Once the process is told to stop, no renewal begins that no caller waits for; those
             # that have begun go on.
@@ -81,13 +101,20 @@ class BackgroundTasks:
             yield
         finally:
             await _cancelled(ending)
+            await _cancelled(delivering)
             await _cancelled(revoking)
+            await _cancelled(identifying)
             await _cancelled(renewing)
             grace_seconds = max(self._stopping.seconds_left(), SHUTDOWN_STORE_SECONDS)
             await asyncio.gather(
                 self._parts.refresher.end(grace_seconds),
                 self._parts.connector.exchanges.wait_all(grace_seconds),
+                self._deliverer.close(grace_seconds),
             )
+            await _cancelled(*watching, *metering, tallying)
+            await self._parts.tally.flush()
+            if gate is not None:
+                await gate.close()
             await _cancelled(listening)
             await _cancelled(repairing)
             await _cancelled(recording)
@@ -139,6 +166,7 @@ def tune_garbage_collector() -> None:
     gc.set_threshold(COLLECT_AT, 10, 10)
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

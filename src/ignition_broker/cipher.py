@@ -17,6 +17,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ignition_broker.grant_ids import quoted
+
 FINGERPRINT_BYTES = 6
 FINGERPRINT_PURPOSE = b"ignition-broker key fingerprint"
 
@@ -83,11 +85,11 @@ class Cipher:
         try:
             payload = fernet.decrypt(ciphertext)
         except InvalidToken:
-            text = f"no configured key decrypts {column} of tenant {tenant!r}"
+            text = f"no configured key decrypts {column} of tenant {quoted(tenant)}"
             raise Unreadable(text, tenant=tenant, column=column, ciphertext=ciphertext) from None
         written_for, written_in, value = json.loads(payload)
         if (written_for, written_in) != (tenant, column):
-            text = f"the ciphertext in {column} of tenant {tenant!r} belongs elsewhere"
+            text = f"the ciphertext in {column} of tenant {quoted(tenant)} belongs elsewhere"
             raise Misplaced(text, tenant=tenant, column=column, ciphertext=ciphertext)
         return str(value)
 

@@ -1,19 +1,22 @@
 """The values that storage, broker, proxy and web hand to one another: frozen, without I/O.
 
-All of them stand in one module, a little longer than others, because they are read together and
-imported nearly everywhere.
+Where a value has ``tenant``, that is the id of a tenant's grant (`ignition_broker.grant_ids`); only
+`TenantSummary` has the tenant and the client apart.
+
+Over 250 lines: they are read together, and imported nearly everywhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
+from ignition_broker.grant_ids import DEFAULT_CLIENT, SEPARATOR, grant_id, is_client_name
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS, AccessToken, RefreshToken
 from ignition_broker.path_rules import PathRules
 from ignition_broker.tenant_patterns import ANY_TENANT, TenantPatterns
@@ -47,6 +50,12 @@ TENANT_ID_RULE = "1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter
 def is_tenant_id(text: str) -> bool:
     """Whether ``text`` is well formed as a tenant's id; the tenant need not exist."""
     return _TENANT.fullmatch(text) is not None
+
+
+def is_grant_id(text: str) -> bool:
+    """Whether ``text`` is well formed as a grant's id; the grant need not exist."""
+    tenant, separator, client = text.partition(SEPARATOR)
+    return is_tenant_id(tenant) and (not separator or is_client_name(client))
 
 
 def is_known_end(lifetime_seconds: float) -> bool:
@@ -185,11 +194,31 @@ class SealedLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """Whose data a grant reaches at Ignition. ``name`` is None where Ignition tells none."""
+
+    id: str
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAccount:
+    """Another account, which a reconnect brought and an admin has to confirm until
+    ``expires_at``."""
+
+    id: str
+    name: str | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSummary:
-    """What an admin sees of a tenant.
+    """What an admin sees of a tenant's grant at one OAuth client.
 
     ``renewable``: it is connected and has a refresh token. ``expires_at`` is None also for a token
-    whose end is unknown, ``refresh_token_expires_at`` if Ignition does not tell it.
+    whose end is unknown, ``refresh_token_expires_at`` if Ignition does not tell it. ``account``: of
+    the last connection; None: not known. ``account_shared_with``: the first other tenants that are
+    connected to the same one.
     """
 
     tenant: str
@@ -201,6 +230,17 @@ class TenantSummary:
     last_error: str | None
     renewable: bool = False
     refresh_token_expires_at: datetime | None = None
+    client: str = DEFAULT_CLIENT
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    account: Account | None = None
+    account_shared_with: tuple[str, ...] = ()
+    pending_account: PendingAccount | None = None
+
+    @property
+    def grant(self) -> str:
+        """The grant's id (`ignition_broker.grant_ids`)."""
+        return grant_id(self.tenant, self.client)
 
 
 @dataclass(frozen=True)
@@ -211,6 +251,8 @@ class Caller:
     - ``dies_at``: when the key expires, on this process's monotonic clock; None: never.
     - ``paths``: rules for the calls that it may send through the proxy; None: any call.
     - ``rule_hash``: the hash of the rule that makes a workload an admin.
+    - ``allowance_weight``: its share of a tenant's calls is in proportion to that.
+    - ``allowance_reserve``: so many calls of each window are kept for it.
     """
 
     name: str
@@ -220,6 +262,8 @@ class Caller:
     key_hash: bytes = field(default=b"", repr=False)
     paths: tuple[str, ...] | None = None
     rule_hash: bytes = field(default=b"", repr=False)
+    allowance_weight: int = 1
+    allowance_reserve: int = 0
 
     @cached_property
     def _granted(self) -> tuple[Scope, ...]:
@@ -252,8 +296,9 @@ class Caller:
 class ApiKey:
     """An API key as an admin sees it; the key itself is not stored.
 
-    ``paths``: as in `Caller`. ``previous_works_until``: after a rotation, when the last of the
-    replaced keys stops working; None: none works.
+    ``paths``, ``allowance_weight`` and ``allowance_reserve``: as in `Caller`.
+    ``previous_works_until``: after a rotation, when the last of the replaced keys stops working;
+    None: none works. ``created_by``: the actor who made it; None: not noted.
     """
 
     name: str
@@ -265,6 +310,9 @@ class ApiKey:
     last_used_at: datetime | None
     paths: tuple[str, ...] | None
     previous_works_until: datetime | None = None
+    allowance_weight: int = 1
+    allowance_reserve: int = 0
+    created_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,11 @@ class ProblemKind(NamedTuple):
     title: str
 
     def members(
-        self, detail: str, request_id: str | None, tenant: str | None = None
+        self,
+        detail: str,
+        request_id: str | None,
+        tenant: str | None = None,
+        client: str | None = None,
     ) -> dict[str, Any]:
         """The JSON object of one answer (RFC 9457 section 3.1)."""
         members: dict[str, Any] = {
@@ -32,6 +36,8 @@ class ProblemKind(NamedTuple):
         }
         if tenant is not None:
             members["tenant"] = tenant
+        if client is not None:
+            members["client"] = client
         return members
 
 
@@ -45,6 +51,7 @@ UNAUTHENTICATED: Final = ProblemKind("unauthenticated", 401, "No valid API key")
 FORBIDDEN: Final = ProblemKind("forbidden", 403, "Not covered by this API key")
 NOT_AN_ADMIN: Final = ProblemKind("forbidden", 403, "Not an admin")
 NOT_FOUND: Final = ProblemKind("not-found", 404, "Not found")
+UNKNOWN_CLIENT: Final = ProblemKind("unknown-client", 404, "Unknown OAuth client")
 UNKNOWN_TENANT: Final = ProblemKind("unknown-tenant", 404, "Unknown tenant")
 METHOD_NOT_ALLOWED: Final = ProblemKind("method-not-allowed", 405, "Method not allowed")
 TOO_SLOW: Final = ProblemKind("request-timeout", 408, "The body came too slowly")
@@ -55,14 +62,20 @@ REAUTHORIZATION_REQUIRED: Final = ProblemKind(
 )
 NOT_RENEWABLE: Final = ProblemKind("not-renewable", 409, "The token can't be renewed")
 BODY_TOO_LARGE: Final = ProblemKind("body-too-large", 413, "The body is too large")
+ALLOWANCE_SPENT: Final = ProblemKind("allowance-spent", 429, "No call is left")
 TOO_MANY_ATTEMPTS: Final = ProblemKind("too-many-attempts", 429, "Too many failed attempts")
 RENEWED_TOO_OFTEN: Final = ProblemKind("renewed-too-often", 429, "Renewed too often")
+ACCOUNT_MISMATCH: Final = ProblemKind(
+    "account-mismatch", 409, "A reconnect brought another account"
+)
 HEADERS_TOO_LARGE: Final = ProblemKind("headers-too-large", 431, "The headers are too large")
 INTERNAL: Final = ProblemKind("internal-error", 500, "Internal error")
 PROVIDER_FAULT: Final = ProblemKind("provider-error", 502, "Ignition's answer is no token")
 UPSTREAM_UNREACHABLE: Final = ProblemKind(
     "upstream-unreachable", 502, "Ignition's API can't be reached"
 )
+PAGE_REFUSED: Final = ProblemKind("page-refused", 502, "Ignition refused a page")
+PAGE_UNREADABLE: Final = ProblemKind("page-unreadable", 502, "A page can't be read")
 PROVIDER_UNAVAILABLE: Final = ProblemKind("provider-unavailable", 503, "Ignition is not available")
 UNAVAILABLE: Final = ProblemKind("unavailable", 503, "Temporarily unavailable")
 SIGN_ON_UNAVAILABLE: Final = ProblemKind("unavailable", 503, "Not signed on")

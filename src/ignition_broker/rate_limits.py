@@ -13,10 +13,11 @@ Those stand on answers of any status, so they count only where the limit is what
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 3600.0
@@ -29,6 +30,7 @@ _EPOCH_FROM = 1_000_000_000
 _EPOCH_MILLISECONDS_FROM = 1_000_000_000_000
 _NUMBER = re.compile(r"[0-9]{1,30}(?:\.[0-9]{0,30})?")
 _LONGEST_FIELD = 1000
+_MOST_CALLS = 10**15
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
 _PARAMETER = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^";])+')
 
@@ -59,23 +61,92 @@ def seconds_to_wait(status: int, headers: Mapping[str, str], *, now: datetime) -
     return max(ends, default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class ToldLimit:
+    """A rate limit as an answer's headers tell it: ``calls`` in all, of which ``remaining`` are
+    left for ``reset_seconds``; each None where it is not told."""
+
+    calls: int | None
+    remaining: int | None
+    reset_seconds: float | None
+
+
+def told_limit(headers: Mapping[str, str], *, now: datetime) -> ToldLimit:
+    """The rate limit that an answer tells; of several, the one with the least left.
+
+    ``headers`` and ``now`` as in `seconds_to_wait`. The server's own `Date` turns a time since
+    1970 into a duration where there is one, since its clock may not be ours; it is cut to the
+    second, so that the duration is at most a second too long.
+    """
+    at = _date(headers.get("date")) or now
+    described = _least_described(headers, at)
+    if described is not None:
+        return described
+    for prefix in ("ratelimit", "x-ratelimit", "x-rate-limit"):
+        calls = _least(headers.get(f"{prefix}-limit"))
+        remaining = _least(headers.get(f"{prefix}-remaining"))
+        reset = headers.get(f"{prefix}-reset")
+        if calls is not None or remaining is not None or reset is not None:
+            seconds = _seconds_until(reset, at)
+            return ToldLimit(_whole(calls), _whole(remaining), seconds)
+    return ToldLimit(None, None, None)
+
+
+def _least_described(headers: Mapping[str, str], now: datetime) -> ToldLimit | None:
+    """By the draft, of any version."""
+    policies = dict(_items(headers.get("ratelimit-policy", "")))
+    found: list[ToldLimit] = []
+    members: dict[str, str] = {}
+    for name, parameters in _items(headers.get("ratelimit", "")):
+        key, equals, value = name.partition("=")
+        if equals and not name.startswith('"'):
+            members[key.strip().lower()] = value.strip()
+            continue
+        calls = _number(policies.get(name, {}).get("q"))
+        remaining = _number(parameters.get("r"))
+        found.append(
+            ToldLimit(_whole(calls), _whole(remaining), _duration(parameters.get("t"), now))
+        )
+    if members:
+        numbers = [_number(members.get(name)) for name in ("limit", "remaining")]
+        reset = _duration(members.get("reset"), now)
+        found.append(ToldLimit(_whole(numbers[0]), _whole(numbers[1]), reset))
+    return min(
+        found, default=None, key=lambda one: math.inf if one.remaining is None else one.remaining
+    )
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        found = None if value is None else parsedate_to_datetime(value[:_LONGEST_FIELD])
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if found is None or found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else int(min(number, _MOST_CALLS))
+
+
 def retry_after_seconds(value: str | None, *, now: datetime) -> float | None:
     """``Retry-After`` as seconds from ``now``, at most an hour (RFC 9110 section 10.2.3).
 
     Beside seconds and a date, a time since 1970 is taken, and the longest of several numbers.
     """
+    seconds = _seconds_until(value, now)
+    return None if seconds is None else min(seconds, LONGEST_WAIT_SECONDS)
+
+
+def _seconds_until(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     value = value[:_LONGEST_FIELD].strip()
     waits = [_duration(part.strip(), now) for part in value.split(",")]
     numbers = [wait for wait in waits if wait is not None]
     if len(numbers) == len(waits):
-        return min(max(numbers), LONGEST_WAIT_SECONDS)
-    try:
-        seconds = (parsedate_to_datetime(value) - now).total_seconds()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
+        return max(numbers)
+    date = _date(value)
+    return None if date is None else max((date - now).total_seconds(), 0.0)
 
 
 def as_texts(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

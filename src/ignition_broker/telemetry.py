@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from ignition_broker.grant_ids import SEPARATOR, client_of, tenant_of
 from ignition_broker.redaction import Redactor
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ def configure_logging(
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        _with_tenant_and_client,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.typing.Processor = (
@@ -73,6 +75,16 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def _with_tenant_and_client(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Where ``tenant`` is the id of a grant at another client, the tenant and the client apart."""
+    grant = event.get("tenant")
+    if isinstance(grant, str) and SEPARATOR in grant:
+        event["tenant"], event["client"] = tenant_of(grant), client_of(grant)
+    return event
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -115,6 +127,30 @@ class RequestCounts(Collector):
         yield family
 
 
+class AllowanceCalls(Collector):
+    """Calls that take one of a tenant's allowance, by API key and outcome.
+
+    `read_from` says where they are counted; there is none where they are not.
+    """
+
+    def __init__(self) -> None:
+        self._counted: Callable[[], Iterable[tuple[str, str, int]]] = tuple
+
+    def read_from(self, counted: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+        """``counted`` gives key, outcome and number."""
+        self._counted = counted
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "broker_allowance_calls",
+            "Calls that were sent or refused within a tenant's allowance, by API key.",
+            labels=["key", "outcome"],
+        )
+        for key, outcome, number in self._counted():
+            family.add_metric([key, outcome], number)
+        yield family
+
+
 class OpenDescriptors(Collector):
     """How many files and sockets this process has open, and how many it may have.
 
@@ -144,11 +180,19 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = RequestCounts()
         self.registry.register(self.requests)
+        self.allowance = AllowanceCalls()
+        self.registry.register(self.allowance)
         self.registry.register(OpenDescriptors())
         self.provider_requests = Histogram(
             "broker_provider_request_seconds",
-            "Token requests to Ignition, by kind and outcome.",
-            ["kind", "outcome"],
+            "Token requests to Ignition, by OAuth client, kind and outcome.",
+            ["client", "kind", "outcome"],
+            registry=self.registry,
+        )
+        self.client_secrets_refused = Counter(
+            "broker_client_secrets_refused",
+            "Requests whose newest client secret Ignition refused; the one before it was tried.",
+            ["client"],
             registry=self.registry,
         )
         self.late_token_requests = Gauge(
@@ -178,6 +222,12 @@ class Metrics:
         self.remembered_answers = Gauge(
             "broker_remembered_answers",
             "Answers of Ignition's kept, encrypted, for a database that goes back.",
+            registry=self.registry,
+        )
+        self.notifications = Counter(
+            "broker_notifications",
+            "Tries to deliver events, by the destination's kind and what came of it.",
+            ["kind", "outcome"],
             registry=self.registry,
         )
         self.is_listening = Gauge(

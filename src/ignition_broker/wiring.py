@@ -13,12 +13,13 @@ from ignition_broker.broker.admins.single_sign_on import SingleSignOn
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.callers.failed_attempts import FailedAttempts
 from ignition_broker.broker.change_feed import ChangeFeed
-from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.connect import Connector
+from ignition_broker.broker.grants.held_grants import HeldGrants
+from ignition_broker.broker.grants.identification import Identification
 from ignition_broker.broker.grants.ignition_client import IgnitionClient
 from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.oauth_clients import OAuthClients
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
-from ignition_broker.broker.grants.provider import Provider, Registration
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh import Refresher
 from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
@@ -26,9 +27,10 @@ from ignition_broker.broker.grants.revocations import Revocations
 from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.wakeups import Wakeups
+from ignition_broker.broker.provider_watch import ProviderWatch
+from ignition_broker.broker.refresh_tally import RefreshTally
 from ignition_broker.cipher import Cipher
 from ignition_broker.clock import Clock
-from ignition_broker.oauth.requests import client_secret_basic, client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
 from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.http1_pool import Pool
@@ -37,6 +39,7 @@ from ignition_broker.outbound.upstream import Upstream
 from ignition_broker.settings import Settings, fernet_keys
 from ignition_broker.storage.database import Database
 from ignition_broker.telemetry import Metrics
+from ignition_broker.wiring_clients import oauth_client
 
 if TYPE_CHECKING:
     from ignition_broker.broker.callers.workload_identity import WorkloadIdentities
@@ -47,13 +50,15 @@ class Parts:
     """What `serve` and the command line both work with."""
 
     access: Access
-    breaker: CircuitBreaker
     cache: TokenCache
     cipher: Cipher
+    clients: OAuthClients
     connector: Connector
     database: Database
     egress: Egress
     endpoints: IgnitionClient
+    held_grants: HeldGrants
+    identification: Identification
     change_feed: ChangeFeed
     issuer: Issuer
     makers: Makers
@@ -61,6 +66,8 @@ class Parts:
     refresher: Refresher
     revocations: Revocations
     repair: ReadRepair
+    watches: tuple[ProviderWatch, ...]
+    tally: RefreshTally
 
 
 def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
@@ -69,8 +76,16 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     database = Database(settings.database_url.get_secret_value())
     egress = Egress(more_authorities=settings.broker_ca_file, proxies=settings.egress_proxies)
     endpoints = IgnitionClient(timeout_seconds=settings.broker_provider_timeout, egress=egress)
-    breaker = CircuitBreaker(clock, probe_seconds=settings.broker_provider_timeout)
-    provider = _provider(settings, endpoints, breaker, clock, metrics)
+    watches: list[ProviderWatch] = []
+    tally = RefreshTally(database, clock)
+    clients = OAuthClients(
+        {
+            name: oauth_client(
+                name, client, settings, endpoints, egress, database, watches, tally, clock, metrics
+            )
+            for name, client in settings.oauth_clients.items()
+        }
+    )
     change_feed = ChangeFeed(clock)
     cache = TokenCache(change_feed)
     wakeups = Wakeups()
@@ -83,7 +98,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         admin_groups=settings.admin_groups,
     )
     policy = RefreshPolicy(settings.broker_refresh_lead, settings.broker_keepalive)
-    revocations = Revocations(database, cipher, provider, clock)
+    revocations = Revocations(database, cipher, clients, clock)
 
     def on_went_back(outcome: str) -> None:
         metrics.database_went_back.labels(outcome).inc()
@@ -95,8 +110,7 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
     refresher = Refresher(
         database,
         cipher,
-        provider,
-        breaker,
+        clients,
         cache,
         wakeups,
         clock,
@@ -112,27 +126,38 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         workloads,
         admin_key=bootstrap_admin_key(settings),
     )
+    held_grants = HeldGrants(database, cipher, policy, clock, revocations, repair)
+    identification = Identification(
+        database,
+        cipher,
+        clients,
+        clock,
+        revocations,
+        held_grants,
+        standing=makers.standing,
+    )
     connector = Connector(
         database,
         cipher,
-        provider,
+        clients,
         policy,
         clock,
         revocations,
         repair,
-        requested_scope=settings.ignition_scopes,
-        expected_issuer=settings.ignition_issuer,
         standing=makers.standing,
+        identification=identification,
     )
     return Parts(
         access=access,
-        breaker=breaker,
         cache=cache,
         cipher=cipher,
+        clients=clients,
         connector=connector,
         database=database,
         egress=egress,
         endpoints=endpoints,
+        held_grants=held_grants,
+        identification=identification,
         change_feed=change_feed,
         makers=makers,
         issuer=Issuer(database, cache, refresher, clock, lead_seconds=settings.broker_refresh_lead),
@@ -140,27 +165,8 @@ def assemble(settings: Settings, clock: Clock, metrics: Metrics) -> Parts:
         refresher=refresher,
         revocations=revocations,
         repair=repair,
-    )
-
-
-def registration(settings: Settings) -> Registration:
-    """The OAuth client as it is registered at Ignition."""
-    methods = {
-        "client_secret_post": client_secret_post,
-        "client_secret_basic": client_secret_basic,
-    }
-    secret = ClientSecret(settings.ignition_client_secret.get_secret_value())
-    return Registration(
-        client_id=settings.ignition_client_id,
-        redirect_uri=settings.redirect_uri,
-        scope=settings.ignition_scopes,
-        authorize_url=settings.ignition_authorize_url,
-        token_url=settings.ignition_token_url,
-        revoke_url=settings.ignition_revoke_url,
-        client_secret=secret,
-        authenticate=methods[settings.ignition_client_auth](settings.ignition_client_id, secret),
-        body_format=settings.ignition_token_format,
-        refusal_codes=settings.refusal_codes,
+        watches=tuple(watches),
+        tally=tally,
     )
 
 
@@ -210,7 +216,7 @@ def single_sign_on(settings: Settings, parts: Parts, clock: Clock) -> SingleSign
     )
 
 
-def upstream(settings: Settings, egress: Egress) -> Upstream:
+def upstream(api_url: str, settings: Settings, egress: Egress) -> Upstream:
     """Sends proxied calls to Ignition's API, over HTTP/2 where the settings ask for it."""
     limits = Limits(
         connect_timeout_seconds=settings.broker_proxy_connect_timeout,
@@ -224,26 +230,5 @@ def upstream(settings: Settings, egress: Egress) -> Upstream:
         # Imported here, since httpcore's HTTP/2 is slow to import and off by default.
         from ignition_broker.outbound.http2 import Http2Upstream
 
-        return Http2Upstream(settings.ignition_api_url, limits, egress)
-    return Pool(settings.ignition_api_url, limits, egress=egress)
-
-
-def _provider(
-    settings: Settings,
-    endpoints: IgnitionClient,
-    breaker: CircuitBreaker,
-    clock: Clock,
-    metrics: Metrics,
-) -> Provider:
-    def observe(kind: str, outcome: str, seconds: float) -> None:
-        metrics.provider_requests.labels(kind, outcome).observe(seconds)
-
-    return Provider(
-        endpoints,
-        registration(settings),
-        clock,
-        breaker,
-        timeout_seconds=settings.broker_provider_timeout,
-        patience_seconds=settings.provider_patience,
-        observe=observe,
-    )
+        return Http2Upstream(api_url, limits, egress)
+    return Pool(api_url, limits, egress=egress)

@@ -18,6 +18,7 @@ import httpx
 from cryptography.fernet import Fernet
 
 from ignition_broker.embedded import EmbeddedPostgres
+from ignition_broker.fake_ignition.dialects import DIALECTS, Profile
 from ignition_broker.storage import schema
 from tests.conftest import Broker, free_port, wait_until
 
@@ -49,9 +50,10 @@ class Cluster:
             assert answer.status_code == 200, answer.text
 
     def errors_logged(self) -> list[str]:
-        """What no fault should bring a replica to log."""
+        """What no fault should bring a replica to log. That Ignition is away is one's effect."""
         lines = (line for replica in self.replicas for line in replica.log_text().splitlines())
-        return [line[:4000] for line in lines if '"level": "error"' in line][:20]
+        errors = (line[:4000] for line in lines if '"level": "error"' in line)
+        return [line for line in errors if '"event": "condition_began"' not in line][:20]
 
     def control(self, verb: str, **body) -> None:
         httpx.post(f"{self.fake_url}/control/{verb}", json=body).raise_for_status()
@@ -70,20 +72,21 @@ def cluster(
     lifetime_seconds: int,
     provider_timeout_seconds: float,
     settings: dict[str, str] | None = None,
+    profile: Profile = "guide",
 ) -> Iterator[Cluster]:
-    """``settings``: further ones of the replicas, or others."""
+    """``settings``: further ones of the replicas, or others. ``profile``: of the provider."""
     with tempfile.TemporaryDirectory(prefix="ib-cluster-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         os.chmod(folder, 0o755)
         ports = [free_port() for _ in range(replicas)]
-        fake_url = stack.enter_context(_fake(folder, ports[0], lifetime_seconds))
+        fake_url = stack.enter_context(_fake(folder, ports[0], lifetime_seconds, profile))
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres", fsync=False))
         postgres.create_database("broker")
         url = postgres.url("broker")
         schema.migrate(url)
         brokers = _brokers(folder, fake_url, url, ports, provider_timeout_seconds)
         for broker in brokers:
-            broker.settings.update(settings or {})
+            broker.settings.update(_addresses(fake_url, profile) | (settings or {}))
         stack.callback(_kill, brokers)
         for broker in brokers:
             broker.start()
@@ -91,11 +94,12 @@ def cluster(
 
 
 @contextlib.contextmanager
-def _fake(folder: Path, broker_port: int, lifetime_seconds: int) -> Iterator[str]:
+def _fake(folder: Path, broker_port: int, lifetime_seconds: int, profile: Profile) -> Iterator[str]:
     port = free_port()
     arguments = [
         f"--port={port}",
         f"--lifetime={lifetime_seconds}",
+        f"--profile={profile}",
         f"--redirect-uri=http://localhost:{broker_port}/callback",
     ]
     with (folder / "fake.log").open("wb") as log:
@@ -112,6 +116,20 @@ def _fake(folder: Path, broker_port: int, lifetime_seconds: int) -> Iterator[str
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _addresses(fake_url: str, profile: Profile) -> dict[str, str]:
+    """Of a dialect of its own; the guide's are in every replica's settings."""
+    if profile == "guide":
+        return {}
+    paths = DIALECTS[profile]
+    return {
+        "IGNITION_PROFILE": profile,
+        "IGNITION_AUTHORIZE_URL": f"{fake_url}{paths.authorize}",
+        "IGNITION_TOKEN_URL": f"{fake_url}{paths.token}",
+        "IGNITION_REVOKE_URL": f"{fake_url}{paths.revoke}",
+        "IGNITION_API_URL": f"{fake_url}{paths.api_base}",
+    }
 
 
 def _brokers(

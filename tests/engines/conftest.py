@@ -53,7 +53,7 @@ class Engine:
     def _write_envoy(self) -> None:
         text = (DEPLOY / "envoy" / "envoy.yaml").read_text()
         # The rest sets up TLS to the API; the test uses none.
-        text = text[: text.index("      # Without this the API is asked in clear")]
+        text = text[: text.index("      # Without this the API is called without TLS")]
         api = urlsplit(self.api_url)
         local = "address: 127.0.0.1, port_value:"
         changes = {

@@ -123,7 +123,8 @@ def test_no_path_leaves_the_base(engine, key, path):
 
 
 def test_no_caller_is_given_a_token(engine, key):
-    for path in ("/forward-auth/acme", "//forward-auth/acme", "/x/../forward-auth/acme"):
+    paths = ("/forward-auth/acme", "//forward-auth/acme", "/x/../forward-auth/acme")
+    for path in (*paths, "/c/default/forward-auth/acme"):
         answer = RawCaller(engine.port, key).send(
             f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
             "Connection: close\r\n\r\n".encode()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from ignition_broker.broker.errors import BrokerError
 from ignition_broker.broker.grants.disconnect import disconnect as disconnect_tenant
 from ignition_broker.model import Actor
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.storage.errors import StorageError
-from tests.model.promises import Call
+from tests.model.promises import NEVER_HANGS, Call
 from tests.model.replicas import TENANT
 from tests.model.scenario import Scenario
 from tests.model.world import A_MOMENT, Operation
@@ -104,10 +102,19 @@ def disconnect(scenario: Scenario, number: int, point: Point | None) -> None:
     if replica is not None:
 
         async def disconnected() -> None:
-            with contextlib.suppress(StorageError, BrokerError):
+            try:
                 await disconnect_tenant(
-                    replica.database, scenario.cipher, replica.revocations, TENANT, ADMIN
+                    replica.database,
+                    scenario.cipher,
+                    replica.revocations,
+                    replica.held_grants,
+                    TENANT,
+                    ADMIN,
                 )
+            except (StorageError, BrokerError):
+                pass
+            except Exception as error:
+                scenario.world.breaks(NEVER_HANGS, f"{error!r} is no typed error")
 
         replica.spawn(disconnected())
         scenario.world.check()

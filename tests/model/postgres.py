@@ -17,6 +17,7 @@ from ignition_broker.storage import (
     authorizations,
     callbacks,
     connect_links,
+    held_grants,
     listen,
     pending_revocations,
     sessions,
@@ -43,6 +44,7 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     sessions.CLEAR: [],
     callbacks.CLEAR: [],
     connect_links.REVOKE_ALL: [],
+    held_grants.READ_ANY: [],
     tenants.END_BEGUN: [SimpleNamespace(generation=1)],
     audit.APPEND: [],
     pending_revocations.ADD: [SimpleNamespace(id=1)],
@@ -51,7 +53,8 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
     audit_chain.CLEAR_HEADS: [],
     tenants.READ: [
         SimpleNamespace(
-            id="",
+            tenant="",
+            client="default",
             status="connected",
             scope=None,
             expires_at=None,
@@ -60,6 +63,14 @@ BESIDE_THE_POINT: dict[TextClause, Found] = {
             last_error=None,
             renewable=True,
             refresh_token_expires_at=None,
+            name=None,
+            labels=None,
+            account_id=None,
+            account_name=None,
+            shared_with=None,
+            held_id=None,
+            held_name=None,
+            held_until=None,
         )
     ],
 }

@@ -12,8 +12,11 @@ from ignition_broker.broker.background import BackgroundRefresher
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
+from ignition_broker.broker.grants.due_renewals import DueRenewals
+from ignition_broker.broker.grants.held_grants import HeldGrants
 from ignition_broker.broker.grants.ignition_client import Endpoints
 from ignition_broker.broker.grants.issue import Issuer
+from ignition_broker.broker.grants.oauth_clients import OAuthClient, OAuthClients
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.provider import Provider, Registration
 from ignition_broker.broker.grants.read_repair import ReadRepair
@@ -24,6 +27,7 @@ from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.wakeups import Wakeups
 from ignition_broker.cipher import Cipher
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.model import GrantStatus
 from ignition_broker.oauth.requests import client_secret_post
 from ignition_broker.oauth.tokens import ClientSecret
@@ -109,17 +113,20 @@ class Replica:
             timeout_seconds=TIMEOUT_SECONDS,
             patience_seconds=PATIENCE_SECONDS,
         )
+        self.clients = OAuthClients({DEFAULT_CLIENT: OAuthClient(self.provider, self.breaker)})
         policy = RefreshPolicy(LEAD_SECONDS, KEEPALIVE_SECONDS)
-        self.revocations = Revocations(self.database, cipher, self.provider, self.clock)
+        self.revocations = Revocations(self.database, cipher, self.clients, self.clock)
         rows = RowRepair(self.database, cipher, self.clock, self.revocations, _nobody_counts)
         self.repair = ReadRepair(
             self.database, rows, self.cache, self.clock, remember_seconds=REMEMBER_SECONDS
         )
+        self.held_grants = HeldGrants(
+            self.database, cipher, policy, self.clock, self.revocations, self.repair
+        )
         self.refresher = Refresher(
             self.database,
             cipher,
-            self.provider,
-            self.breaker,
+            self.clients,
             self.cache,
             self.wakeups,
             self.clock,
@@ -134,12 +141,10 @@ class Replica:
         )
         self.schedule = BackgroundRefresher(
             self.database,
-            self.breaker,
-            self.refresher,
+            [DueRenewals(self.breaker, self.refresher, self.clock, rate=50)],
             self.issuer,
             cast(Access, NobodyCalls()),
             self.clock,
-            rate=50,
         )
 
     def begin_schedule(self) -> None:

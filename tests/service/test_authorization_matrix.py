@@ -51,6 +51,7 @@ CALLERS = (
 )  # fmt: skip
 
 ANYONE = "200 200 200  200 200 200  200 200 200 200  200 200  200 200  200 200 200 200  200 200 200 200 200"
+NOBODY = "404 404 404  404 404 404  404 404 404 404  404 404  404 404  404 404 404 404  404 404 404 404 404"
 
 TABLE = {
     "GET /token/{tenant}":                       "401 401 401  401 401 401  200 403 403 403  403 403  200 200  200 403 200 401  401 401 401 401 401",
@@ -68,14 +69,27 @@ TABLE = {
 
     "GET /admin/tenants":                        "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "GET /admin/tenants/{tenant}":               "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "GET /admin/tenants/{tenant}/explain":       "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "PUT /admin/tenants/{tenant}":               "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "POST /admin/tenants/{tenant}/connect-link": "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
     "GET /admin/tenants/{tenant}/connect-links": "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "DELETE /admin/tenants/{tenant}/connect-links/{id}": "401 401 401  401 401 401  403 403 403 403  403 403  204 204  403 403 204 401  401 401 401 401 401",
     "POST /admin/tenants/{tenant}/disconnect":   "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "POST /admin/tenants/{tenant}/confirm-account":"401 401 401  401 401 401  403 403 403 403  403 403  404 404  403 403 404 401  401 401 401 401 401",
+    "POST /admin/tenants/{tenant}/discard-account":"401 401 401  401 401 401  403 403 403 403  403 403  404 404  403 403 404 401  401 401 401 401 401",
     "GET /admin/api-keys":                       "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "POST /admin/api-keys":                      "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
     "POST /admin/api-keys/{name}/rotate":        "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
     "DELETE /admin/api-keys/{name}":             "401 401 401  401 401 401  403 403 403 403  403 403  204 204  403 403 204 401  401 401 401 401 401",
+    "GET /admin/webhooks":                      "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "POST /admin/webhooks":                     "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
+    "DELETE /admin/webhooks/{webhook}":         "401 401 401  401 401 401  403 403 403 403  403 403  204 204  403 403 204 401  401 401 401 401 401",
+    "POST /admin/webhooks/{webhook}/secret":    "401 401 401  401 401 401  403 403 403 403  403 403  201 201  403 403 201 401  401 401 401 401 401",
+    "POST /admin/webhooks/{webhook}/test":      "401 401 401  401 401 401  403 403 403 403  403 403  202 202  403 403 202 401  401 401 401 401 401",
+    "GET /admin/webhooks/{webhook}/deliveries": "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
+    "POST /admin/webhooks/{webhook}/deliveries/{delivery}/resend":"401 401 401  401 401 401  403 403 403 403  403 403  404 404  403 403 404 401  401 401 401 401 401",
+    # A stream, whose head is looked at.
+    "GET /admin/events":"401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
     "GET /admin/audit":                          "401 401 401  401 401 401  403 403 403 403  403 403  200 200  403 403 200 401  401 401 401 401 401",
 
     # Pages accept only sessions. /login takes a key in its form.
@@ -85,11 +99,35 @@ TABLE = {
     "POST /connect":                             "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  out out out 400 401",
     "POST /connect #connected":                  "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  out out login 400 401",
     "GET /disconnect":                           "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
-    "POST /disconnect":                          "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  home home login 400 401",
+    "POST /disconnect":                          "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  tenant tenant login 400 401",
+    "GET /confirm-account":                      "login login login  login login login  login login login login  login login  login login  login login login login  404 404 login 404 login",
+    "POST /confirm-account":                     "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  404 404 login 400 401",
     "GET /api-keys":                             "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
     "GET /api-keys/new":                         "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
     "POST /api-keys/new":                        "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 login 400 401",
     "POST /api-keys/revoke":                     "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  keys keys login 400 401",
+    "GET /tenants":                            "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "GET /tenant":                             "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "POST /tenant/refresh":                    "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  409 409 409 400 401",
+    "POST /tenant/link":                       "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 200 400 401",
+    "POST /tenant/link/revoke":                "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  404 404 404 400 401",
+    "GET /api-keys/rotate":                    "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
+    "POST /api-keys/rotate":                   "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 login 400 401",
+    "GET /api-keys/revoke":                    "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
+    "GET /webhooks":                           "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "GET /webhooks/new":                       "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
+    "POST /webhooks/new":                      "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 login 400 401",
+    "GET /webhook":                            "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "POST /webhook/test":                      "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 200 400 401",
+    "POST /webhook/resend":                    "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  404 404 404 400 401",
+    "POST /webhook/secret":                    "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  200 200 login 400 401",
+    "GET /webhook/delete":                     "login login login  login login login  login login login login  login login  login login  login login login login  200 200 login 200 login",
+    "POST /webhook/delete":                    "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  hooks hooks login 400 401",
+    "GET /audit":                              "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "GET /audit/export":                       "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "GET /sessions":                           "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
+    "POST /sessions/end":                      "401 401 401  401 401 401  401 401 401 401  401 401  401 401  401 401 401 401  404 404 404 400 401",
+    "GET /settings":                           "login login login  login login login  login login login login  login login  login login  login login login login  200 200 200 200 login",
     "POST /logout":                              "login login login  login login login  login login login login  login login  login login  login login login login  login login login 400 login",
     "GET /login":                                ANYONE,
     "POST /login":                               "401 401 home  401 401 401  401 401 401 401  401 401  home home  401 401 401 401  401 401 401 400 401",
@@ -105,6 +143,11 @@ TABLE = {
     "GET /readyz":                               ANYONE,
     "GET /metrics":                              ANYONE,
     "GET /style.css":                            ANYONE,
+    "GET /console.js":                           ANYONE,
+    "GET /connect.js":                           ANYONE,
+    "GET /connect-end.js":                       ANYONE,
+    "GET /brand.css":                            ANYONE,
+    "GET /brand/logo":                           NOBODY,  # none is set here
     "GET /openapi.json":                         ANYONE,
     "HEAD /openapi.json":                        ANYONE,
     "GET /docs":                                 ANYONE,
@@ -120,6 +163,8 @@ PLACES = {
     "/login": "login",
     "/": "home",
     "/api-keys": "keys",
+    "/tenant": "tenant",
+    "/webhooks": "hooks",
     "/oauth/authorize": "out",
     "/authorize": "idp",
 }
@@ -242,19 +287,26 @@ def outcome(row: str, who: str, cast: Cast) -> str:
             if row.startswith("POST /login"):
                 csrf = hidden(caller.get("/login").text, "csrf")
             name = f"form-{next(NUMBERS)}"
-            if row.endswith("/revoke"):
+            if row in {"POST /api-keys/revoke", "POST /api-keys/rotate"}:
                 cast.broker.make_key(name, ["token"], ["acme"])
             form = {
                 "tenant": "other-1" if row.endswith("#connected") else "acme-form",
+                "decision": "discard",
                 "key": shown,
                 "name": name,
                 "scopes": "token",
                 "tenants": "acme",
+                "target": "https://hooks.example.com/",
+                "types": "tenant.connected",
+                "which": new_webhook(cast) if "/webhook/" in row else "00",
                 "csrf": "" if who == "forged" else csrf,
             }
             answer = caller.post(target, data=form)
         else:
-            answer = caller.request(method, target, **more)
+            with caller.stream(method, target, **more) as answer:
+                if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                    return str(answer.status_code)
+                answer.read()
     assert_is_told(row, answer)
     if path.startswith("/proxy/") and "broker-error" not in answer.headers:
         return "sent"
@@ -284,6 +336,15 @@ def browser(caller: httpx.Client, who: str, cast: Cast) -> str:
     return csrf
 
 
+def new_webhook(cast: Cast) -> str:
+    """Its id; it is the only one then."""
+    with cast.broker.client() as admin:
+        for each in admin.get("/admin/webhooks").json()["webhooks"]:
+            admin.delete(f"/admin/webhooks/{each['id']}")
+        made = admin.post("/admin/webhooks", json={"url": "https://hooks.example.com/"})
+        return made.json()["id"]
+
+
 def request_for(row: str, path: str, cast: Cast) -> tuple[str, dict[str, object]]:
     """A request that is sound but for who sends it, aimed at things of its own where it changes
     any."""
@@ -293,7 +354,20 @@ def request_for(row: str, path: str, cast: Cast) -> tuple[str, dict[str, object]
         more["json"] = {"rejected_token_sha256": "0" * 64}
     if row == "POST /admin/api-keys":
         more["json"] = {"name": name, "scopes": ["token"], "tenants": ["acme"]}
-    if path in {"/auth", "/disconnect"}:
+    if row == "PUT /admin/tenants/{tenant}":
+        more["json"] = {"labels": {"tier": "gold"}}
+    if row.endswith("/confirm-account"):
+        more["json"] = {"account_id": "practice_2"}
+    if row == "POST /admin/webhooks":
+        more["json"] = {"url": "https://hooks.example.com/"}
+    if row in {"GET /webhook", "GET /webhook/delete"}:
+        more["params"] = {"which": new_webhook(cast)}
+    if "{webhook}" in path:
+        made = {"id": new_webhook(cast)}
+        path = path.replace("{webhook}", made["id"]).replace("{delivery}", "1")
+    if path == "/tenant":
+        path += "?tenant=acme"
+    if path in {"/auth", "/disconnect", "/confirm-account"}:
         path += "?tenant=" + ("other-1" if row.endswith("#connected") else "acme-form")
     if "{name}" in path:
         cast.broker.make_key(name, ["token"], ["acme"])

@@ -77,7 +77,10 @@ def test_a_rotation_of_keys_goes_on_after_a_restart(server, url, key):
     done = f"grants WHERE key_fingerprint = '{fingerprint_of(new)}'"
     with begin(url, f"{new},{key}", "keys", "rotate") as rotating:
         wait_until(lambda: count(server, url, done), 30, "the first batch")
-        server.restart("immediate")
+        # Away for longer than a batch is encrypted without the database.
+        server.stop("immediate")
+        time.sleep(3)
+        server.start()
         assert count(server, url, done) < IDLE, "it ended too early for this test"
         _printed, said = rotating.communicate(timeout=90)
     assert rotating.returncode == 0, said
@@ -116,6 +119,28 @@ def test_a_verification_of_the_audit_trail_begins_anew_after_a_restart(server, u
     assert "the database is away" in said
     assert said.splitlines()[-1].endswith("chained events: nothing amiss")
     assert "Traceback" not in said
+
+
+def test_an_import_that_loses_the_database_says_so_and_stores_nothing(server, url, key, tmp_path):
+    file = tmp_path / "grants.csv"
+    file.write_text(
+        "tenant,refresh_token\n" + "".join(f"moved-{n},token-{n}\n" for n in range(IDLE))
+    )
+    file.chmod(0o600)
+    storing = (
+        "pg_stat_activity WHERE application_name = 'ignition-broker' "
+        "AND (query LIKE '%INSERT%' OR query LIKE '%UPDATE%')"
+    )
+    with begin(url, key, "tenants", "import", str(file)) as importing:
+        wait_until(lambda: count(server, url, storing), 60, "its first row")
+        server.restart("immediate")
+        printed, said = importing.communicate(timeout=90)
+    assert (importing.returncode, printed) == (1, ""), said
+    assert said.splitlines()[-1].endswith(
+        "run the same command again, which stores all rows or none"
+    )
+    assert "Traceback" not in said
+    assert count(server, url, "tenants WHERE id LIKE 'moved-%'") == 0
 
 
 COMMANDS = {

@@ -9,8 +9,11 @@ import pytest
 from tests.conftest import sql
 from tests.service.routes import declared, router_of_the_service
 
+from ignition_broker.broker.notifications.event_stream import MOST_STREAMS
+
 # Their GET changes something.
 WITHOUT = ["/auth", "/callback", "/login/oidc/callback", "/token/acme", "/forward-auth/acme"]
+ENDLESS = "/admin/events"
 # Not compared: they depend on the time or on the request.
 OF_THE_MOMENT = {"date", "x-request-id", "content-length"}
 
@@ -31,7 +34,7 @@ def test_head_is_answered_as_get_is_but_for_the_body(broker, gets):
         compared = 0
         for client in (admin, stranger):
             for path in gets:
-                if path in WITHOUT:
+                if path in WITHOUT or path == ENDLESS:
                     continue
                 get, head = client.get(path), client.head(path)
                 assert head.status_code == get.status_code, path
@@ -42,6 +45,18 @@ def test_head_is_answered_as_get_is_but_for_the_body(broker, gets):
                     assert length in (None, get.headers.get("content-length")), path
                 compared += 1
     assert compared >= 2 * 14
+
+
+def test_head_of_a_stream_that_never_ends_is_over_at_once(broker):
+    with broker.client() as admin:
+        # More than may be open at a time: those of HEAD do not stay open.
+        for _ in range(MOST_STREAMS + 5):
+            head = admin.head(ENDLESS, timeout=5)
+            assert (head.status_code, head.content) == (200, b"")
+        with admin.stream("GET", ENDLESS, timeout=5) as get:
+            framing = {"transfer-encoding": "chunked"}
+            assert kept(head) | framing == kept(get) | framing
+            assert get.headers["content-type"].startswith("text/event-stream")
 
 
 def kept(answer: httpx.Response) -> dict[str, str]:
@@ -65,6 +80,8 @@ def kept(answer: httpx.Response) -> dict[str, str]:
         ("/docs", 200),
         ("/openapi.json", 200),
         ("/style.css", 200),
+        ("/connect.js", 200),
+        ("/brand/logo", 404),
         ("/admin/tenants", 401),
         ("/none", 404),
     ],

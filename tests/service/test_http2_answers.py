@@ -15,11 +15,14 @@ from tests.service.certificates import Authority
 from tests.service.test_proxy_failures import problem
 
 from ignition_broker.clock import SystemClock
+from ignition_broker.model import Caller
 from ignition_broker.oauth.tokens import AccessToken
 from ignition_broker.outbound.http1_pool import Limits
 from ignition_broker.outbound.http2 import Http2Upstream
 from ignition_broker.proxy.caller_disconnects import CHECK_EVERY_SECONDS
 from ignition_broker.proxy.forward import ForwardedCall, Forwarder
+from ignition_broker.proxy.paging.walk import PageStreams
+from ignition_broker.server.stop_state import Stopping
 
 UNREACHABLE = (502, "upstream-unreachable", "upstream-unreachable")
 OK = [(b":status", b"200"), (b"content-length", b"2")]
@@ -182,6 +185,14 @@ class Tokens:
         return Token
 
 
+PAGES = PageStreams(
+    SystemClock(),
+    tenant_streams=1,
+    stopping=Stopping(SystemClock(), grace_seconds=1),
+    problem_of=lambda *_: {},
+)
+
+
 class AuditRecorder:
     def record_call(self, *_event):
         return None
@@ -198,6 +209,7 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
         upstream,
         SystemClock(),
         AuditRecorder(),
+        PAGES,
         api_url=url,
         base_path=b"",
         replay_limit_bytes=0,
@@ -219,7 +231,8 @@ async def test_a_call_that_lasted_gives_its_connection_back(api, authority, monk
 
     api.headers, api.body, api.delay_seconds = OK, b"ok", CHECK_EVERY_SECONDS * 3
     scope = {"method": "GET", "headers": [], "query_string": b"", "state": {}}
-    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id", "caller", confirmed)
+    key = Caller("caller", frozenset(), ("acme",))
+    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id", "caller", confirmed, key)
     try:
         await forwarder.forward(scope, receive, send, call)
         assert call.status == 200

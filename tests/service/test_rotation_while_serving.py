@@ -21,7 +21,7 @@ from ignition_broker.cipher import Cipher, fingerprint_of
 from ignition_broker.storage.database import Database
 
 BUSY = [f"busy-{number}" for number in range(12)]
-IDLE = 6_000
+IDLE = 3_000
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from tests.service.locks import locked
 
 from ignition_broker.broker.admins.makers import ANY_SETTINGS
 from ignition_broker.broker.grants.connect_links import list_links
+from ignition_broker.storage import leases
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.schema import newest_version
 from ignition_broker.storage.tables import metadata
@@ -55,6 +56,53 @@ def test_what_falls_due_and_what_expires_is_found_by_an_index(postgres, database
     )
     assert "grants_due" in plan
     assert "Seq Scan" not in plan
+
+
+def test_what_falls_due_at_another_client_is_found_by_an_index_of_its_own(postgres, database_url):
+    """Although all of the default client's is overdue, as while that one's Ignition is down."""
+    sql(
+        postgres,
+        database_url,
+        "INSERT INTO tenants SELECT 'd' || n || CASE WHEN n <= 5 THEN '@sandbox' ELSE '' END "
+        "FROM generate_series(1, 20000) n",
+    )
+    sql(
+        postgres,
+        database_url,
+        "INSERT INTO grants (tenant_id, status, version, next_refresh_at) "
+        "SELECT id, 'connected', 1, now() - interval '1 day' FROM tenants WHERE id LIKE 'd%'",
+    )
+    sql(postgres, database_url, "ANALYZE grants")
+    conditions = leases.CLAIM_DUE_OF_OTHER.text.split("WHERE")[1].split("next_refresh_at")[0]
+    of_sandbox = conditions.replace(":client", "'sandbox'")
+    plan = sql(
+        postgres,
+        database_url,
+        f"EXPLAIN SELECT tenant_id FROM grants WHERE {of_sandbox} "
+        "next_refresh_at < now() AND status = 'connected' ORDER BY next_refresh_at LIMIT 50 "
+        "FOR UPDATE SKIP LOCKED",
+    )
+    assert "grants_due_of_others" in plan
+    assert "Seq Scan" not in plan
+    sql(postgres, database_url, "DELETE FROM grants WHERE tenant_id LIKE 'd%'")
+
+
+def test_the_release_before_goes_on_with_tenants_and_grants_of_the_default_client(
+    postgres, database_url
+):
+    """By its own statements: it names neither of the new columns."""
+    for statement in (
+        "INSERT INTO tenants (id) VALUES ('before') ON CONFLICT DO NOTHING",
+        "INSERT INTO tenants (id) VALUES ('before') ON CONFLICT DO NOTHING",
+        "UPDATE tenants SET generation = generation + 1 WHERE id = 'before' RETURNING generation",
+        "INSERT INTO tenants (id) VALUES ('before@sandbox')",
+    ):
+        sql(postgres, database_url, statement)
+    apart = "SELECT tenant, client, generation FROM tenants WHERE id LIKE 'before%' ORDER BY id"
+    assert sql(postgres, database_url, apart).splitlines() == [
+        "before|default|1",
+        "before|sandbox|0",
+    ]
 
 
 FIRST_RELEASE_WRITES = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -245,7 +246,7 @@ def test_a_sign_in_of_long_ago_has_to_be_renewed_for_a_disconnect(browser, broke
     page = browser.get("/disconnect?tenant=kept").text
     assert status_of(broker, "kept") == "connected", "a sign-in repeats no form"
     data = {"tenant": "kept", "csrf": hidden(page, "csrf")}
-    assert browser.post("/disconnect", data=data).headers["location"] == "/"
+    assert browser.post("/disconnect", data=data).headers["location"] == "/tenant?tenant=kept"
     assert status_of(broker, "kept") == "disconnected"
 
 
@@ -288,11 +289,12 @@ def test_a_sign_in_of_long_ago_has_to_be_renewed_to_revoke_a_key(browser, broker
     form = {"name": "kept-alive", "csrf": hidden(browser.get("/").text, "csrf")}
     age("authenticated_at", 11 * 60)
     asked = browser.post("/api-keys/revoke", data=form)
-    assert asked.headers["location"] == "/login?return_to=%2Fapi-keys"
+    page = "/api-keys/revoke?name=kept-alive"
+    assert asked.headers["location"] == f"/login?{urlencode({'return_to': page})}"
     with broker.client(service) as caller:
         assert caller.get("/token/nobody").status_code == 404, "the key works"
-        assert sign_in_again(browser, broker, asked).headers["location"] == "/api-keys"
-        form["csrf"] = hidden(browser.get("/api-keys").text, "csrf")
+        assert sign_in_again(browser, broker, asked).headers["location"] == page
+        form["csrf"] = hidden(browser.get(page).text, "csrf")
         assert browser.post("/api-keys/revoke", data=form).headers["location"] == "/api-keys"
         wait_until(lambda: caller.get("/token/nobody").status_code == 401, 2, "the key's end")
 

@@ -365,7 +365,7 @@ def test_disconnecting_asks_whoever_signed_on_long_ago_to_do_it_again(browser, b
         assert "Disconnect again?" in confirm.text
         assert status_of(broker, "again") == "connected"
         data = {"tenant": "again", "csrf": hidden(confirm.text, "csrf")}
-        assert other.post("/disconnect", data=data).headers["location"] == "/"
+        assert other.post("/disconnect", data=data).headers["location"] == "/tenant?tenant=again"
     assert status_of(broker, "again") == "disconnected"
 
 

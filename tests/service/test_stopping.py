@@ -261,9 +261,12 @@ def test_a_worker_that_dies_is_replaced_and_one_that_is_told_to_stop_too(started
         )
         wait_until(lambda: len(processes(broker)) == 2)
         for _ in range(20):
-            assert httpx.get(f"{broker.url}/healthz").status_code == 200
+            # Until both serve again, a request may wait for a worker to start.
+            assert httpx.get(f"{broker.url}/healthz", timeout=40).status_code == 200
     assert broker.log_text().count("worker_ended") == 2
-    wait_until(lambda: all(httpx.get(f"{broker.url}/readyz").is_success for _ in range(20)))
+    wait_until(
+        lambda: all(httpx.get(f"{broker.url}/readyz", timeout=40).is_success for _ in range(20))
+    )
     broker.process.send_signal(signal.SIGTERM)
     stopped_in_order(broker)
 

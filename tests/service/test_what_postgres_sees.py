@@ -15,8 +15,8 @@ def transactions(postgres, url: str) -> int:
 
 
 def test_a_warm_token_costs_no_statement(broker, postgres, database_url):
-    """What goes on in the background (the proof of listening, the look for what is due) comes to
-    some five statements a second."""
+    """What goes on in the background (the proof of listening, the look for what is due, for what
+    ends and for events to deliver) comes to some ten statements a second."""
     broker.connect("warm")
     key = broker.make_key("warm", ["token"], ["warm"])
     with broker.client(key) as service:
@@ -27,7 +27,7 @@ def test_a_warm_token_costs_no_statement(broker, postgres, database_url):
         for _ in range(1000):
             assert service.get("/token/warm").status_code == 200
         after = transactions(postgres, database_url)
-    assert after - before < 10 * (time.monotonic() - began) + 10
+    assert after - before < 20 * (time.monotonic() - began) + 10
 
 
 def test_no_transaction_is_open_while_ignition_is_asked(broker, fake, postgres, database_url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -19,6 +20,12 @@ def test_every_path_on_the_page_exists(page):
     named = {each for each in _PATH.findall(text) if "NNNN" not in each}
     assert len(named) > 20
     assert [each for each in sorted(named) if not is_there(each)] == []
+
+
+def test_a_long_module_says_why():
+    long = [path for path in SOURCE.rglob("*.py") if len(path.read_text().splitlines()) > 250]
+    why = {path: ast.get_docstring(ast.parse(path.read_text())) or "" for path in long}
+    assert [str(path) for path in long if "Over 250 lines: " not in why[path]] == []
 
 
 def is_there(path: str) -> bool:

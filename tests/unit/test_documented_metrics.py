@@ -26,7 +26,7 @@ def test_every_metric_is_documented_with_its_kind():
 def test_every_label_is_documented():
     metrics = Metrics()
     metrics.requests.count("/token/{tenant}", "GET", 200)
-    metrics.provider_requests.labels("refresh_token", "Renewed").observe(0.1)
+    metrics.provider_requests.labels("default", "refresh_token", "Renewed").observe(0.1)
     text = PAGE.read_text()
     for family in metrics.registry.collect():
         row = next(line for line in text.splitlines() if f"`{family.name}" in line)

@@ -40,7 +40,7 @@ def test_the_folder_is_its_owners_alone_also_where_it_was_there_before(tmp_path,
         assert mode(folder) == 0o700
     # Compose mounts them with this owner and mode; the container runs as another user.
     assert {mode(file) for file in folder.iterdir()} == {0o444}
-    assert len(list(folder.iterdir())) == 7
+    assert len(list(folder.iterdir())) == 11
 
 
 def test_a_folder_that_was_opened_since_is_closed_and_its_files_stay(tmp_path):

@@ -10,7 +10,18 @@ import typer
 from ignition_broker import __version__
 from ignition_broker.broker.errors import BrokerError, InvalidRequest
 from ignition_broker.cipher import CipherError
-from ignition_broker.cli import api_keys, audit, dev, encryption_keys, fake_ignition, serve, tenants
+from ignition_broker.cli import (
+    api_keys,
+    audit,
+    dev,
+    encryption_keys,
+    fake_ignition,
+    serve,
+    tenants,
+    tenants_export,
+    tenants_import,
+    webhooks,
+)
 from ignition_broker.cli.output import FAILED, WRONG_USAGE, print_notice
 from ignition_broker.embedded import EmbeddedPostgresError
 from ignition_broker.settings import SettingsError
@@ -30,8 +41,12 @@ app.command()(serve.migrate)
 app.command("fake-ignition")(fake_ignition.fake_ignition)
 app.add_typer(encryption_keys.app, name="keys")
 app.add_typer(api_keys.app, name="api-keys")
+tenants.app.command("import")(tenants_import.import_tenants)
+tenants.app.command("export")(tenants_export.export_tenants)
+tenants.app.command("export-key")(tenants_export.make_key)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(audit.app, name="audit")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def _show_version(wanted: bool) -> None:

@@ -35,6 +35,13 @@ def create(
             "'*' is any. Needs --scopes proxy. Without it: everything."
         ),
     ] = None,
+    allowance_weight: Annotated[
+        int,
+        typer.Option(help="Its share of a tenant's calls where they are short: 2 is double."),
+    ] = 1,
+    allowance_reserve: Annotated[
+        int, typer.Option(help="So many of a tenant's calls are kept for it in each window.")
+    ] = 0,
 ) -> None:
     """Create an API key and print it, once."""
     clock = SystemClock()
@@ -49,6 +56,8 @@ def create(
             tenants=_between_commas(tenants),
             expires_at=expires_at,
             paths=None if paths is None else _between_commas(paths),
+            allowance_weight=allowance_weight,
+            allowance_reserve=allowance_reserve,
             actor=CLI_ACTOR,
         )
         return api_key

@@ -19,7 +19,6 @@ import typer
 import uvicorn
 from cryptography.fernet import Fernet
 
-from ignition_broker.app import create_app
 from ignition_broker.broker.callers.api_keys import create_api_key, new_api_key, revoke_api_key
 from ignition_broker.broker.errors import NotFound
 from ignition_broker.broker.grants.connect_links import create_link
@@ -81,6 +80,9 @@ async def _run(port: int, url: str, kept: Secrets) -> None:
         redirect_uris=(f"{origin}/callback",),
         state_path=FOLDER / "fake-ignition.journal",
     )
+    # Here, since it takes longer to import than all other commands together.
+    from ignition_broker.app import create_app
+
     settings = _settings(port, url, kept, provider, options)
     database = Database(url, pool_size=1)
     service_key = await _service_key(database)
@@ -151,6 +153,8 @@ def _settings(
         "broker_admin_key": kept.admin_key,
         "broker_port": port,
         "broker_log_level": "WARNING",
+        # A receiver on this machine can be tried.
+        "broker_webhook_allow": "127.0.0.0/8,::1",
         # It reaches nothing but this machine, whatever proxy the shell names.
         "https_proxy": None,
         "http_proxy": None,
@@ -218,7 +222,7 @@ ignition-broker is ready.
    curl -s {bearer} {origin}/token/{TENANT}
 
 3. A page of the practice's clients through the proxy; meta.pagination.next_cursor
-   in the answer leads on with &cursor=…
+   in the answer leads on with &cursor=…, and -H 'Broker-Paginate: all' brings all pages
    curl -s {bearer} {clients}
 
 4. The token expires early, and the proxy renews it:

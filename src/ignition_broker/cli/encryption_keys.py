@@ -16,7 +16,9 @@ from ignition_broker.broker.encryption_keys.rotation import (
     RotationProgress,
     record_rotation,
     rotate_grants,
+    rotate_held_grants,
     rotate_revocations,
+    rotate_webhooks,
 )
 from ignition_broker.cipher import Cipher
 from ignition_broker.cli.database import CLI_ACTOR, Result, resuming_by, with_database
@@ -49,7 +51,9 @@ def rotate() -> None:
                 speed = last.rotated / (time.monotonic() - began)
                 bar.update(task, completed=last.seen, total=last.total, speed=speed)
         seconds = time.monotonic() - began
+        await rotate_held_grants(database, cipher)
         await rotate_revocations(database, cipher)
+        await rotate_webhooks(database, cipher)
         await record_rotation(database, cipher, last, CLI_ACTOR, began_at=SystemClock().now())
         rotated = last.rotated if last else 0
         typer.echo(

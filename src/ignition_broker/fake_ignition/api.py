@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ignition_broker.fake_ignition.errors import MalformedRequest
 from ignition_broker.fake_ignition.paging import integer_parameter, link_header, page_of
 from ignition_broker.fake_ignition.parameters import read_json_object
+from ignition_broker.fake_ignition.practices import PRACTICES
 from ignition_broker.fake_ignition.provider import Provider
 
 PROPOSALS = tuple(
@@ -86,7 +87,8 @@ class Api:
             {
                 "id": "user_ada",
                 "name": "Ada Byron",
-                "practice": "Northwind Accounting",
+                "practice": PRACTICES.get(grant.practice, grant.practice),
+                "practice_id": grant.practice,
                 "grant": grant.id,
                 "scope": grant.scope,
             }

@@ -67,7 +67,10 @@ def parse_basic(authorization: str) -> Credentials | None:
 
 
 def is_registered(shown: Credentials, options: FakeIgnitionOptions) -> bool:
-    """Compare in constant time, both halves always."""
+    """Compare in constant time, the id and each secret always."""
     same_id = hmac.compare_digest(shown.client_id.encode(), options.client_id.encode())
-    same_secret = hmac.compare_digest(shown.client_secret.encode(), options.client_secret.encode())
-    return same_id and same_secret
+    same = [
+        hmac.compare_digest(shown.client_secret.encode(), secret.encode())
+        for secret in (options.client_secret, *options.other_client_secrets)
+    ]
+    return same_id and any(same)

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from ignition_broker.fake_ignition.control_orders import (
     Changes,
     Failure,
+    Registration,
     Seeding,
     Selection,
     Turn,
@@ -37,6 +38,7 @@ class Control:
             Route("/control/revoke", self.revoke, methods=["POST"]),
             Route("/control/fail", self.fail, methods=["POST"]),
             Route("/control/options", self.change_options, methods=["POST"]),
+            Route("/control/client", self.change_client, methods=["POST"]),
             Route("/control/grants", self.seed_grants, methods=["POST"]),
             Route("/control/clock", self.turn_clock, methods=["POST"]),
             Route("/control/reset", self.reset, methods=["POST"]),
@@ -90,6 +92,14 @@ class Control:
         changes = (await read_order(request, Changes)).model_dump(exclude_none=True)
         self.provider.options = replace(self.provider.options, **changes)
         return JSONResponse({name: getattr(self.provider.options, name) for name in changes})
+
+    async def change_client(self, request: Request) -> Response:
+        """Change the client's secrets; several are accepted side by side."""
+        first, *others = (await read_order(request, Registration)).client_secrets
+        self.provider.options = replace(
+            self.provider.options, client_secret=first, other_client_secrets=tuple(others)
+        )
+        return JSONResponse({"client_secrets": 1 + len(others)})
 
     async def seed_grants(self, request: Request) -> Response:
         """Open grants as if a user had approved each, for load and chaos tests."""

@@ -73,7 +73,14 @@ class Changes(Order):
     refresh_token_lifetime_seconds: Lifetime | None = None
     reuse_grace_seconds: Lifetime | None = None
     requests_per_hour: Lifetime | None = None
+    requests_window_seconds: Annotated[int, Field(ge=1, le=10**6)] | None = None
     rotate_refresh_tokens: bool | None = None
+
+
+class Registration(Order):
+    """The client's secrets from now on; the earlier ones are accepted no longer."""
+
+    client_secrets: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
 
 class Seeding(Order):

@@ -17,6 +17,8 @@ class FakeIgnitionOptions:
     ----------
     profile
         Which Ignition it stands in for; `options_for` gives its policy too.
+    other_client_secrets
+        Accepted beside ``client_secret``, as by a server whose clients' secrets overlap.
     issuer
         When set, put as ``iss`` on every authorization response (RFC 9207 section 2).
     reuse_grace_seconds
@@ -26,7 +28,9 @@ class FakeIgnitionOptions:
     ends_earlier_access_tokens
         Whether a refresh also ends the access tokens that came before.
     requests_per_hour
-        Requests to the reporting API that one practice has in a window of an hour.
+        Requests to the reporting API that one practice has in a window, which is an hour.
+    requests_window_seconds
+        The length of that window, for tests that can't wait for an hour.
     practice_size
         How many times as many rows a practice has.
     state_path
@@ -36,6 +40,7 @@ class FakeIgnitionOptions:
     profile: Profile = "guide"
     client_id: str = "demo-client"
     client_secret: str = field(default="demo-secret", repr=False)
+    other_client_secrets: tuple[str, ...] = field(default=(), repr=False)
     client_name: str = "Ignition Broker"
     redirect_uris: tuple[str, ...] = ("http://localhost:3000/callback",)
     default_scope: str = "read"
@@ -47,6 +52,7 @@ class FakeIgnitionOptions:
     ends_earlier_access_tokens: bool = False
     reuse_grace_seconds: int = 0
     requests_per_hour: int = 1000
+    requests_window_seconds: int = 3600
     practice_size: int = 1
     issuer: str | None = None
     state_path: Path | None = None

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from ignition_broker.fake_ignition.dialects import Dialect
 from ignition_broker.fake_ignition.options import FakeIgnitionOptions
-from ignition_broker.fake_ignition.practices import PRACTICES, SIZES
+from ignition_broker.fake_ignition.practices import DEFAULT_PRACTICE, PRACTICES, SIZES
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLESHEET = (TEMPLATES / "ignition.css").read_text()
@@ -66,7 +66,8 @@ def consent_page(
         destination=urlsplit(redirect_uri).netloc,
         scopes=[(name, SCOPE_MEANINGS.get(name)) for name in scope.split(" ")],
         action=options.dialect.authorize,
-        practices=PRACTICES if options.profile == "ignitionapp" else {},
+        practices=PRACTICES,
+        chosen=parameters.get("practice", DEFAULT_PRACTICE),
         hidden={name: parameters[name] for name in REQUEST_PARAMETERS if name in parameters},
     )
 

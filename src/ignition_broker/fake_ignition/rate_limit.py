@@ -1,4 +1,4 @@
-"""How many requests one practice has in an hour, and the headers that say so."""
+"""How many requests one practice has in a window, an hour, and the headers that say so."""
 
 from dataclasses import dataclass, field
 
@@ -8,12 +8,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ignition_broker.fake_ignition.provider import Provider
 
-WINDOW_SECONDS = 3600
-
 
 @dataclass
 class Window:
-    """An hour that began with a practice's first request in it."""
+    """It began with a practice's first request in it."""
 
     resets_at: int
     used: int = 0
@@ -21,7 +19,7 @@ class Window:
 
 @dataclass
 class RateLimit:
-    """Counts the requests of every practice, in windows of an hour by the fake's clock."""
+    """Counts the requests of every practice, in windows by the fake's clock."""
 
     provider: Provider
     windows: dict[str, Window] = field(default_factory=dict)
@@ -31,7 +29,9 @@ class RateLimit:
         now = self.provider.clock()
         window = self.windows.get(practice)
         if window is None or now >= window.resets_at:
-            window = self.windows[practice] = Window(int(now) + WINDOW_SECONDS)
+            window = self.windows[practice] = Window(
+                int(now) + self.provider.options.requests_window_seconds
+            )
         window.used += 1
         return window
 

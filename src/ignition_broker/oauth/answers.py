@@ -129,6 +129,20 @@ def judge_token_answer(
     return NotOAuth(status, f"status {status}, {said}")
 
 
+def refuses_client(status: int, body: bytes) -> bool:
+    """Whether the answer is ``invalid_client`` and nothing else: the client's authentication failed
+    (RFC 6749 section 5.2), so nothing that the request carried was looked at.
+
+    Not with a token in it, nor from a gateway's 5xx, which don't go with that.
+    """
+    reading = read_fields(body)
+    if reading is None or not reading.is_whole or status >= 500:
+        return False
+    fields = reading.fields
+    has_token = any(fields.get(name) for name in ("access_token", "refresh_token"))
+    return not has_token and plain_code(error_code(fields, status)) == "invalidclient"
+
+
 def plain_code(error: str) -> str:
     """An error code without what providers spell differently: ``Invalid-Grant`` is
     ``invalidgrant``."""

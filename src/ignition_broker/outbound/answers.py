@@ -44,6 +44,8 @@ async def whole_answer(
         body, flaw, broke_off = await _received(response, limit_bytes)
     finally:
         await response.aclose()
+        # httpx has bound the stream to its response: a cycle that only the garbage collector frees.
+        del response.stream
     headers = {
         name.decode("latin-1").lower(): value.decode("latin-1")
         for name, value in response.headers.raw

@@ -51,7 +51,7 @@ def _inflated(body: bytes, coding: str, limit_bytes: int) -> tuple[bytes, str | 
 def _inflated_until_broken(body: bytes, limit_bytes: int) -> bytes:
     """What comes before the first error: a wrong checksum stands behind all of the content."""
     inflating = zlib.decompressobj(zlib.MAX_WBITS | 32)
-    plain = b""
+    plain = bytearray()
     try:
         for start in range(len(body)):
             plain += inflating.decompress(body[start : start + 1], limit_bytes)
@@ -59,4 +59,4 @@ def _inflated_until_broken(body: bytes, limit_bytes: int) -> bytes:
                 break
     except zlib.error:
         pass
-    return plain[:limit_bytes]
+    return bytes(plain[:limit_bytes])

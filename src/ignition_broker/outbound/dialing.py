@@ -6,10 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aiohappyeyeballs import start_connection
 
+from ignition_broker.outbound.address_guard import AddressGuard, AddressRefused
 from ignition_broker.outbound.egress import Egress
 from ignition_broker.outbound.errors import EgressProxyFailed
 from ignition_broker.outbound.tunnel import open_tunnel
@@ -58,24 +60,49 @@ class Dialer:
     async def _connected(self) -> socket.socket:
         """To the server, or to the proxy."""
         if self.proxy is None:
-            return await self._connected_to(self._host, self._port)
+            return await self._connected_to(self._host, self._port, is_server=True)
+        if self._egress.guard is not None:
+            await self._check_behind_proxy(self._egress.guard)
         try:
             return await self._connected_to(self.proxy.host, self.proxy.port)
         except OSError as error:
             text = f"The egress proxy at {self.proxy.name} can't be reached: {reason(error)}."
             raise EgressProxyFailed(text) from error
 
-    async def _connected_to(self, host: str, port: int) -> socket.socket:
+    async def _connected_to(
+        self, host: str, port: int, *, is_server: bool = False
+    ) -> socket.socket:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._addresses_until:
-            self._addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            if is_server and self._egress.guard is not None:
+                found = await self._looked_up()
+                self._egress.guard.check(host, found, is_tls=self._is_tls)
+            else:
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self._addresses = found
             self._addresses_until = loop.time() + ADDRESSES_SECONDS
         return await start_connection(self._addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS)
+
+    async def _check_behind_proxy(self, guard: AddressGuard) -> None:
+        """The proxy resolves the name, so what it finds can't be judged here. What this machine
+        finds can, where it finds anything."""
+        guard.check_literal(self._host, is_tls=self._is_tls)
+        try:
+            found = await self._looked_up()
+        except OSError:
+            return
+        guard.check(self._host, found, is_tls=self._is_tls)
+
+    async def _looked_up(self) -> Sequence[Any]:
+        look_up = partial(socket.getaddrinfo, self._host, self._port, type=socket.SOCK_STREAM)
+        return await asyncio.get_running_loop().run_in_executor(self._egress.lookups, look_up)
 
 
 def reason(error: OSError) -> str:
     """Why there is no connection, in words."""
     match error:
+        case AddressRefused():
+            return str(error)
         case ssl.SSLCertVerificationError():
             return f"its certificate proves nothing ({error.verify_message})"
         case socket.gaierror():

@@ -173,6 +173,8 @@ class Connection(asyncio.Protocol):
         self._break_off("closed the connection" if exc is None else type(exc).__name__)
         self._stop_writing()
         self._on_lost(self)
+        # It holds methods of this object: a cycle that only the garbage collector would free.
+        del self._parser
 
     def eof_received(self) -> None:
         exchange = self.exchange

@@ -62,6 +62,8 @@ class Pool:
         # Places taken: one for each of `_connections` and for each whose place is being passed on.
         self._opened = 0
         self._connections: set[Connection] = set()
+        # Set with the first connection: `get_running_loop` costs a system call in Python 3.11.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._sweep_seconds = min(
             LONGEST_SWEEP_SECONDS, limits.timeout_seconds / 8, limits.idle_timeout_seconds / 8
@@ -95,9 +97,8 @@ class Pool:
         else:
             parts.append(b"Transfer-Encoding: chunked\r\n\r\n" if is_chunked else b"\r\n")
         connection = None
-        if tenant is not None:
-            idle_since = asyncio.get_running_loop().time() - KEEP_ALIVE_SECONDS
-            connection = self._idle.take(tenant, idle_since)
+        if tenant is not None and self._loop is not None:
+            connection = self._idle.take(tenant, self._loop.time() - KEEP_ALIVE_SECONDS)
         if connection is None:
             connection = await self._when_one_is_free(tenant)
         if may_send is not None and not may_send():
@@ -169,7 +170,7 @@ class Pool:
 
     async def _open(self) -> Connection:
         """In a place that is counted already."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         connection = Connection(loop, self._on_free, self._on_lost, self._subject)
         self._connections.add(connection)
         seconds = self._limits.connect_timeout_seconds

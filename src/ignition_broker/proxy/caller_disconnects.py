@@ -19,6 +19,7 @@ class CallerDisconnects:
 
     def __init__(self) -> None:
         self.calls: set[WatchedCall] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, body: RequestBody) -> WatchedCall:
@@ -28,10 +29,10 @@ class CallerDisconnects:
         """
         if self._timer is None:
             self._check_later()
-        return WatchedCall(self.calls, body)
+        return WatchedCall(self.calls, body, self._loop)
 
     def _check_later(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self._timer = loop.call_later(CHECK_EVERY_SECONDS, self._check)
 
     def _check(self) -> None:
@@ -51,13 +52,18 @@ class WatchedCall:
     _task: asyncio.Task[object] | None = None
     _watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, calls: set[WatchedCall], body: RequestBody) -> None:
+    def __init__(
+        self, calls: set[WatchedCall], body: RequestBody, loop: asyncio.AbstractEventLoop | None
+    ) -> None:
         self._calls = calls
         self._body = body
+        self._loop = loop
 
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+    def __enter__(self) -> WatchedCall:
+        # Without the loop it costs a system call in Python 3.11.
+        self._task = asyncio.current_task(self._loop)
         self._calls.add(self)
+        return self
 
     def __exit__(
         self,
@@ -89,9 +95,15 @@ class WatchedCall:
         if self._body.pace.is_too_slow and not self._is_cut and self._task is not None:
             self._is_cut = True
             self._task.cancel()
-        if self._watcher is None and self._was_checked:
-            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        if self._was_checked:
+            self.watch_at_once()
         self._was_checked = True
+
+    def watch_at_once(self) -> None:
+        """Watches for the caller's disconnect without waiting for a check: a call that is sure to
+        last need not."""
+        if self._watcher is None:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         # Once the answer is whole, the task is left alone: it still has to return its connection.

@@ -1,4 +1,7 @@
-"""Forwards one call: gets a token, sends, and after a 401 refreshes once and replays once."""
+"""Forwards one call: gets a token, sends, and after a 401 refreshes once and replays once.
+
+Over 250 lines: one call's attempts share its state.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,15 @@ from ignition_broker.proxy.busy_retries import BUSY_STATUSES, IDEMPOTENT_METHODS
 from ignition_broker.proxy.caller_disconnects import CallerDisconnects
 from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_SECONDS, CallerPace
 from ignition_broker.proxy.forwarded_call import ApiRequest, ForwardedCall, Tokens
-from ignition_broker.proxy.framing import framing
+from ignition_broker.proxy.framing import announced
 from ignition_broker.proxy.headers import (
     ApiLinks,
     blames_token,
     request_headers,
     response_headers,
 )
+from ignition_broker.proxy.paging.asked import pages_asked
+from ignition_broker.proxy.paging.walk import PageStreams
 from ignition_broker.proxy.paths import PathRefused, upstream_target
 from ignition_broker.proxy.renewal_pauses import RenewalPauses
 from ignition_broker.proxy.request_body import RequestBody
@@ -54,6 +59,7 @@ class Forwarder:
         upstream: Upstream,
         clock: Clock,
         audit_recorder: AuditRecorder,
+        pages: PageStreams,
         *,
         api_url: str,
         base_path: bytes,
@@ -65,6 +71,7 @@ class Forwarder:
         self._upstream = upstream
         self._clock = clock
         self._audit_recorder = audit_recorder
+        self._pages = pages
         self._links = ApiLinks(api_url)
         self._base_path = base_path.rstrip(b"/")
         self._replay_limit = replay_limit_bytes
@@ -94,7 +101,11 @@ class Forwarder:
         if state.get(HAS_EMPTY_QUERY):
             target += b"?"
         headers: Headers = scope["headers"]
-        length, has_body = framing(headers)
+        length, has_body, paginate = announced(headers)
+        if paginate is not None:
+            asked = pages_asked(paginate, method, has_body=has_body)
+            await self._pages.stream(self.forward, scope, receive, send, call, asked)
+            return
         # A caller without a body can only be slow in taking the answer.
         pace = CallerPace(
             self._clock.monotonic, BODY_GRACE_SECONDS if has_body else ANSWER_GRACE_SECONDS
@@ -190,16 +201,23 @@ class Forwarder:
     ) -> UpstreamAnswer:
         """The API's answer. Tries a second time where the first can't have done anything.
 
-        Raises `ExchangeError`.
+        Raises `ExchangeError`, and `AllowanceSpent` where no call is left for it.
         """
         headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
+        meter, taken = call.meter, None
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None
+            if meter is not None:
+                taken = meter.try_take(call) or await meter.take(call)
             try:
-                return await self._upstream.send(
+                answer = await self._upstream.send(
                     call.tenant, request.method, request.target, headers, body
                 )
-            except Unreachable as error:
+            except BaseException as error:
+                if meter is not None and taken is not None:
+                    meter.unanswered(taken, error)
+                if not isinstance(error, Unreachable):
+                    raise
                 # RFC 9110 section 9.2.2: a request that the API may have carried out is sent again
                 # only if it is idempotent.
                 is_safe = not error.was_sent or (
@@ -210,6 +228,10 @@ class Forwarder:
                 )
                 if is_last or not is_safe:
                     raise
+            else:
+                if meter is not None and taken is not None:
+                    request.allowance = meter.answered(taken, answer)
+                return answer
         raise AssertionError("the last try returns or raises")
 
     async def _pass_back(
@@ -221,6 +243,7 @@ class Forwarder:
             raise Unreachable(f"The API's answer has no HTTP status: {answer.status}.")
         headers = response_headers(answer.headers, self._links, call.prefix)
         headers += request.added
+        headers += request.allowance
         headers.append((b"x-request-id", call.request_id.encode("ascii")))
         has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
         if not has_body and request.method != "HEAD":

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ignition_broker.model import IssuedToken
+from ignition_broker.broker.allowance.gate import Pass
+from ignition_broker.model import Caller, IssuedToken
 from ignition_broker.outbound.exchange import Headers
+from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.proxy.request_body import RequestBody
 
 
@@ -26,13 +28,45 @@ class Tokens(Protocol):
         """The token that follows the one with this SHA-256 (hexadecimal)."""
 
 
+AddedHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class CallMeter(Protocol):
+    """Counts the requests to the API: the first of a call, a replay after a 401, a retry, a
+    page."""
+
+    def try_take(self, call: ForwardedCall) -> Pass | None:
+        """Takes one of the tenant's calls, if that needs no wait; else `take` has to be asked."""
+
+    async def take(self, call: ForwardedCall) -> Pass | None:
+        """Takes one; None where the tenant's calls are not counted. Raises `AllowanceSpent`."""
+
+    def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
+        """The request was answered; returns the headers that say what is left."""
+
+    def unanswered(self, taken: Pass, error: BaseException) -> None:
+        """The request ended with ``error``: it counts if it may have been sent."""
+
+
+class WaitingCall:
+    """A call that had to wait for its first request, or may wait, or asks for pages. ``ready``:
+    what was taken for it and is not sent yet."""
+
+    __slots__ = ("ready", "wait_seconds")
+
+    def __init__(self, ready: Pass, wait_seconds: float) -> None:
+        self.ready: Pass | None = ready
+        self.wait_seconds = wait_seconds
+
+
 @dataclass(slots=True)
 class ForwardedCall:
     """The call as the caller made it; ``status`` is 0 until the answer has begun.
 
     ``prefix`` is the path up to the tenant, ``raw_path`` what follows it, ``caller`` the key's
-    name. ``confirm`` raises where the caller's key has ended since it was checked; it is asked
-    ahead of every send that comes after a wait.
+    name, ``key`` the key. ``confirm`` raises where the caller's key has ended since it was checked;
+    it is asked ahead of every send that comes after a wait. ``meter``: None where calls are not
+    counted; ``waiting``: None for a call that was let in at once.
     """
 
     tenant: str
@@ -41,16 +75,21 @@ class ForwardedCall:
     request_id: str
     caller: str
     confirm: Callable[[], Awaitable[None]]
+    key: Caller
     status: int = 0
+    meter: CallMeter | None = None
+    waiting: WaitingCall | None = None
 
 
 @dataclass(slots=True)
 class ApiRequest:
-    """The request to the API without its token. ``added``: headers of ours for the answer."""
+    """The request to the API without its token. ``added``, ``allowance``: headers of ours for the
+    answer."""
 
     method: str
     target: bytes
     headers: Headers
     body: RequestBody
     has_body: bool
-    added: tuple[tuple[bytes, bytes], ...] = ()
+    added: AddedHeaders = ()
+    allowance: AddedHeaders = ()

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from ignition_broker.broker.errors import Unavailable
+from ignition_broker.grant_ids import quoted
 
 LONGEST_WAIT_SECONDS = 10.0
 SHARES = 4
@@ -111,6 +112,6 @@ class TenantConcurrency:
 
     def _refusal(self, tenant: str) -> Unavailable:
         return Unavailable(
-            f"Tenant {tenant!r} has {self._limit} calls under way and as many waiting.",
+            f"Tenant {quoted(tenant)} has {self._limit} calls under way and as many waiting.",
             tenant=tenant,
         )

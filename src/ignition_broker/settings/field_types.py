@@ -1,6 +1,8 @@
 """The kinds of values that settings hold, each with its check.
 
 A check raises `ValueError`. Its text follows the setting's name and must not repeat the value.
+
+Over 250 lines: a kind of value is found in one place.
 """
 
 from __future__ import annotations
@@ -12,14 +14,23 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from ignition_broker.branding import check_color, read_logo
+from ignition_broker.broker.notifications.destinations import Kind, parse_email, parse_url
+from ignition_broker.broker.notifications.mail_server import parse_mail_server
+from ignition_broker.broker.notifications.signing import is_secret
+from ignition_broker.json_pointer import parse_pointer
 from ignition_broker.oauth.answers import plain_code
+from ignition_broker.outbound.address_guard import AddressGuard
 from ignition_broker.outbound.egress_proxies import parse_proxy
 from ignition_broker.outbound.tls import check_authorities
+from ignition_broker.return_addresses import parse_origins
 from ignition_broker.secure_urls import is_https_or_loopback
 from ignition_broker.settings.normalization import check_one_word
 
 _REDIRECT = re.compile(r"(?i:https?)://[^/?#\\\s]+/callback")
 _FERNET_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
+_ALLOWANCE = re.compile(r"([0-9]{1,12})/([0-9]{1,7}(?:\.[0-9]{1,3})?)")
+NO_ALLOWANCE = "none"
 # RFC 3986 section 2: none of these stands in a URL; nor do blanks.
 _NO_URL = re.compile(r'["<>\\^`{|}]')
 
@@ -107,6 +118,12 @@ def error_codes(value: str) -> str:
     return value
 
 
+def json_pointer(value: str) -> str:
+    """A JSON pointer (RFC 6901)."""
+    parse_pointer(value)
+    return value
+
+
 def openid_scopes(value: str) -> str:
     """Scopes for signing on (OpenID Connect Core section 3.1.2.1)."""
     if "openid" not in value.split():
@@ -142,6 +159,23 @@ def proxy_url(value: str) -> str:
     return value
 
 
+def call_allowance(value: str) -> str:
+    """``CALLS/SECONDS``, or none."""
+    parsed_allowance(value)
+    return value
+
+
+def parsed_allowance(value: str) -> tuple[int, float] | None:
+    """Calls and seconds; None for none."""
+    if value == NO_ALLOWANCE:
+        return None
+    found = _ALLOWANCE.fullmatch(value)
+    calls, seconds = (0, 0.0) if found is None else (int(found[1]), float(found[2]))
+    if calls < 1 or seconds < 1:
+        raise ValueError("must be CALLS/SECONDS, each at least 1, or none")
+    return calls, seconds
+
+
 def jwt_issuers(value: str) -> str:
     """The issuers of JWTs, as JSON."""
     if value:
@@ -152,11 +186,72 @@ def jwt_issuers(value: str) -> str:
     return value
 
 
+def webhook_urls(value: SecretStr) -> SecretStr:
+    """URLs of webhooks with commas between them."""
+    for url in value.get_secret_value().split(","):
+        parse_url(url)
+    return value
+
+
+def needs_secret(value: SecretStr) -> bool:
+    """Whether one of the URLs is of a webhook that is signed."""
+    kinds = (parse_url(url).kind for url in value.get_secret_value().split(","))
+    return Kind.WEBHOOK in kinds
+
+
+def webhook_secrets(value: SecretStr) -> SecretStr:
+    """One secret, or two while one replaces the other."""
+    parts = value.get_secret_value().split(",")
+    if len(parts) > 2:
+        raise ValueError("must be one secret, or two during a rotation, the new one first")
+    if not all(is_secret(part) for part in parts):
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return value
+
+
+def allowed_destinations(value: str) -> str:
+    """Hosts, addresses and networks with commas between them."""
+    AddressGuard.of(value)
+    return value
+
+
+def smtp_url(value: SecretStr) -> SecretStr:
+    """The URL of a mail server."""
+    parse_mail_server(value.get_secret_value())
+    return value
+
+
+def email_addresses(value: str) -> str:
+    """E-mail addresses with commas between them."""
+    for address in value.split(","):
+        if address:
+            parse_email(address)
+    return value
+
+
+def return_origins(value: str) -> str:
+    """Origins with commas between them."""
+    parse_origins(value)
+    return value
+
+
+def brand_color(value: str) -> str:
+    """A colour that white text can be read on."""
+    return check_color(value)
+
+
+def brand_logo(value: str) -> str:
+    """A file with a PNG or a harmless SVG."""
+    read_logo(value)
+    return value
+
+
 def upper_case(value: object) -> object:
     """A text in upper case, anything else as it is."""
     return value.upper() if isinstance(value, str) else value
 
 
+Pointer = Annotated[str, AfterValidator(json_pointer)]
 SafeUrl = Annotated[str, AfterValidator(safe_url)]
 RedirectUri = Annotated[str, AfterValidator(redirect_uri)]
 IssuerUrl = Annotated[str, AfterValidator(issuer)]
@@ -168,5 +263,14 @@ OpenIdScopes = Annotated[str, AfterValidator(openid_scopes)]
 Networks = Annotated[str, AfterValidator(networks)]
 AuthoritiesFile = Annotated[str, AfterValidator(authorities_file)]
 ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
+CallAllowance = Annotated[str, AfterValidator(call_allowance)]
 JwtIssuers = Annotated[str, AfterValidator(jwt_issuers)]
+WebhookUrls = Annotated[SecretStr, AfterValidator(webhook_urls)]
+WebhookSecrets = Annotated[SecretStr, AfterValidator(webhook_secrets)]
+AllowedDestinations = Annotated[str, AfterValidator(allowed_destinations)]
+SmtpUrl = Annotated[SecretStr, AfterValidator(smtp_url)]
+EmailAddresses = Annotated[str, AfterValidator(email_addresses)]
+ReturnOrigins = Annotated[str, AfterValidator(return_origins)]
+BrandColor = Annotated[str, AfterValidator(brand_color)]
+BrandLogo = Annotated[str, AfterValidator(brand_logo)]
 InAnyCase = BeforeValidator(upper_case)

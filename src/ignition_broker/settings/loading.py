@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from ignition_broker.settings.client_faults import ClientFaults
 from ignition_broker.settings.database import DatabaseSettings
 from ignition_broker.settings.normalization import trimmed, unquoted, unreadable
 
 EXAMPLES = {
     "IGNITION_CLIENT_ID": "IGNITION_CLIENT_ID=my-client",
     "IGNITION_CLIENT_SECRET": "IGNITION_CLIENT_SECRET=the-secret-from-ignition",
+    "IGNITION_CLIENT_SECRET_PREVIOUS": "IGNITION_CLIENT_SECRET_PREVIOUS=the-secret-before-it",
     "IGNITION_PROFILE": "IGNITION_PROFILE=ignitionapp",
     "REDIRECT_URI": "REDIRECT_URI=https://broker.example.com/callback",
     "DATABASE_URL": "DATABASE_URL=postgresql+asyncpg://user:password@db.example.com:5432/broker",
@@ -36,6 +38,19 @@ EXAMPLES = {
     "IGNITION_CLIENT_AUTH": "IGNITION_CLIENT_AUTH=client_secret_post",
     "IGNITION_TOKEN_FORMAT": "IGNITION_TOKEN_FORMAT=form",
     "IGNITION_REFUSAL_CODES": "IGNITION_REFUSAL_CODES=bad_refresh_token invalid_refresh_token",
+    "BROKER_WEBHOOK_URLS": "BROKER_WEBHOOK_URLS=https://hooks.example.com/broker",
+    "BROKER_WEBHOOK_SECRET": "BROKER_WEBHOOK_SECRET=whsec_$(openssl rand -base64 32)",
+    "BROKER_WEBHOOK_ALLOW": "BROKER_WEBHOOK_ALLOW=10.20.0.0/16,hooks.internal.example.com",
+    "BROKER_SMTP_URL": "BROKER_SMTP_URL=smtp://user:password@mail.example.com:587",
+    "BROKER_NOTIFY_EMAILS": "BROKER_NOTIFY_EMAILS=admins@example.com",
+    "IGNITION_IDENTITY_URL": "IGNITION_IDENTITY_URL=https://api.example.com/v1/me",
+    "IGNITION_IDENTITY_ID": "IGNITION_IDENTITY_ID=/data/practice/id",
+    "IGNITION_IDENTITY_NAME": "IGNITION_IDENTITY_NAME=/data/practice/name",
+    "IGNITION_API_ALLOWANCE": "IGNITION_API_ALLOWANCE=1000/3600",
+    "BROKER_BRAND": "BROKER_BRAND=Example Accounting",
+    "BROKER_BRAND_LOGO": "BROKER_BRAND_LOGO=/etc/ignition-broker/logo.svg",
+    "BROKER_BRAND_COLOR": "BROKER_BRAND_COLOR=#0b5fa5",
+    "BROKER_RETURN_ORIGINS": "BROKER_RETURN_ORIGINS=https://app.example.com",
     "BROKER_LOG_LEVEL": "BROKER_LOG_LEVEL=INFO",
     "BROKER_LOG_FORMAT": "BROKER_LOG_FORMAT=auto",
 }
@@ -65,7 +80,15 @@ def load_settings(kind: type[AnySettings]) -> AnySettings:
     try:
         return kind(_secrets_dir=folder or None)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise SettingsError([_line(problem, kind) for problem in error.errors()]) from None
+        problems = error.errors()
+        raise SettingsError([line for each in problems for line in _lines(each, kind)]) from None
+
+
+def _lines(problem: Mapping[str, Any], kind: type[DatabaseSettings]) -> list[str]:
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, ClientFaults):
+        return [f"IGNITION_CLIENTS: {line}" for line in cause.lines]
+    return [_line(problem, kind)]
 
 
 def _line(problem: Mapping[str, Any], kind: type[DatabaseSettings]) -> str:

@@ -25,6 +25,7 @@ _MAY_HOLD_QUOTES = frozenset(
     {
         "ignition_client_id",
         "ignition_client_secret",
+        "ignition_client_secret_previous",
         "broker_admin_key",
         "broker_oidc_client_id",
         "broker_oidc_client_secret",
@@ -32,9 +33,20 @@ _MAY_HOLD_QUOTES = frozenset(
         "broker_oidc_groups_claim",
     }
 )
-_COMMA_SEPARATED = frozenset({"broker_encryption_keys", "broker_trusted_proxies", "no_proxy"})
+_COMMA_SEPARATED = frozenset(
+    {
+        "broker_encryption_keys",
+        "broker_trusted_proxies",
+        "no_proxy",
+        "broker_webhook_urls",
+        "broker_webhook_secret",
+        "broker_webhook_allow",
+        "broker_notify_emails",
+        "broker_return_origins",
+    }
+)
 _SPACE_SEPARATED = frozenset({"ignition_scopes", "ignition_refusal_codes", "broker_oidc_scopes"})
-_MULTILINE = frozenset({"broker_jwt_issuers"})
+_MULTILINE = frozenset({"broker_jwt_issuers", "ignition_clients"})
 _WITHOUT_SPACES = frozenset(
     {
         "database_url",
@@ -45,6 +57,7 @@ _WITHOUT_SPACES = frozenset(
         "broker_oidc_issuer",
         "https_proxy",
         "http_proxy",
+        "broker_smtp_url",
     }
 )
 

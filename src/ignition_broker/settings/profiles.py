@@ -30,7 +30,13 @@ _BY_PROFILE: Mapping[str, Mapping[str, str]] = {
         "ignition_api_url": f"{_SERVER}/external/api/v1",
         "ignition_scopes": "reporting",
         "ignition_client_auth": "client_secret_post",
+        "ignition_api_allowance": "1000/3600",
     },
+}
+
+_SCOPES_IN_WORDS = {
+    "reporting": "Read-only reports of the whole practice: clients, contacts, services, proposals, "
+    "invoices, payments, collections and deals (reporting)"
 }
 
 
@@ -42,6 +48,21 @@ def with_profile(values: Mapping[str, Any]) -> dict[str, Any]:
     named = values.get("ignition_profile", "guide")
     profile = unquoted(trimmed(named)) if isinstance(named, str) else ""
     return {**_BY_PROFILE.get(profile, {}), **values}
+
+
+def profile_values(profile: Profile) -> dict[str, str]:
+    """What the profile sets, by the names of a client's fields: those of the settings without
+    ``ignition_``."""
+    values = {**GUIDE, **_BY_PROFILE[profile]}
+    return {name.removeprefix("ignition_"): value for name, value in values.items()}
+
+
+def scopes_in_words(api_url: str, scopes: str) -> tuple[str, ...]:
+    """What each of the ``scopes`` (with blanks between them) shares, for people to read; as it is
+    where that is not known."""
+    is_known = urlsplit(api_url).hostname == urlsplit(_SERVER).hostname
+    words = _SCOPES_IN_WORDS if is_known else {}
+    return tuple(words.get(scope, scope) for scope in scopes.split())
 
 
 def placeholders(values: Mapping[str, str]) -> list[str]:

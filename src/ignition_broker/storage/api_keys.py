@@ -1,4 +1,7 @@
-"""API keys, stored as hashes, and the keys that a rotation replaced and that still work."""
+"""API keys, stored as hashes, and the keys that a rotation replaced and that still work.
+
+Over 250 lines: half of them are statements and rows.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,23 @@ from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import Connection, Row
 from ignition_broker.storage.notifications import NOTIFY_KEY_CHANGED, NOTIFY_KEY_REVOKED
 
-_SHOWN = "name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths"
+_SHOWN = (
+    "name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths, "
+    "allowance_weight, allowance_reserve, created_by"
+)
 
 # The name of a revoked key can be used again; what the old key did is in the audit trail.
 CREATE = text(f"""
-    INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at, paths)
-    VALUES (:name, :key_hash, :scopes, :tenants, :expires_at, :paths)
+    INSERT INTO api_keys (name, key_hash, scopes, tenants, expires_at, paths, allowance_weight,
+        allowance_reserve, created_by)
+    VALUES (:name, :key_hash, :scopes, :tenants, :expires_at, :paths, :weight, :reserve,
+        :created_by)
     ON CONFLICT (name) DO UPDATE
     SET key_hash = excluded.key_hash, scopes = excluded.scopes, tenants = excluded.tenants,
-        expires_at = excluded.expires_at, paths = excluded.paths, created_at = now(),
-        revoked_at = NULL, last_used_at = NULL
+        expires_at = excluded.expires_at, paths = excluded.paths,
+        allowance_weight = excluded.allowance_weight,
+        allowance_reserve = excluded.allowance_reserve, created_at = now(),
+        created_by = excluded.created_by, revoked_at = NULL, last_used_at = NULL
     WHERE api_keys.revoked_at IS NOT NULL
     RETURNING {_SHOWN}, CAST(NULL AS timestamptz) AS previous_works_until
 """)  # noqa: S608  # constants of this package alone
@@ -37,7 +47,8 @@ FIND = text("""
         FROM api_key_predecessors p JOIN api_keys k ON k.name = p.name
         WHERE p.key_hash = :key_hash AND p.replaced_at > k.created_at
     )
-    SELECT k.name, found.key_hash, k.scopes, k.tenants, k.paths,
+    SELECT k.name, found.key_hash, k.scopes, k.tenants, k.paths, k.allowance_weight,
+        k.allowance_reserve,
         extract(epoch FROM found.expires_at - clock_timestamp())::float8 AS seconds_left
     FROM found JOIN api_keys k ON k.name = found.name
     WHERE k.revoked_at IS NULL
@@ -142,10 +153,14 @@ async def create(
     tenants: Sequence[str],
     expires_at: datetime | None,
     paths: Sequence[str] | None,
+    created_by: str,
+    allowance_weight: int = 1,
+    allowance_reserve: int = 0,
 ) -> ApiKey | None:
     """Stores a new key; returns None if a key of that name exists that is not revoked.
 
-    ``tenants``: patterns. ``paths``: rules for proxied calls; None: any call.
+    ``tenants``: patterns. ``paths``: rules for proxied calls; None: any call. ``allowance_weight``
+    and ``allowance_reserve``: as in `Caller`. ``created_by``: the actor who makes it.
     """
     parameters = {
         "name": name,
@@ -154,6 +169,9 @@ async def create(
         "tenants": list(tenants),
         "expires_at": expires_at,
         "paths": None if paths is None else list(paths),
+        "weight": allowance_weight,
+        "reserve": allowance_reserve,
+        "created_by": created_by,
     }
     row = (await connection.execute(CREATE, parameters)).one_or_none()
     if row is None:
@@ -181,6 +199,8 @@ async def find(connection: Connection, key_hash: bytes, asked_at: float) -> Call
         dies_at=None if row.seconds_left is None else asked_at + row.seconds_left,
         key_hash=row.key_hash,
         paths=None if row.paths is None else tuple(row.paths),
+        allowance_weight=row.allowance_weight,
+        allowance_reserve=row.allowance_reserve,
     )
 
 
@@ -247,4 +267,7 @@ def _api_key(row: Row) -> ApiKey:
         last_used_at=row.last_used_at,
         paths=None if row.paths is None else tuple(row.paths),
         previous_works_until=row.previous_works_until,
+        allowance_weight=row.allowance_weight,
+        allowance_reserve=row.allowance_reserve,
+        created_by=row.created_by,
     )

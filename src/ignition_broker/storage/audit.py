@@ -1,5 +1,8 @@
 """The audit trail: events are added and never changed. A trigger chains them by hashes
 (`storage.audit_chain`).
+
+An `AuditEvent` names a grant. Its row has the tenant alone, and another client than the default in
+the detail, so that all that happened to a tenant is found under its id.
 """
 
 from __future__ import annotations
@@ -11,12 +14,18 @@ from datetime import datetime
 from sqlalchemy import text
 
 from ignition_broker.cipher import Misplaced
+from ignition_broker.grant_ids import DEFAULT_CLIENT, client_of, tenant_of
 from ignition_broker.model import AuditEvent, ChainLink, RecordedEvent
 from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.grant_columns import TENANT
+
+CLIENT = "client"
+"""The member of an event's detail that names its client, unless that is the default."""
 
 APPEND = text("""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
-    VALUES (:tenant, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb))
+    VALUES (split_part(CAST(:tenant AS text), '@', 1), :actor, :action, :outcome, :request_id,
+        CAST(:detail AS jsonb))
 """)
 
 _MANY = """
@@ -40,13 +49,15 @@ APPEND_MISSING = text(f"""
     )
 """)
 
-LIST = text("""
+LIST = text(f"""
     SELECT id, at, tenant_id, actor, action, outcome, request_id, detail, chain, position, hash
     FROM audit_events
     WHERE (CAST(:tenant AS text) IS NULL OR tenant_id = :tenant)
+      AND (CAST(:client AS text) IS NULL
+           OR coalesce(detail->>'{CLIENT}', '{DEFAULT_CLIENT}') = :client)
       AND (CAST(:before AS bigint) IS NULL OR id < :before)
     ORDER BY id DESC LIMIT :limit
-""")
+""")  # noqa: S608  # constants of this package alone
 
 
 PAGE = text("""
@@ -56,10 +67,10 @@ PAGE = text("""
     ORDER BY at, id LIMIT :limit
 """)
 
-AUDIT_CHANGED = """
+AUDIT_CHANGED = f"""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
-    SELECT tenant_id, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM changed
-"""
+    SELECT {TENANT}, :actor, :action, :outcome, :request_id, CAST(:detail AS jsonb) FROM changed
+"""  # noqa: S608
 """A part of statements that change one row and record it: an event of `audit_parameters` for the
 tenant of the row ``changed``, and none if no row changed."""
 
@@ -86,14 +97,20 @@ async def append_missing(
 
 
 async def newest(
-    connection: Connection, *, tenant: str | None, before: int | None, limit: int
+    connection: Connection,
+    *,
+    tenant: str | None,
+    before: int | None,
+    limit: int,
+    client: str | None = None,
 ) -> Sequence[RecordedEvent]:
     """At most ``limit`` events, newest first, whose id is below ``before`` (None: any).
 
-    ``tenant`` None: of all tenants.
+    ``tenant`` None: of all tenants; ``client`` None: of its grants at all OAuth clients.
     """
-    rows = await connection.execute(LIST, {"tenant": tenant, "before": before, "limit": limit})
-    return [_recorded(row) for row in rows]
+    parameters = {"tenant": tenant, "client": client, "before": before, "limit": limit}
+    rows = await connection.execute(LIST, parameters)
+    return [recorded(row) for row in rows]
 
 
 async def oldest(
@@ -112,21 +129,22 @@ async def oldest(
         "until": until,
         "limit": limit,
     }
-    return [_recorded(row) for row in await connection.execute(PAGE, parameters)]
+    return [recorded(row) for row in await connection.execute(PAGE, parameters)]
 
 
 def _columns(events: Sequence[AuditEvent]) -> dict[str, object]:
     return {
-        "tenants": [event.tenant for event in events],
+        "tenants": [event.tenant and tenant_of(event.tenant) for event in events],
         "actors": [event.actor for event in events],
         "actions": [event.action for event in events],
         "outcomes": [event.outcome for event in events],
         "request_ids": [event.request_id for event in events],
-        "details": [json.dumps(event.detail) for event in events],
+        "details": [_detail(event) for event in events],
     }
 
 
-def _recorded(row: Row) -> RecordedEvent:
+def recorded(row: Row) -> RecordedEvent:
+    """The event of a row with all columns."""
     link = None
     if row.chain is not None:
         link = ChainLink(row.chain, row.position, row.hash.hex())
@@ -150,5 +168,11 @@ def audit_parameters(event: AuditEvent) -> dict[str, object]:
         "action": event.action,
         "outcome": event.outcome,
         "request_id": event.request_id,
-        "detail": json.dumps(event.detail),
+        "detail": _detail(event),
     }
+
+
+def _detail(event: AuditEvent) -> str:
+    client = DEFAULT_CLIENT if event.tenant is None else client_of(event.tenant)
+    added = {} if client == DEFAULT_CLIENT else {CLIENT: client}
+    return json.dumps({**event.detail, **added})

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from ignition_broker.model import Account
 from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.makers import Standing, maker_stands
 from ignition_broker.storage.renewability import HAS_KNOWN_END, IS_RENEWABLE
@@ -14,7 +15,7 @@ from ignition_broker.storage.renewability import HAS_KNOWN_END, IS_RENEWABLE
 # The locks make a revocation of the maker or the link wait until this transaction ends, so that no
 # sign-in connects after a revocation was confirmed.
 JUDGE = text(f"""
-    SELECT c.expires_at,
+    SELECT c.expires_at, c.scope,
         coalesce(c.generation, t.generation) = t.generation AS is_current,
         {maker_stands("c", "FOR SHARE")} AS maker_stands,
         c.link_id IS NULL OR EXISTS (
@@ -39,6 +40,12 @@ FIND = text(f"""
         coalesce({IS_RENEWABLE}, true) AS is_renewable,
         coalesce({HAS_KNOWN_END}, true) AS has_known_end,
         c.connected_generation = t.generation AS is_current,
+        CASE WHEN t.account_connected_at = grants.connected_at THEN t.account_id END AS account_id,
+        t.account_name,
+        (SELECT h.account_id FROM held_grants h WHERE h.tenant_id = c.tenant_id
+            AND h.state_hash = c.state_hash AND h.generation = t.generation) AS held_id,
+        (SELECT h.account_name FROM held_grants h WHERE h.tenant_id = c.tenant_id
+            AND h.state_hash = c.state_hash) AS held_name,
         extract(epoch FROM now() - c.taken_at)::float8 AS age_seconds
     FROM callbacks c JOIN tenants t ON t.id = c.tenant_id
     LEFT JOIN grants ON grants.tenant_id = c.tenant_id
@@ -58,7 +65,8 @@ CLEAR = text("""
 class Judgement:
     """Whether a sign-in may store its grant.
 
-    ``expires_at``: when the access token expires, if the sign-in has stored its grant already.
+    ``expires_at``: when the access token expires, if the sign-in has stored its grant already;
+    ``scope``: of that grant.
     ``is_current``: its tenant was neither connected nor disconnected since it began.
     ``maker_stands``, ``link_stands``: what began it has neither been revoked nor expired.
     """
@@ -67,12 +75,14 @@ class Judgement:
     is_current: bool
     maker_stands: bool
     link_stands: bool
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PastCallback:
     """A callback that has come. ``is_current``: its tenant was neither connected nor disconnected
-    since. ``scope`` and ``expires_at`` are None until it has connected."""
+    since. ``scope`` and ``expires_at`` are None until it has connected. ``account``: whose the
+    tenant's grant is, if known; ``held_account``: another one, which an admin has to confirm."""
 
     tenant: str
     is_current: bool
@@ -82,6 +92,8 @@ class PastCallback:
     age_seconds: float
     is_renewable: bool
     has_known_end: bool
+    account: Account | None
+    held_account: Account | None
 
 
 async def judge(connection: Connection, state_hash: bytes, standing: Standing) -> Judgement | None:
@@ -94,7 +106,7 @@ async def judge(connection: Connection, state_hash: bytes, standing: Standing) -
     row = (await connection.execute(JUDGE, parameters)).one_or_none()
     if row is None:
         return None
-    return Judgement(row.expires_at, row.is_current, row.maker_stands, row.link_stands)
+    return Judgement(row.expires_at, row.is_current, row.maker_stands, row.link_stands, row.scope)
 
 
 async def note_connected(
@@ -142,6 +154,8 @@ async def find(
         age_seconds=row.age_seconds,
         is_renewable=row.is_renewable,
         has_known_end=row.has_known_end,
+        account=None if row.account_id is None else Account(row.account_id, row.account_name),
+        held_account=None if row.held_id is None else Account(row.held_id, row.held_name),
     )
 
 

@@ -17,9 +17,9 @@ from ignition_broker.storage.makers import Maker, Standing, maker_stands
 
 CREATE = text("""
     INSERT INTO connect_links (token_hash, tenant_id, expires_at, created_by, generation,
-                               made_by_key, made_by_setting, made_by_session)
+                               made_by_key, made_by_setting, made_by_session, return_to)
     SELECT :token_hash, id, now() + make_interval(secs => :lifetime), :created_by, generation,
-           :made_by_key, :made_by_setting, :made_by_session
+           :made_by_key, :made_by_setting, :made_by_session, :return_to
     FROM tenants WHERE id = :tenant
     RETURNING id, expires_at
 """)
@@ -31,10 +31,24 @@ _WORKS = f"""
 """
 
 READ = text(f"""
-    SELECT l.id, l.tenant_id, l.created_by, {_WORKS} AS is_live
+    SELECT l.id, l.tenant_id, l.created_by, l.return_to, {_WORKS} AS is_live
     FROM connect_links l JOIN tenants t ON t.id = l.tenant_id
     WHERE l.token_hash = :token_hash
 """)  # noqa: S608  # constants of these modules alone
+
+# Before and after its callback came, a sign-in is in one of two tables.
+BEHIND = text("""
+    SELECT a.link_id IS NOT NULL AS has_link, l.return_to
+    FROM (
+        SELECT tenant_id, link_id FROM authorizations
+        WHERE state_hash = :state_hash AND browser_hash = :browser_hash
+        UNION ALL
+        SELECT tenant_id, link_id FROM callbacks
+        WHERE state_hash = :state_hash AND browser_hash = :browser_hash
+    ) a
+    LEFT JOIN connect_links l ON l.tenant_id = a.tenant_id AND l.id = a.link_id
+    LIMIT 1
+""")
 
 SPEND = text(f"""
     UPDATE connect_links l SET used_at = now() FROM tenants t
@@ -73,9 +87,20 @@ CLEAR = text("""
 
 @dataclass(frozen=True, slots=True)
 class ConnectLink:
+    """``return_to``: where its pages lead back to, if anywhere."""
+
     tenant: str
     created_by: str
     is_live: bool
+    return_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignInOrigin:
+    """What a browser's sign-in was begun from: a link or the console. ``return_to``: the link's."""
+
+    has_link: bool
+    return_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,7 @@ async def create(
     lifetime_seconds: float,
     created_by: str,
     maker: Maker,
+    return_to: str | None = None,
 ) -> ListedLink:
     """Stores a link for an existing tenant."""
     parameters = {
@@ -112,6 +138,7 @@ async def create(
         "tenant": tenant,
         "lifetime": lifetime_seconds,
         "created_by": created_by,
+        "return_to": return_to,
         **maker.parameters(),
     }
     row = (await connection.execute(CREATE, parameters)).one()
@@ -122,7 +149,19 @@ async def read(connection: Connection, token_hash: bytes, standing: Standing) ->
     """The link, and whether it still works; None if there is none."""
     parameters = {"token_hash": token_hash, **standing.parameters()}
     row = (await connection.execute(READ, parameters)).one_or_none()
-    return None if row is None else ConnectLink(row.tenant_id, row.created_by, row.is_live)
+    if row is None:
+        return None
+    return ConnectLink(row.tenant_id, row.created_by, row.is_live, row.return_to)
+
+
+async def behind(
+    connection: Connection, state_hash: bytes, browser_hash: bytes
+) -> SignInOrigin | None:
+    """What that browser's sign-in was begun from; None if there is no such sign-in, or it failed
+    before."""
+    parameters = {"state_hash": state_hash, "browser_hash": browser_hash}
+    row = (await connection.execute(BEHIND, parameters)).one_or_none()
+    return None if row is None else SignInOrigin(row.has_link, row.return_to)
 
 
 async def spend(connection: Connection, token_hash: bytes, standing: Standing) -> SpentLink | None:

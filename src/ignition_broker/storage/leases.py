@@ -3,6 +3,8 @@
 A lease is claimed for one version of a grant, extended while Ignition is asked, and ended by what
 is stored (`new_tokens`, `refresh_failures`) or by giving it back. A lease that ran out leaves
 ``refresh_started_at`` behind: whoever claims the grant next knows that an answer may be lost.
+
+Over 250 lines: half of them are statements.
 """
 
 from __future__ import annotations
@@ -13,9 +15,17 @@ from dataclasses import replace
 from sqlalchemy import text
 
 from ignition_broker.cipher import Cipher
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.model import Lease, SealedLease
 from ignition_broker.oauth.tokens import RefreshToken
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection, Row
+from ignition_broker.storage.grant_columns import (
+    CLIENT_DETAIL,
+    IS_OF_DEFAULT_CLIENT,
+    IS_OF_OTHER_CLIENT,
+    OTHER_CLIENT,
+    TENANT,
+)
 from ignition_broker.storage.renewability import IS_RENEWABLE
 
 STORE_HEAD_START_SECONDS = 3.0
@@ -40,13 +50,13 @@ _CLAIMED = """
 """
 
 # The lease's last holder was killed or suspended: whether Ignition saw its request is unknown.
-_ABANDONED = """
+_ABANDONED = f"""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
-    SELECT tenant_id, 'broker', 'refresh', 'answer_lost', jsonb_build_object(
+    SELECT {TENANT}, 'broker', 'refresh', 'answer_lost', jsonb_build_object(
         'version', version, 'reason', 'the lease of ' || lease_owner || ' ran out',
-        'access_token_is_live', expires_at > now())
+        'access_token_is_live', expires_at > now()) || {CLIENT_DETAIL}
     FROM before WHERE lease_owner IS NOT NULL
-"""
+"""  # noqa: S608  # constants of this package alone
 
 _BEFORE_CLAIM = "tenant_id, version, lease_owner, refresh_started_at, expires_at"
 
@@ -63,19 +73,29 @@ CLAIM = text(f"""
     FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
 """)  # noqa: S608  # constants of this package alone
 
-CLAIM_DUE = text(f"""
+_CLAIM_DUE = f"""
     WITH before AS (
         SELECT {_BEFORE_CLAIM} FROM grants
-        WHERE next_refresh_at < now() AND status = 'connected' AND {IS_RENEWABLE}
+        WHERE {{of_client}} AND next_refresh_at < now() AND status = 'connected' AND {IS_RENEWABLE}
           AND {_LEASE_IS_FREE} AND tenant_id <> ALL(:besides)
           AND (refresh_started_at IS NULL OR expires_at < now())
         ORDER BY next_refresh_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
-    ), audited AS ({_ABANDONED})
+    ), audited AS ({{abandoned}})
     UPDATE grants SET lease_owner = :owner, refresh_started_at = now(),
         lease_until = now() + make_interval(secs => :lease)
     FROM before WHERE grants.tenant_id = before.tenant_id {_CLAIMED}
-""")  # noqa: S608
+"""  # noqa: S608
+
+# A replica claims for the clients that its settings name: a refresh token that were sent to another
+# client's Ignition would be refused there, and the grant taken for ended.
+CLAIM_DUE = text(_CLAIM_DUE.format(of_client=IS_OF_DEFAULT_CLIENT, abandoned=_ABANDONED))
+
+CLAIM_DUE_OF_OTHER = text(
+    _CLAIM_DUE.format(
+        of_client=f"{IS_OF_OTHER_CLIENT} AND {OTHER_CLIENT} = :client", abandoned=_ABANDONED
+    )
+)
 
 # A lease that has run out can be extended too, as long as nobody has claimed it since.
 EXTEND = text(f"""
@@ -137,8 +157,10 @@ async def claim_due(
     use_before: float,
     limit: int,
     besides: Sequence[str] = (),
+    client: str = DEFAULT_CLIENT,
 ) -> list[SealedLease]:
-    """Claims at most ``limit`` grants whose renewal is due, the longest overdue first.
+    """Claims at most ``limit`` grants of an OAuth client whose renewal is due, the longest overdue
+    first.
 
     Skips the tenants in ``besides``. The other arguments are as for `claim`. The refresh tokens
     come back encrypted: the caller decrypts each with `opened` when its turn comes, because
@@ -150,7 +172,10 @@ async def claim_due(
         "limit": limit,
         "besides": list(besides),
     }
-    rows = await connection.execute(CLAIM_DUE, parameters)
+    if client == DEFAULT_CLIENT:
+        rows = await connection.execute(CLAIM_DUE, parameters)
+    else:
+        rows = await connection.execute(CLAIM_DUE_OF_OTHER, {**parameters, "client": client})
     return [_sealed_lease(row, asked_at, use_before) for row in rows]
 
 

@@ -6,15 +6,18 @@ replica is killed, another one tries when that time has come.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
 from ignition_broker.cipher import Cipher
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
+from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import Connection, Row
+from ignition_broker.storage.grant_columns import OTHER_CLIENT, TENANT
 
 COLUMN = "revocation"
 """The name of the column for `Cipher`, which binds a ciphertext to it."""
@@ -26,15 +29,18 @@ ADD = text("""
     RETURNING id
 """)
 
-CLAIM = text("""
+# A token of a client that this replica does not know is left to others for as long as it is tried.
+CLAIM = text(f"""
     UPDATE pending_revocations SET tries = tries + 1,
         next_try_at = now() + make_interval(secs => :lease)
     WHERE id = (
         SELECT id FROM pending_revocations WHERE next_try_at < now()
+          AND ({OTHER_CLIENT} = ANY(:clients)
+               OR requested_at < now() - make_interval(secs => :tried_for))
         ORDER BY next_try_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     RETURNING id, tenant_id, token, token_kind, actor, request_id, tries,
         requested_at < now() - make_interval(secs => :tried_for) AS is_last_try
-""")
+""")  # noqa: S608  # constants of this package alone
 
 POSTPONE = text("""
     UPDATE pending_revocations SET next_try_at = now() + make_interval(secs => :wait)
@@ -42,12 +48,12 @@ POSTPONE = text("""
 """)
 
 # Two replicas may both have tried; the result is recorded once.
-SETTLE = text("""
+SETTLE = text(f"""
     WITH settled AS (DELETE FROM pending_revocations WHERE id = :id RETURNING tenant_id)
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
-    SELECT tenant_id, :actor, 'revoke', :outcome, :request_id, CAST(:detail AS jsonb) FROM settled
+    SELECT {TENANT}, :actor, 'revoke', :outcome, :request_id, CAST(:detail AS jsonb) FROM settled
     RETURNING id
-""")
+""")  # noqa: S608
 
 SEALED = text("""
     SELECT id, tenant_id, token FROM pending_revocations WHERE id > :after ORDER BY id LIMIT :limit
@@ -104,9 +110,16 @@ async def add(
     return PendingRevocation(added.id, tenant, sealed, kind, actor)
 
 
-async def claim(connection: Connection, *, lease_seconds: float) -> PendingRevocation | None:
-    """Leases the revocation that is longest overdue for ``lease_seconds``; None if none is due."""
-    parameters = {"lease": lease_seconds, "tried_for": TRIED_FOR_SECONDS}
+async def claim(
+    connection: Connection, *, lease_seconds: float, clients: Iterable[str] = (DEFAULT_CLIENT,)
+) -> PendingRevocation | None:
+    """Leases the revocation that is longest overdue for ``lease_seconds``; None if none is due.
+
+    ``clients``: whose tokens this process can revoke. A token of another client comes only for its
+    last try.
+    """
+    others = ["" if client == DEFAULT_CLIENT else client for client in clients]
+    parameters = {"lease": lease_seconds, "tried_for": TRIED_FOR_SECONDS, "clients": others}
     row: Row | None = (await connection.execute(CLAIM, parameters)).one_or_none()
     if row is None:
         return None
@@ -151,6 +164,6 @@ async def settle(connection: Connection, revocation: PendingRevocation, event: A
         "actor": event.actor,
         "outcome": event.outcome,
         "request_id": event.request_id,
-        "detail": json.dumps(event.detail),
+        "detail": audit_parameters(event)["detail"],
     }
     await connection.execute(SETTLE, parameters)

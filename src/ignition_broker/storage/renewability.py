@@ -18,6 +18,7 @@ from sqlalchemy import text
 from ignition_broker.model import Lease
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
+from ignition_broker.storage.grant_columns import CLIENT_DETAIL, TENANT
 from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
 REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) - 7)"
@@ -57,11 +58,38 @@ WARN = text(f"""
         RETURNING grants.tenant_id, version, expires_at
     ), audited AS (
         INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
-        SELECT tenant_id, 'broker', 'grant_end', 'ending_soon',
-            jsonb_build_object('version', version, 'ends_at', expires_at)
+        SELECT {TENANT}, 'broker', 'grant_end', 'ending_soon',
+            jsonb_build_object('version', version, 'ends_at', expires_at) || {CLIENT_DETAIL}
         FROM changed
     )
     SELECT tenant_id, expires_at FROM changed
+""")  # noqa: S608
+
+# Renewing does not move the end: it is where it was at the connect. In the last quarter of its
+# life, since one that moves is renewed when two thirds are over.
+WARN_OF_LAPSE = text(f"""
+    WITH lapsing AS (
+        SELECT tenant_id FROM grants
+        WHERE status = 'connected' AND {IS_RENEWABLE}
+          AND refresh_token_expires_at - refresh_token_first_end < interval '60 seconds'
+          AND lapse_warned_for IS DISTINCT FROM refresh_token_first_end
+          AND refresh_token_expires_at > now()
+          AND refresh_token_expires_at < now() + interval '{WARNED_AHEAD_DAYS} days'
+          AND now() > refresh_token_expires_at - (refresh_token_expires_at - connected_at) / 4
+        ORDER BY refresh_token_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), changed AS (
+        UPDATE grants SET lapse_warned_for = refresh_token_first_end
+        FROM lapsing WHERE grants.tenant_id = lapsing.tenant_id
+        RETURNING grants.tenant_id, version, refresh_token_expires_at
+    ), audited AS (
+        INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
+        SELECT {TENANT}, 'broker', 'grant_end', 'ending_soon',
+            jsonb_build_object(
+                'version', version, 'refresh_token_ends_at', refresh_token_expires_at)
+                || {CLIENT_DETAIL}
+        FROM changed
+    )
+    SELECT tenant_id, refresh_token_expires_at FROM changed
 """)  # noqa: S608
 
 END = text(f"""
@@ -78,8 +106,8 @@ END = text(f"""
         RETURNING grants.tenant_id, version, status, expires_at
     ), audited AS (
         INSERT INTO audit_events (tenant_id, actor, action, outcome, detail)
-        SELECT tenant_id, 'broker', 'grant_end', 'ended',
-            jsonb_build_object('version', version, 'ended_at', expires_at)
+        SELECT {TENANT}, 'broker', 'grant_end', 'ended',
+            jsonb_build_object('version', version, 'ended_at', expires_at) || {CLIENT_DETAIL}
         FROM changed
     )
     SELECT tenant_id, expires_at, {NOTIFY_CHANGED}
@@ -107,6 +135,13 @@ async def warn(connection: Connection, *, limit: int) -> Sequence[Ending]:
     them."""
     rows = await connection.execute(WARN, {"limit": limit, "error": ENDS_WITH_ITS_TOKEN})
     return [Ending(row.tenant_id, row.expires_at) for row in rows]
+
+
+async def warn_of_lapse(connection: Connection, *, limit: int) -> Sequence[Ending]:
+    """Records warnings for at most ``limit`` grants whose refresh token ends soon, whatever is
+    renewed, once for each connect; returns them."""
+    rows = await connection.execute(WARN_OF_LAPSE, {"limit": limit})
+    return [Ending(row.tenant_id, row.refresh_token_expires_at) for row in rows]
 
 
 async def end(

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from ignition_broker.model import AuditEvent, Grant, GrantStatus
 from ignition_broker.storage.audit import audit_parameters
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
+from ignition_broker.storage.grant_columns import TENANT
 from ignition_broker.storage.notifications import NOTIFY_CHANGED
 from ignition_broker.storage.sealed_tokens import (
     AGE,
@@ -34,12 +35,12 @@ STATES = text("""
     FROM grants WHERE tenant_id = ANY(:tenants)
 """)
 
-_AUDIT = """
+_AUDIT = f"""
     INSERT INTO audit_events (tenant_id, actor, action, outcome, request_id, detail)
-    SELECT tenant_id, :actor, :action, :outcome, :request_id,
+    SELECT {TENANT}, :actor, :action, :outcome, :request_id,
         CAST(:detail AS jsonb) || jsonb_build_object('found_version', found)
     FROM changed
-"""
+"""  # noqa: S608  # constants of this package alone
 
 _COLUMNS = """
     tenant_id, status, access_token, refresh_token, token_type, scope, key_fingerprint,
@@ -58,7 +59,9 @@ _RESTORE = """
                OR issued_at < :issued_at)
           AND (connected_at = :connected_at AND status <> 'disconnected'
                OR connected_at < :connected_at AND NOT EXISTS (
-                   SELECT FROM audit_events WHERE audit_events.tenant_id = :tenant
+                   SELECT FROM audit_events
+                   WHERE audit_events.tenant_id = split_part(:tenant, '@', 1)
+                     AND coalesce(detail->>'client', '') = split_part(:tenant, '@', 2)
                      AND (action = 'disconnect' OR outcome = 'disconnected_again')
                      AND at > :connected_at))
         FOR UPDATE {lock}

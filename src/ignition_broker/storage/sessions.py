@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import text
 
@@ -43,6 +44,14 @@ END = text("""
     RETURNING actor
 """)
 
+LIST = text("""
+    SELECT token_hash, actor, key_hash IS NULL AS is_by_sign_on, begun_at, seen_at
+    FROM sessions
+    WHERE ended_at IS NULL AND seen_at > now() - make_interval(secs => :idle)
+      AND begun_at > now() - make_interval(secs => :lifetime)
+    ORDER BY begun_at DESC LIMIT 500
+""")
+
 # Kept long after their end, because the row keeps its sign-on from being used twice.
 CLEAR = text("""
     DELETE FROM sessions WHERE token_hash IN (
@@ -76,6 +85,17 @@ class LiveSession:
     issuer: str | None
     groups: tuple[str, ...]
     is_fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """``is_by_sign_on``: by single sign-on, and not by a key."""
+
+    token_hash: bytes
+    actor: str
+    is_by_sign_on: bool
+    begun_at: datetime
+    seen_at: datetime
 
 
 async def begin(connection: Connection, token_hash: bytes, origin: SessionOrigin) -> bool:
@@ -121,6 +141,17 @@ async def end(connection: Connection, token_hash: bytes) -> str | None:
     """Ends a session; returns whose it was, or None if it had ended before."""
     row = (await connection.execute(END, {"token_hash": token_hash})).one_or_none()
     return None if row is None else row.actor
+
+
+async def live(
+    connection: Connection, *, idle_seconds: float, lifetime_seconds: float
+) -> Sequence[ListedSession]:
+    """The sessions that have not ended, newest first; arguments as in `use`."""
+    given = {"idle": idle_seconds, "lifetime": lifetime_seconds}
+    return [
+        ListedSession(row.token_hash, row.actor, row.is_by_sign_on, row.begun_at, row.seen_at)
+        for row in await connection.execute(LIST, given)
+    ]
 
 
 async def clear(connection: Connection) -> None:

@@ -1,12 +1,18 @@
-"""The tables as the newest migration leaves them. `migrations/` creates them."""
+"""The tables as the newest migration leaves them. `migrations/` creates them.
+
+Over 250 lines: one test compares them all with the migrations.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     Column,
+    Computed,
     DateTime,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -20,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ignition_broker.storage.grant_columns import IS_OF_OTHER_CLIENT, OTHER_CLIENT
 from ignition_broker.storage.key_notes import CIPHERTEXT_END
 
 metadata = MetaData()
@@ -33,6 +40,42 @@ tenants = Table(
     Column("created_at", _moment, nullable=False, server_default=func.now()),
     # Every connect and disconnect raises it; links and sign-ins of an older one no longer work.
     Column("generation", BigInteger, nullable=False, server_default="0"),
+    # The id is that of a grant (`ignition_broker.grant_ids`), which these two are read off.
+    Column("tenant", Text, Computed("split_part(id, '@', 1)", persisted=True)),
+    Column(
+        "client",
+        Text,
+        Computed("coalesce(nullif(split_part(id, '@', 2), ''), 'default')", persisted=True),
+    ),
+    Column("name", Text),
+    # NULL: none.
+    Column("labels", JSONB),
+    # The account of the connection that was made then; known only if the grant's connected_at is
+    # the same.
+    Column("account_id", Text),
+    Column("account_name", Text),
+    Column("account_connected_at", _moment),
+)
+Index(
+    "tenants_labels",
+    tenants.c.labels,
+    postgresql_using="gin",
+    postgresql_ops={"labels": "jsonb_path_ops"},
+    postgresql_where=tenants.c.labels.is_not(None),
+)
+Index(
+    "tenants_account",
+    tenants.c.account_id,
+    tenants.c.id,
+    postgresql_where=tenants.c.account_id.is_not(None),
+)
+Index("tenants_tenant_client", tenants.c.tenant, tenants.c.client, unique=True)
+Index("tenants_begin", tenants.c.tenant, postgresql_ops={"tenant": "text_pattern_ops"})
+Index(
+    "tenants_name_begin",
+    func.lower(tenants.c.name).label("lower_name"),
+    postgresql_ops={"lower_name": "text_pattern_ops"},
+    postgresql_where=tenants.c.name.is_not(None),
 )
 
 grants = Table(
@@ -65,8 +108,32 @@ grants = Table(
     # access_token; if not, a release that knows neither column has stored other tokens since.
     Column("key_fingerprint", Text),
     Column("fingerprinted", LargeBinary),
+    # Filled by a trigger at each connect: the end of the first refresh token.
+    Column("refresh_token_first_end", _moment),
+    Column("lapse_warned_for", _moment),
+)
+Index(
+    "grants_lapsing",
+    grants.c.refresh_token_expires_at,
+    postgresql_where=text(
+        "status = 'connected' AND refresh_token_expires_at - refresh_token_first_end "
+        "< interval '60 seconds'"
+    ),
+)
+Index(
+    "grants_ended",
+    grants.c.tenant_id,
+    postgresql_where=text("status = 'reauthorization_required'"),
 )
 Index("grants_due", grants.c.next_refresh_at, postgresql_where=grants.c.status == "connected")
+# Without it, the search for what is due of another client than the default would pass over all that
+# is due of the default client: many rows while that one's Ignition is down.
+Index(
+    "grants_due_of_others",
+    text(OTHER_CLIENT),
+    grants.c.next_refresh_at,
+    postgresql_where=text(f"status = 'connected' AND {IS_OF_OTHER_CLIENT}"),
+)
 Index(
     "grants_key_noted",
     grants.c.key_fingerprint,
@@ -139,6 +206,7 @@ connect_links = Table(
     Column("made_by_key", LargeBinary),
     Column("made_by_setting", LargeBinary),
     Column("made_by_session", LargeBinary),
+    Column("return_to", Text),
 )
 Index("connect_links_expiry", connect_links.c.expires_at)
 Index("connect_links_tenant", connect_links.c.tenant_id, connect_links.c.id, unique=True)
@@ -155,6 +223,10 @@ api_keys = Table(
     Column("revoked_at", _moment),
     Column("last_used_at", _moment),
     Column("paths", ARRAY(Text)),
+    Column("allowance_weight", Integer, nullable=False, server_default="1"),
+    Column("allowance_reserve", Integer, nullable=False, server_default="0"),
+    # NULL if the release that made the key did not note it.
+    Column("created_by", Text),
 )
 
 api_key_predecessors = Table(
@@ -226,10 +298,195 @@ pending_revocations = Table(
 )
 Index("pending_revocations_due", pending_revocations.c.next_try_at)
 
+held_grants = Table(
+    "held_grants",
+    metadata,
+    Column("tenant_id", Text, ForeignKey("tenants.id"), primary_key=True),
+    # Of the sign-in that brought the tokens.
+    Column("state_hash", LargeBinary, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("access_token", LargeBinary, nullable=False),
+    Column("refresh_token", LargeBinary, nullable=False),
+    Column("key_fingerprint", Text, nullable=False),
+    Column("token_type", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("has_refresh_token", Boolean, nullable=False),
+    Column("lifetime_seconds", Float, nullable=False),
+    Column("refresh_lifetime_seconds", Float),
+    Column("requested_at", _moment, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("request_id", Text),
+    Column("warning", Text),
+    # NULL: not asked yet.
+    Column("account_id", Text),
+    Column("account_name", Text),
+    Column("next_try_at", _moment, nullable=False),
+    Column("expires_at", _moment, nullable=False),
+)
+Index("held_grants_due", held_grants.c.next_try_at)
+
 audit_heads = Table(
     "audit_heads",
     metadata,
     Column("chain", Integer, primary_key=True, autoincrement=False),
     Column("position", BigInteger, primary_key=True, autoincrement=False),
     Column("hash", LargeBinary, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column(
+        "id",
+        Text,
+        primary_key=True,
+        server_default=text("'wh_' || left(replace(gen_random_uuid()::text, '-', ''), 20)"),
+    ),
+    Column("kind", Text, nullable=False),
+    # NULL if the destination comes from the settings, which hold its URL and secrets.
+    Column("target", LargeBinary),
+    Column("shown", Text, nullable=False),
+    Column("secret", LargeBinary),
+    Column("previous_secret", LargeBinary),
+    Column("previous_until", _moment),
+    Column("types", ARRAY(Text)),
+    Column("created_at", _moment, nullable=False, server_default=func.now()),
+    Column("created_by", Text, nullable=False),
+    # When a replica last found the destination in its settings.
+    Column("affirmed_at", _moment),
+    Column("last_sent_at", _moment),
+)
+
+# Triggers on grants fill it (migrations/versions/0016_expand_webhooks.py).
+outbox_events = Table(
+    "outbox_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "event_id",
+        Text,
+        nullable=False,
+        unique=True,
+        server_default=text("'evt_' || replace(gen_random_uuid()::text, '-', '')"),
+    ),
+    Column("at", _moment, nullable=False, server_default=func.now()),
+    Column("type", Text, nullable=False),
+    Column("tenant_id", Text),
+    Column("client", Text),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("ends_at", _moment),
+    # NULL: for every destination.
+    Column("webhook_id", Text),
+    # In the order in which events became visible; NULL until the event's deliveries are made.
+    Column("position", BigInteger, unique=True),
+)
+Index(
+    "outbox_events_unplaced",
+    outbox_events.c.id,
+    postgresql_where=outbox_events.c.position.is_(None),
+)
+Index("outbox_events_at", outbox_events.c.at)
+
+outbox_turn = Table(
+    "outbox_turn",
+    metadata,
+    Column("only_row", Boolean, primary_key=True),
+    Column("last_position", BigInteger, nullable=False),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column(
+        "event_id", BigInteger, ForeignKey("outbox_events.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("webhook_id", Text, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("ordered_by", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_try_at", _moment, nullable=False, server_default=func.now()),
+    Column("lease_owner", Text),
+    Column("lease_until", _moment),
+    Column("begun_at", _moment, nullable=False, server_default=func.now()),
+    Column("tried_at", _moment),
+    Column("settled_at", _moment),
+    Column("http_status", Integer),
+    Column("error", Text),
+)
+_waiting = webhook_deliveries.c.state == "waiting"
+Index("webhook_deliveries_due", webhook_deliveries.c.next_try_at, postgresql_where=_waiting)
+Index(
+    "webhook_deliveries_order",
+    webhook_deliveries.c.webhook_id,
+    webhook_deliveries.c.ordered_by,
+    webhook_deliveries.c.event_id,
+    postgresql_where=_waiting,
+)
+Index("webhook_deliveries_log", webhook_deliveries.c.webhook_id, webhook_deliveries.c.id)
+Index("webhook_deliveries_event", webhook_deliveries.c.event_id)
+
+conditions = Table(
+    "conditions",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("is_met", Boolean, nullable=False),
+    Column("changed_at", _moment, nullable=False, server_default=func.now()),
+    Column("seen_at", _moment, nullable=False, server_default=func.now()),
+)
+
+refresh_hours = Table(
+    "refresh_hours",
+    metadata,
+    Column("hour", _moment, primary_key=True),
+    Column("client", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+allowance_windows = Table(
+    "allowance_windows",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("started_at", _moment, nullable=False),
+    Column("ends_at", _moment, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    Column("end_is_told", Boolean, nullable=False),
+    Column("counted", BigInteger),
+    Column("counted_at", _moment),
+    Column("others", BigInteger, nullable=False, server_default="0"),
+    Column("tells", Boolean),
+    Column("spent_until", _moment),
+    Column("past", JSONB, nullable=False, server_default="{}"),
+)
+
+allowance_leases = Table(
+    "allowance_leases",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("replica", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("spare", BigInteger, nullable=False),
+    Column("in_flight", BigInteger, nullable=False),
+    Column("carried", BigInteger, nullable=False),
+    Column("lease_until", _moment, nullable=False),
+)
+
+allowance_use = Table(
+    "allowance_use",
+    metadata,
+    Column("tenant_id", Text, primary_key=True),
+    Column("replica", Text, primary_key=True),
+    Column("api_key", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+    Column("wanted", BigInteger, nullable=False),
+    Column("first_at", _moment, nullable=False),
+    Column("last_at", _moment, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("reserve", Integer, nullable=False),
+    Column("granted", BigInteger, nullable=False),
 )

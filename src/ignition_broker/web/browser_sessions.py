@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from fastapi import Request
@@ -15,7 +16,9 @@ from ignition_broker.broker.admins.sessions import LIFETIME_SECONDS, AdminSessio
 from ignition_broker.broker.admins.single_sign_on import SIGN_ON_SECONDS, Identity, PendingSignOn
 from ignition_broker.broker.errors import Unauthenticated
 from ignition_broker.cipher import Cipher
+from ignition_broker.model import Actor
 from ignition_broker.oauth.tokens import CodeVerifier
+from ignition_broker.storage.sessions import ListedSession
 from ignition_broker.web import csrf as csrf_tokens
 from ignition_broker.web.authorization import address_of
 from ignition_broker.web.cookies import Cookie
@@ -85,6 +88,14 @@ class BrowserSessions:
             raise SessionEnded("It was too old, idle for too long, or ended elsewhere.")
         csrf_tokens.check(request, csrf, [session.csrf_token])
         return session
+
+    async def every(self) -> Sequence[ListedSession]:
+        """The sessions of all admins, newest first."""
+        return await self._admins.every()
+
+    async def end(self, token_hash: bytes, actor: Actor) -> None:
+        """Ends any admin's session. Raises `NotFound` where it has ended before."""
+        await self._admins.end(token_hash, actor)
 
     def browser(self, request: Request) -> str | None:
         """The mark in this browser's cookie, if it has been here before."""

@@ -1,9 +1,13 @@
-"""Which error is which problem, and the answers made of them; forms are answered by pages."""
+"""Which error is which problem, and the answers made of them; browsers are answered by pages.
+
+Over 250 lines: a third of them is the one table of errors.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -15,6 +19,7 @@ from starlette.routing import Match
 from ignition_broker import problems
 from ignition_broker.broker import errors
 from ignition_broker.cipher import CipherError
+from ignition_broker.grant_ids import DEFAULT_CLIENT, client_of, tenant_of
 from ignition_broker.outbound.errors import (
     ExchangeError,
     NoConnectionFree,
@@ -23,6 +28,8 @@ from ignition_broker.outbound.errors import (
 )
 from ignition_broker.problems import ProblemKind
 from ignition_broker.proxy.caller_pace import CallerTooSlow
+from ignition_broker.proxy.paging.asked import PagingRefused
+from ignition_broker.proxy.paging.errors import PageRefused, PageUnreadable
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.storage.errors import StorageFault, StorageUnavailable
 from ignition_broker.web.browser_sessions import SessionEnded
@@ -48,6 +55,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     BodyTooSlow: problems.TOO_SLOW,
     CallerTooSlow: problems.TOO_SLOW,
     errors.Unauthenticated: problems.UNAUTHENTICATED,
+    errors.AllowanceSpent: problems.ALLOWANCE_SPENT,
     errors.TooManyAttempts: problems.TOO_MANY_ATTEMPTS,
     errors.Forbidden: problems.FORBIDDEN,
     errors.SignOnFailed: problems.SIGN_ON_FAILED,
@@ -55,15 +63,20 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     errors.IdentityProviderUnavailable: problems.SIGN_ON_UNAVAILABLE,
     errors.NotFound: problems.NOT_FOUND,
     errors.Conflict: problems.CONFLICT,
+    errors.UnknownClient: problems.UNKNOWN_CLIENT,
     errors.UnknownTenant: problems.UNKNOWN_TENANT,
     errors.NotConnected: problems.NOT_CONNECTED,
     errors.ReauthorizationRequired: problems.REAUTHORIZATION_REQUIRED,
     errors.NotRenewable: problems.NOT_RENEWABLE,
+    errors.AccountMismatch: problems.ACCOUNT_MISMATCH,
     errors.ProviderFault: problems.PROVIDER_FAULT,
     errors.RenewedTooOften: problems.RENEWED_TOO_OFTEN,
     errors.ProviderUnavailable: problems.PROVIDER_UNAVAILABLE,
     errors.Unavailable: problems.UNAVAILABLE,
     PathRefused: problems.PATH_REFUSED,
+    PagingRefused: problems.UNREADABLE,
+    PageRefused: problems.PAGE_REFUSED,
+    PageUnreadable: problems.PAGE_UNREADABLE,
     NoConnectionFree: problems.UNAVAILABLE,
     Unreachable: problems.UPSTREAM_UNREACHABLE,
     TimedOut: problems.UPSTREAM_TIMEOUT,
@@ -95,9 +108,9 @@ def problem(
     tenant: str | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """The answer that says so; ``detail`` is for the caller to read."""
+    """The answer that says so; ``detail`` is for the caller to read. ``tenant``: a grant's id."""
     return Response(
-        json.dumps(kind.members(detail, request_id, tenant)),
+        json.dumps(kind.members(detail, request_id, **_apart(tenant))),
         kind.status,
         {"Cache-Control": "no-store", **(headers or {})},
         "application/problem+json",
@@ -116,24 +129,51 @@ def problem_for(error: Exception, request_id: str | None) -> Response:
     if kind.status in {429, 503}:
         seconds = getattr(error, "retry_after_seconds", 1.0)
         headers["Retry-After"] = str(math.ceil(seconds))
-    if isinstance(error, errors.BrokerError):
-        detail, tenant = error.detail, error.tenant
-    elif isinstance(error, ExchangeError | StorageUnavailable):
-        detail, tenant = error.detail, None
-    else:
-        detail, tenant = "Something went wrong here; the log has this request's id.", None
+    if isinstance(error, errors.AllowanceSpent):
+        headers["Broker-Allowance-Remaining"] = "0"
+        headers["Broker-Allowance-Reset"] = str(error.reset_seconds)
+    detail, tenant = _told(error)
     return problem(kind, detail, request_id=request_id, tenant=tenant, headers=headers)
+
+
+def members_for(error: Exception, request_id: str, grant: str | None = None) -> dict[str, Any]:
+    """The problem that `problem_for` answers with, without its status and headers. ``grant``: the
+    one that is named if the error names none."""
+    detail, tenant = _told(error)
+    return kind_of(error).members(detail, request_id, **_apart(tenant or grant))
+
+
+def _apart(grant: str | None) -> dict[str, str | None]:
+    """The members ``tenant``, and ``client`` where it is another than the default."""
+    if grant is None:
+        return {}
+    client = client_of(grant)
+    return {"tenant": tenant_of(grant), "client": None if client == DEFAULT_CLIENT else client}
 
 
 def answer_for(error: Exception, request_id: str, path: str) -> Response:
     """As `problem_for`, for the routes ahead of FastAPI: with the request's id in a header, and a
     line in the log for an error that no caller can have caused."""
-    if not isinstance(error, errors.BrokerError | ExchangeError | StorageUnavailable):
-        log.error("request_failed", request_id=request_id, path=path, exc_info=error)
+    log_unexpected(error, request_id, path)
     answer = problem_for(error, request_id)
     answer.headers["X-Request-ID"] = request_id
     answer.headers["X-Content-Type-Options"] = "nosniff"
     return answer
+
+
+def log_unexpected(error: Exception, request_id: str, path: str) -> None:
+    """A line in the log for an error that no caller can have caused; none for others."""
+    if not isinstance(error, errors.BrokerError | ExchangeError | StorageUnavailable):
+        log.error("request_failed", request_id=request_id, path=path, exc_info=error)
+
+
+def _told(error: Exception) -> tuple[str, str | None]:
+    """An error's text and its tenant, if any."""
+    if isinstance(error, errors.BrokerError):
+        return error.detail, error.tenant
+    if isinstance(error, ExchangeError | StorageUnavailable):
+        return error.detail, None
+    return "Something went wrong here; the log has this request's id.", None
 
 
 def kind_of(error: Exception) -> ProblemKind:
@@ -142,6 +182,17 @@ def kind_of(error: Exception) -> ProblemKind:
         if known in PROBLEMS:
             return PROBLEMS[known]
     return problems.INTERNAL
+
+
+def _is_for_people(request: Request) -> bool:
+    """Whether a browser asks for one of the console's pages."""
+    is_page = getattr(request.scope.get("route"), "include_in_schema", True) is False
+    return is_page and "text/html" in request.headers.get("accept", "")
+
+
+def _failure(kind: ProblemKind, detail: str, tenant: str | None) -> Response:
+    next_step = "Reload the page in a minute." if kind.status >= 500 else "Nothing was changed."
+    return failure(kind.status, kind.title, detail, next_step, grant=tenant)
 
 
 def install(app: FastAPI) -> None:
@@ -154,6 +205,9 @@ def install(app: FastAPI) -> None:
         request.app.state.services.audit_recorder.record_denied_call(
             error, route, request.state.request_id
         )
+        if _is_for_people(request):
+            detail, tenant = _told(error)
+            return _failure(kind_of(error), detail, tenant)
         return problem_for(error, request.state.request_id)
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -162,6 +216,8 @@ def install(app: FastAPI) -> None:
             f"{'.'.join(str(step) for step in entry['loc'][1:]) or 'body'}: {entry['msg']}"
             for entry in error.errors()
         ]
+        if _is_for_people(request):
+            return _failure(problems.MALFORMED, "; ".join(parts), None)
         return problem(problems.MALFORMED, "; ".join(parts), request_id=request.state.request_id)
 
     async def framework(request: Request, error: Exception) -> Response:

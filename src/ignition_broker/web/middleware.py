@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
+from collections.abc import Iterable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -51,7 +52,7 @@ class RequestEnvelope:
                 headers = [
                     *message["headers"],
                     (b"x-request-id", request_id.encode("ascii")),
-                    *self._browser_headers(scope["path"]),
+                    *self._browser_headers(scope["path"], message["headers"]),
                 ]
                 message = {**message, "headers": headers}
             await send(message)
@@ -67,7 +68,10 @@ class RequestEnvelope:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._counts.count(route, known_method(scope["method"]), status)
 
-    def _browser_headers(self, path: str) -> list[tuple[bytes, bytes]]:
+    def _browser_headers(
+        self, path: str, given: Iterable[tuple[bytes, bytes]]
+    ) -> list[tuple[bytes, bytes]]:
+        """Those that the answer did not set otherwise by itself, as the public pages do."""
         policy = DOCS_CONTENT_SECURITY_POLICY if path == DOCS_PATH else CONTENT_SECURITY_POLICY
         headers = [
             (b"x-content-type-options", b"nosniff"),
@@ -79,7 +83,8 @@ class RequestEnvelope:
         ]
         if self._is_https:
             headers.append((b"strict-transport-security", b"max-age=31536000"))
-        return headers
+        names = {name for name, _value in given}
+        return [header for header in headers if header[0] not in names]
 
 
 class RequestIds:

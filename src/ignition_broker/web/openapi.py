@@ -27,6 +27,7 @@ class Problem(BaseModel):
     detail: str
     request_id: str = Field(description="The answer's X-Request-ID, by which to search the log.")
     tenant: str | None = Field(None, description="Where the error is about one.")
+    client: str | None = Field(None, description="The OAuth client, unless it is the default one.")
 
 
 def header(description: str, **schema: object) -> dict[str, Any]:

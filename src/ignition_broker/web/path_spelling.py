@@ -18,12 +18,14 @@ from ignition_broker.web.errors import problem
 _NEEDLESS: Final = re.compile(
     rb"%(?:2[5dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeE])"
 )
+# CPython 3.11 looks for bytes in bytes by way of an error that it drops: ten times slower.
+PERCENT: Final = ord("%")
 ADVICE: Final = "Write letters, digits, '-', '.', '_', '~' and '/' in the path as they are."
 
 
 def is_needlessly_encoded(raw_path: bytes) -> bool:
     """Whether the path encodes a character that has no need of it, or one that would change it."""
-    return b"%" in raw_path and _NEEDLESS.search(raw_path) is not None
+    return PERCENT in raw_path and _NEEDLESS.search(raw_path) is not None
 
 
 class PlainPaths:

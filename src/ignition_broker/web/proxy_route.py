@@ -11,11 +11,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ignition_broker.broker.audit.recorder import AuditRecorder
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.errors import InvalidRequest
+from ignition_broker.grant_ids import grant_id
 from ignition_broker.model import Scope as KeyScope
 from ignition_broker.model import is_tenant_id
 from ignition_broker.outbound.errors import ExchangeError
 from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.proxy.forwarded_call import ForwardedCall
+from ignition_broker.proxy.metered import MeteredForwarder
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.server.http_protocol import BREAK_OFF
 from ignition_broker.telemetry import RequestCounts
@@ -31,16 +33,22 @@ ROUTE: Final = "/proxy/{tenant}/{path}"
 
 
 class ProxyRoute:
-    """Checks the key, then forwards the call; passes every other request on to ``app``."""
+    """Checks the key, then forwards the call; passes every other request on to ``app``.
+
+    ``client``: the OAuth client whose grants it uses, where callers have named it in the path ahead
+    (`web.client_routes`); None: the default one.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         access: Access,
-        forwarder: Forwarder,
+        forwarder: Forwarder | MeteredForwarder,
         audit_recorder: AuditRecorder,
         ids: RequestIds,
         counts: RequestCounts,
+        *,
+        client: str | None = None,
     ) -> None:
         self._app = app
         self._access = access
@@ -48,6 +56,8 @@ class ProxyRoute:
         self._audit_recorder = audit_recorder
         self._ids = ids
         self._counts = counts
+        self._client = client
+        self._prefix = PREFIX if client is None else b"/c/" + client.encode("ascii") + PREFIX
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw_path: bytes = scope.get("raw_path", b"") or b""
@@ -86,9 +96,9 @@ class ProxyRoute:
         if caller.paths is not None:
             check_paths(caller, scope, slash + rest, tenant)
         confirm = partial(self._access.confirm, caller, self._access.changes())
-        return ForwardedCall(
-            tenant, slash + rest, PREFIX + tenant_bytes, request_id, caller.name, confirm
-        )
+        grant = tenant if self._client is None else grant_id(tenant, self._client)
+        prefix = self._prefix + tenant_bytes
+        return ForwardedCall(grant, slash + rest, prefix, request_id, caller.name, confirm, caller)
 
 
 def _break_off(scope: Scope, call: ForwardedCall, error: Exception) -> None:

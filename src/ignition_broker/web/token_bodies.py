@@ -8,6 +8,7 @@ from typing import Final
 
 from ignition_broker.bounded_map import BoundedMap
 from ignition_broker.clock import Clock
+from ignition_broker.grant_ids import tenant_of
 from ignition_broker.model import IssuedToken
 from ignition_broker.oauth.tokens import ASSUMED_LIFETIME_SECONDS
 
@@ -34,7 +35,7 @@ class TokenBodies:
             seconds = ASSUMED_LIFETIME_SECONDS
             expires_at -= timedelta(seconds=left - seconds)
         fields = {
-            "tenant": token.tenant,
+            "tenant": tenant_of(token.tenant),
             "access_token": token.access_token.reveal(),
             "token_type": token.token_type,
             "expires_at": expires_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),

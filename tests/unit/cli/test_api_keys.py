@@ -24,6 +24,9 @@ ROW = {
     "revoked_at": None,
     "last_used_at": None,
     "paths": ["GET /v1/*"],
+    "allowance_weight": 1,
+    "allowance_reserve": 0,
+    "created_by": "ops",
     "previous_works_until": None,
 }
 

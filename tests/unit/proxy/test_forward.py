@@ -9,14 +9,19 @@ import pytest
 from tests.unit.values import ManualClock, make_token
 
 from ignition_broker.broker.errors import NotRenewable, Unauthenticated, Unavailable
+from ignition_broker.model import Caller
 from ignition_broker.outbound.errors import Unreachable
 from ignition_broker.proxy.forward import LARGE_BODY_MIN_TTL_SECONDS, MIN_TTL_SECONDS, Forwarder
 from ignition_broker.proxy.forwarded_call import ForwardedCall
+from ignition_broker.proxy.paging.walk import PageStreams
 from ignition_broker.proxy.paths import PathRefused
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.server.request_order import OFFERED_PROTOCOLS
+from ignition_broker.server.stop_state import Stopping
+from ignition_broker.web.page_problems import PageProblems
 
 REPLAY_LIMIT = 10
+KEY = Caller("key", frozenset(), ("acme",))
 
 
 @dataclass
@@ -85,9 +90,13 @@ class Tokens:
 class AuditRecorder:
     def __init__(self) -> None:
         self.recorded: list[tuple[str, ...]] = []
+        self.denied: list[Exception] = []
 
     def record_call(self, *fields: str) -> None:
         self.recorded.append(fields)
+
+    def record_denied_call(self, error: Exception, *_fields: str) -> None:
+        self.denied.append(error)
 
 
 class Stand:
@@ -99,11 +108,19 @@ class Stand:
         self.messages: list[dict] = []
         self.confirmed = 0
         self.key_has_ended = False
+        self.stopping = Stopping(self.clock, grace_seconds=30)
         self.forwarder = Forwarder(
             self.tokens,
             self.api,
             self.clock,
             self.audit_recorder,
+            PageStreams(
+                self.clock,
+                tenant_streams=tenant_concurrency,
+                stopping=self.stopping,
+                problem_of=PageProblems(self.audit_recorder).members,
+                admit=self.admit,
+            ),
             api_url="https://api.example/base",
             base_path=b"/base",
             replay_limit_bytes=REPLAY_LIMIT,
@@ -111,13 +128,27 @@ class Stand:
             tenant_concurrency=tenant_concurrency,
         )
 
+    async def admit(self, _call: ForwardedCall) -> None:
+        await self.admission()
+
+    async def admission(self) -> None:
+        """Replaced by a test in which a page has to wait."""
+
     async def confirm(self) -> None:
         self.confirmed += 1
         if self.key_has_ended:
             raise Unauthenticated("The key was revoked.")
 
     async def call(
-        self, method="GET", path=b"/v1/me", query=b"", headers=(), body=b"", state=None
+        self,
+        method="GET",
+        path=b"/v1/me",
+        query=b"",
+        headers=(),
+        body=b"",
+        state=None,
+        receive=None,
+        send=None,
     ) -> ForwardedCall:
         parts = [body] if body else []
         sent_headers = list(headers)
@@ -131,17 +162,17 @@ class Stand:
             "state": state or {},
         }
 
-        async def receive():
+        async def receive_parts():
             if parts:
                 return {"type": "http.request", "body": parts.pop(), "more_body": False}
             await asyncio.Event().wait()
             raise AssertionError
 
-        async def send(message):
+        async def keep(message):
             self.messages.append(message)
 
-        call = ForwardedCall("acme", path, b"/proxy/acme", "id-1", "key", self.confirm)
-        await self.forwarder.forward(scope, receive, send, call)
+        call = ForwardedCall("acme", path, b"/proxy/acme", "id-1", "key", self.confirm, KEY)
+        await self.forwarder.forward(scope, receive or receive_parts, send or keep, call)
         return call
 
     @property
@@ -379,7 +410,7 @@ async def test_a_caller_that_disconnects_amid_the_answer_ends_the_call_silently(
             gone.set()
 
     scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [], "state": {}}
-    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id-1", "key", stand.confirm)
+    call = ForwardedCall("acme", b"/x", b"/proxy/acme", "id-1", "key", stand.confirm, KEY)
     await asyncio.wait_for(stand.forwarder.forward(scope, receive, send, call), 5)
     assert call.status == 200
     assert answer.closed == 1

@@ -9,6 +9,7 @@ from tests.unit.values import ManualClock, make_token
 from ignition_broker.broker.errors import Unauthenticated
 from ignition_broker.model import Caller, Scope
 from ignition_broker.web import admin, errors
+from ignition_broker.web.client_names import ClientNames
 from ignition_broker.web.openapi import DocumentedApp
 
 KEY = (b"authorization", b"Bearer ibk_good")
@@ -104,6 +105,7 @@ def admin_app(access: Access, **services: object) -> DocumentedApp:
         database=None,
         audit_recorder=AuditRecorder(),
         clock=ManualClock(),
+        clients=ClientNames(["default", "sandbox"]),
         **services,
     )
     return app

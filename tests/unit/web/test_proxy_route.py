@@ -157,3 +157,22 @@ async def test_other_paths_are_passed_on(path):
     stand = Stand()
     assert (await stand.ask(path)).body == b"other"
     assert stand.counts.counted == []
+
+
+async def test_another_clients_route_uses_its_grants_and_shows_its_prefix():
+    stand = Stand(tenants=("acme",))
+    stand.app = ProxyRoute(
+        other_routes,
+        stand.access,
+        stand.forwarder,
+        stand.audit_recorder,
+        RequestIds(),
+        stand.counts,
+        client="sandbox",
+    )
+    await stand.ask("/proxy/acme/v1")
+    (call,) = stand.forwarder.calls
+    assert (call.tenant, call.prefix) == ("acme@sandbox", b"/c/sandbox/proxy/acme")
+    for tenant in ("acme@sandbox", "acme@other", "beta"):
+        assert (await stand.ask(f"/proxy/{tenant}/v1")).status in (422, 403)
+    assert len(stand.forwarder.calls) == 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.unit.values import ManualClock
+from tests.unit.values import ManualClock, make_token
 from tests.unit.web.asgi import DISCONNECT, Answer, ask, http_scope, pieces
 from tests.unit.web.made_up import KEY, Access, AuditRecorder, Counts, Issuer, other_routes
 
 from ignition_broker.broker.errors import NotConnected
 from ignition_broker.model import Actor, Scope
+from ignition_broker.web.client_names import ClientNames
 from ignition_broker.web.middleware import RequestIds
 from ignition_broker.web.token_routes import TokenRoutes
 
@@ -30,13 +31,14 @@ class Stand:
             ManualClock(),
             RequestIds(),
             self.counts,
+            ClientNames(["default", "sandbox"]),
         )
 
     async def get(self, path, query=b"", headers=(KEY, ID)) -> Answer:
         return await ask(self.app, http_scope("GET", path, query, headers))
 
-    async def post(self, path, *messages, headers=(KEY, ID)) -> Answer:
-        return await ask(self.app, http_scope("POST", path, b"", headers), messages or None)
+    async def post(self, path, *messages, query=b"", headers=(KEY, ID)) -> Answer:
+        return await ask(self.app, http_scope("POST", path, query, headers), messages or None)
 
 
 async def test_a_token_in_memory_is_answered_at_once():
@@ -264,3 +266,45 @@ async def test_the_lifespan_is_passed_on():
     stand.app._app = app
     await stand.app({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+async def test_the_query_chooses_the_grant_at_another_client():
+    stand = Stand(Scope.ADMIN)
+    stand.issuer.is_in_memory = False
+    stand.issuer.token = make_token("acme@sandbox")
+    rejected = f"rejected_token_sha256={SHA256}&client=sandbox".encode()
+    for answer in (
+        await stand.get("/token/acme", b"client=sandbox"),
+        await stand.get("/forward-auth/acme", b"client=sandbox"),
+        await stand.get("/forward-auth/acme", rejected),
+        await stand.post("/token/acme/refresh", query=b"client=sandbox"),
+    ):
+        assert answer.status == 200
+        if answer.body:
+            assert answer.json["tenant"] == "acme", "callers never see the grant's id"
+    asked = [given["tenant"] for what, given in stand.issuer.asked if what != "held"]
+    assert asked == ["acme@sandbox"] * 4
+    noted = {(actor, grant) for actor, grant, *_ in stand.audit_recorder.noted}
+    assert noted == {("key", "acme@sandbox")}
+
+
+async def test_an_unknown_client_in_the_query_is_a_problem():
+    stand = Stand(Scope.ADMIN)
+    for path in ("/token/acme", "/forward-auth/acme"):
+        answer = await stand.get(path, b"client=nowhere")
+        assert (answer.status, answer.code) == (404, "unknown-client")
+    answer = await stand.post("/token/acme/refresh", query=b"client=nowhere")
+    assert (answer.status, answer.code) == (404, "unknown-client")
+    assert [what for what, _ in stand.issuer.asked if what != "held"] == []
+
+
+@pytest.mark.parametrize("scope", [Scope.ADMIN, Scope.TOKEN, Scope.PROXY])
+@pytest.mark.parametrize("path", ["/token/acme@sandbox", "/forward-auth/acme@sandbox"])
+async def test_a_grants_id_in_the_path_gets_nothing_even_from_memory(scope, path):
+    """A key for all tenants, and memory that holds that grant."""
+    stand = Stand(scope, tenants=("*",))
+    answer = await stand.get(path)
+    assert (answer.status, answer.code) == (422, "invalid-request")
+    answer = await stand.post("/token/acme@sandbox/refresh")
+    assert answer.status == 422
+    assert stand.issuer.asked == []

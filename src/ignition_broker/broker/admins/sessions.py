@@ -16,9 +16,9 @@ from ignition_broker.broker.admins.bootstrap import BootstrapKeyHashes
 from ignition_broker.broker.admins.single_sign_on import Identity
 from ignition_broker.broker.callers.access import Access
 from ignition_broker.broker.callers.api_keys import BOOTSTRAP_ADMIN
-from ignition_broker.broker.errors import SignOnFailed, Unauthenticated
+from ignition_broker.broker.errors import NotFound, SignOnFailed, Unauthenticated
 from ignition_broker.cipher import secret_hash
-from ignition_broker.model import AuditEvent, Caller, Scope
+from ignition_broker.model import Actor, AuditEvent, Caller, Scope
 from ignition_broker.storage import audit, sessions
 from ignition_broker.storage.database import Database
 
@@ -148,6 +148,23 @@ class AdminSessions:
             if actor is not None:
                 event = AuditEvent("sign_out", "done", actor, request_id=request_id)
                 await audit.append(connection, event)
+
+    async def every(self) -> Sequence[sessions.ListedSession]:
+        """The sessions of all admins that have not ended, newest first. One whose key was revoked,
+        or whose group lost its rights, is among them: it is turned away when it is used."""
+        return await self._database.once(
+            lambda c: sessions.live(c, idle_seconds=IDLE_SECONDS, lifetime_seconds=LIFETIME_SECONDS)
+        )
+
+    async def end(self, token_hash: bytes, actor: Actor) -> None:
+        """Ends any admin's session. Raises `NotFound` where it has ended before."""
+        async with self._database.begin() as connection:
+            whose = await sessions.end(connection, token_hash)
+            if whose is None:
+                raise NotFound("This session has ended already.")
+            detail: dict[str, object] = {"session_of": whose}
+            event = AuditEvent("session_end", "done", actor.name, None, actor.request_id, detail)
+            await audit.append(connection, event)
 
     async def _caller(self, live: sessions.LiveSession) -> Caller | None:
         if live.key_hash is not None:

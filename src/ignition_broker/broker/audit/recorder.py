@@ -23,7 +23,7 @@ from ignition_broker.broker.errors import (
     Unavailable,
 )
 from ignition_broker.clock import Clock
-from ignition_broker.model import is_tenant_id
+from ignition_broker.model import is_grant_id
 from ignition_broker.storage import audit
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageFault
@@ -126,10 +126,11 @@ class AuditRecorder:
 
         Args:
             actor: None where it is not known.
-            tenant: as the caller wrote it; left out where that is no tenant id.
+            tenant: a grant's id, or as the caller wrote it; left out where it is neither that nor a
+                tenant id.
         """
         actor = actor or UNKNOWN
-        if tenant is not None and not is_tenant_id(tenant):
+        if tenant is not None and not is_grant_id(tenant):
             tenant = None
         denial = PendingEvent(actor, tenant, action, outcome, request_id, self._clock.now(), route)
         self._buffer.add_denial((actor, action, outcome, route), denial)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from ignition_broker.broker.callers.entitlements import check_entitlements
+from ignition_broker.broker.callers.entitlements import check_allowance, check_entitlements
 from ignition_broker.broker.errors import Conflict, InvalidRequest, NotFound
 from ignition_broker.cipher import secret_hash
 from ignition_broker.clock import Clock
@@ -45,6 +45,8 @@ async def create_api_key(
     tenants: Sequence[str],
     expires_at: datetime | None,
     paths: Sequence[str] | None = None,
+    allowance_weight: int = 1,
+    allowance_reserve: int = 0,
     actor: Actor,
 ) -> tuple[ApiKey, str]:
     """Stores a new API key and an audit event.
@@ -55,6 +57,8 @@ async def create_api_key(
         tenants: tenant ids and patterns (`tenant_patterns`); an admin needs none.
         expires_at: when it ends, with a time zone; None: never.
         paths: rules for its calls through the proxy (`path_rules`); None: every call.
+        allowance_weight: its share of a tenant's calls is in proportion to that.
+        allowance_reserve: so many of a tenant's calls are kept for it in each window.
         actor: who creates it.
 
     Returns:
@@ -65,6 +69,7 @@ async def create_api_key(
         Conflict: a key of that name exists and is not revoked.
     """
     check_api_key_request(name, scopes, tenants, paths)
+    check_allowance(scopes, allowance_weight, allowance_reserve)
     if expires_at is not None:
         expires_at = future_expiry(expires_at, clock.now())
     rules = None if paths is None else list(dict.fromkeys(paths))
@@ -78,6 +83,9 @@ async def create_api_key(
             tenants=list(dict.fromkeys(tenants)),
             expires_at=expires_at,
             paths=rules,
+            allowance_weight=allowance_weight,
+            allowance_reserve=allowance_reserve,
+            created_by=actor.name,
         )
         if listed is None:
             raise Conflict(f"name: a key called {name!r} exists; revoke it or take another name.")
@@ -86,6 +94,8 @@ async def create_api_key(
             "scopes": list(scopes),
             "tenants": list(tenants),
             "paths": rules,
+            "allowance_weight": allowance_weight,
+            "allowance_reserve": allowance_reserve,
         }
         await audit.append(
             connection,

@@ -9,6 +9,24 @@ from ignition_broker.model import Scope
 from ignition_broker.path_rules import MalformedRule, check_rules
 from ignition_broker.tenant_patterns import is_tenant_pattern
 
+HEAVIEST = 1000
+LARGEST_RESERVE = 1_000_000
+
+
+def check_allowance(scopes: Sequence[str], weight: int, reserve: int) -> None:
+    """Checks a key's weight and reserve (docs/allowance.md).
+
+    Raises `InvalidRequest`, whose text names the field and how to correct it.
+    """
+    if not 1 <= weight <= HEAVIEST:
+        raise InvalidRequest(f"allowance_weight: 1 to {HEAVIEST}, such as 2 for a double share.")
+    if not 0 <= reserve <= LARGEST_RESERVE:
+        raise InvalidRequest(f"allowance_reserve: from 0 to {LARGEST_RESERVE} calls, such as 50.")
+    if reserve and Scope.PROXY not in scopes:
+        raise InvalidRequest(
+            "allowance_reserve: only a key with the scope 'proxy' makes calls; give 0 or add it."
+        )
+
 
 def check_entitlements(
     scopes: Sequence[str], tenants: Sequence[str], paths: Sequence[str] | None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ignition_broker.cipher import Cipher
+from ignition_broker.grant_ids import tenant_of
 from ignition_broker.storage import key_notes
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.key_notes import SealedRow
@@ -122,7 +123,7 @@ async def _try_unnoted(database: Database, cipher: Cipher, most: int) -> _Tried:
         for row in rows:
             fingerprint = _fingerprint_of_both(cipher, row)
             if fingerprint is None:
-                tried.undecryptable.append(row.tenant)
+                tried.undecryptable.append(tenant_of(row.tenant))
             else:
                 tried.by_fingerprint[fingerprint] += 1
         tried.number += len(rows)
@@ -148,4 +149,4 @@ async def _count(database: Database, fingerprint: str) -> int:
 
 async def _tenants(database: Database, fingerprint: str) -> tuple[str, ...]:
     named = partial(key_notes.tenants, fingerprint=fingerprint, limit=NAMED_TENANTS)
-    return tuple(await database.once(named))
+    return tuple(tenant_of(grant) for grant in await database.once(named))

@@ -14,10 +14,13 @@ from datetime import datetime
 from functools import partial
 
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
+from ignition_broker.grant_ids import tenant_of
 from ignition_broker.model import Actor, AuditEvent
-from ignition_broker.storage import audit, pending_revocations, rotation
+from ignition_broker.storage import audit, held_grants, pending_revocations, rotation, webhooks
 from ignition_broker.storage.database import Database
+from ignition_broker.storage.held_grants import SealedHeldGrant
 from ignition_broker.storage.key_notes import SealedRow
+from ignition_broker.storage.webhooks import SealedWebhook
 
 BATCH = 500
 PASSES = 5
@@ -79,6 +82,58 @@ async def rotate_revocations(database: Database, cipher: Cipher) -> None:
         after = rows[-1].id
 
 
+async def rotate_webhooks(database: Database, cipher: Cipher) -> None:
+    """Re-encrypts the URLs and secrets of webhooks with the first key.
+
+    They are few. One that no configured key decrypts is passed over: its deliveries say so. Raises
+    the errors of `storage.errors`.
+    """
+    after = ""
+    while rows := await database.once(partial(webhooks.sealed, after=after, limit=BATCH)):
+        for row in rows:
+            try:
+                fresh = SealedWebhook(
+                    row.id,
+                    cipher.renewed(row.id, webhooks.TARGET, row.target),
+                    _renewed_secret(cipher, row.id, row.secret),
+                    _renewed_secret(cipher, row.id, row.previous_secret),
+                )
+            except CipherError:
+                continue
+            if fresh != row:
+                await database.once(partial(webhooks.replace_sealed, before=row, fresh=fresh))
+        after = rows[-1].id
+
+
+async def rotate_held_grants(database: Database, cipher: Cipher) -> None:
+    """Re-encrypts the grants that are held until an admin confirms their account.
+
+    They are few, and gone after a week. One that no configured key decrypts is passed over. Raises
+    the errors of `storage.errors`.
+    """
+    after = ""
+    while rows := await database.once(partial(held_grants.sealed, after=after, limit=BATCH)):
+        for row in rows:
+            try:
+                fresh = SealedHeldGrant(
+                    row.tenant,
+                    cipher.renewed(row.tenant, "access_token", row.access_token),
+                    cipher.renewed(row.tenant, "refresh_token", row.refresh_token),
+                )
+            except CipherError:
+                continue
+            if fresh != row:
+                await database.once(
+                    partial(
+                        held_grants.replace,
+                        before=row,
+                        fresh=fresh,
+                        key_fingerprint=cipher.fingerprint,
+                    )
+                )
+        after = rows[-1].tenant
+
+
 async def record_rotation(
     database: Database,
     cipher: Cipher,
@@ -127,7 +182,7 @@ async def _one_pass(
             try:
                 pairs.append((row, _renewed(cipher, row)))
             except CipherError as error:
-                unreadable.append(row.tenant)
+                unreadable.append(tenant_of(row.tenant))
                 if isinstance(error, Misplaced):
                     await database.record_move(error)
         if pairs:
@@ -139,6 +194,10 @@ async def _one_pass(
         yield RotationProgress(
             seen, max(total, seen), rotated, len(unreadable), tuple(unreadable[:5]), left
         )
+
+
+def _renewed_secret(cipher: Cipher, webhook: str, secret: bytes | None) -> bytes | None:
+    return None if secret is None else cipher.renewed(webhook, webhooks.SECRET, secret)
 
 
 def _renewed(cipher: Cipher, row: SealedRow) -> SealedRow:

@@ -71,6 +71,11 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         return self._failures >= OPENS_AFTER and len(self._failing) > 1
 
+    @property
+    def failures(self) -> int:
+        """How many there were in a row."""
+        return self._failures
+
     def permit(self) -> Permit | Pause:
         """The permission to ask the provider, or how long to wait for it.
 

@@ -16,7 +16,8 @@ from ignition_broker.broker.grants.connect_outcomes import (
     Objection,
     objection_to,
 )
-from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.grants.identification import ASK_SECONDS, Identification
+from ignition_broker.broker.grants.oauth_clients import OAuthClients
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
 from ignition_broker.broker.grants.remembered_answers import RememberedAnswer
@@ -34,7 +35,7 @@ from ignition_broker.oauth.tokens import (
     RefreshToken,
     TokenAnswer,
 )
-from ignition_broker.storage import callbacks, new_tokens, tenants
+from ignition_broker.storage import callbacks, held_grants, new_tokens, tenants
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError, StorageUnavailable
 from ignition_broker.storage.makers import Standing
@@ -46,41 +47,43 @@ log = structlog.get_logger(__name__)
 class CodeExchange:
     """Exchanges codes at Ignition and stores what comes of it.
 
-    ``requested_scope``: what was granted where Ignition does not say. ``standing``: tells whether
-    whoever began an attempt may still connect.
+    ``standing``: tells whether whoever began an attempt may still connect.
+    ``identification``: finds out whose account a new grant is for.
     """
 
     def __init__(
         self,
         database: Database,
         cipher: Cipher,
-        provider: Provider,
+        clients: OAuthClients,
         policy: RefreshPolicy,
         clock: Clock,
         revocations: Revocations,
         repair: ReadRepair,
         *,
-        requested_scope: str,
         standing: Standing,
+        identification: Identification,
     ) -> None:
         self._database = database
         self._cipher = cipher
-        self._provider = provider
+        self._clients = clients
         self._policy = policy
         self._clock = clock
         self._revocations = revocations
         self._repair = repair
-        self._requested_scope = requested_scope
         self._standing = standing
+        self._identification = identification
 
     async def run(
         self, attempt: ConnectAttempt, code: AuthorizationCode, verifier: CodeVerifier
     ) -> Connected:
         """Exchanges the code and stores the grant.
 
-        Raises `ConnectFailed` if Ignition gave no token, or the attempt may no longer connect.
+        Raises `ConnectFailed` if Ignition gave no token, or the attempt may no longer connect;
+        `AccountMismatch` if its account is another one than before.
         """
-        outcome = await self._provider.exchange_code(code, verifier)
+        provider = self._clients.of(attempt.tenant).provider
+        outcome = await provider.exchange_code(code, verifier)
         flaw = None
         if isinstance(outcome, Rotated):
             flaw = outcome.answer.reason
@@ -98,7 +101,7 @@ class CodeExchange:
         answer = renewed.answer
         if flaw is None and answer.lifetime_seconds <= 0:
             flaw = LIVES_FOR_NOTHING
-        scope = answer.scope if answer.scope is not None else self._requested_scope
+        scope = answer.scope if answer.scope is not None else self._requested_scope(attempt)
         refresh_token = answer.refresh_token or RefreshToken("")
         sealed = seal(self._cipher, attempt.tenant, renewed, refresh_token, scope)
         schedule = self._policy.schedule(sealed.lifetime_seconds, sealed.refresh_lifetime_seconds)
@@ -114,7 +117,7 @@ class CodeExchange:
         # Filled even where the commit was not answered: the next try then finds it committed.
         rows: list[Stored] = []
 
-        async def store() -> datetime | Objection:
+        async def store() -> datetime | Objection | None:
             return await self._store_once(
                 attempt, sealed, schedule, event, renewed.requested_at, flaw, rows
             )
@@ -125,16 +128,20 @@ class CodeExchange:
         expires_at = await until_stored(
             store, self._clock, on_failure=failed, retried=StorageUnavailable
         )
+        if expires_at is None:
+            return await self._identification.settle(attempt, answer.access_token)
         if isinstance(expires_at, Objection):
             await self._revoke_unstored(attempt, answer.refresh_token or answer.access_token)
             raise await record_failure(self._database, attempt, expires_at.title, expires_at.detail)
-        if rows:
-            answered = RememberedAnswer(rows[-1], sealed, schedule, renewed.requested_at)
-            self._repair.note_stored(attempt.tenant, answered)
         if flaw is None:
             log.info("tenant_connected", tenant=attempt.tenant, renewable=sealed.has_refresh_token)
         else:
             log.error("tenant_connected_without_token", tenant=attempt.tenant, reason=flaw)
+        account = None
+        if rows:
+            answered = RememberedAnswer(rows[-1], sealed, schedule, renewed.requested_at)
+            self._repair.note_stored(attempt.tenant, answered)
+            account = await self._identification.identify(attempt, rows[-1], answer.access_token)
         return Connected(
             attempt.tenant,
             scope,
@@ -142,7 +149,11 @@ class CodeExchange:
             flaw,
             is_renewable=sealed.has_refresh_token,
             has_known_end=is_known_end(sealed.lifetime_seconds),
+            account=account,
         )
+
+    def _requested_scope(self, attempt: ConnectAttempt) -> str:
+        return self._clients.of(attempt.tenant).requested_scope
 
     async def _store_once(
         self,
@@ -153,8 +164,10 @@ class CodeExchange:
         requested_at: float,
         flaw: str | None,
         rows: list[Stored],
-    ) -> datetime | Objection:
-        """When the access token expires, or why nothing was stored. ``rows`` gets what was."""
+    ) -> datetime | Objection | None:
+        """When the access token expires, or why nothing was stored. ``rows`` gets what was.
+
+        None: the tokens are held until their account is known."""
         async with self._database.begin() as connection:
             await tenants.lock(connection, attempt.tenant)
             judgement = await callbacks.judge(connection, attempt.state_hash, self._standing)
@@ -163,8 +176,21 @@ class CodeExchange:
             objection = objection_to(judgement)
             if objection is not None:
                 return objection
-            await tenants.end_begun(connection, attempt.tenant)
             age = self._clock.monotonic() - requested_at
+            if await self._identification.must_hold(connection, attempt.tenant):
+                await held_grants.hold(
+                    connection,
+                    attempt.tenant,
+                    sealed,
+                    state_hash=attempt.state_hash,
+                    actor=attempt.actor,
+                    warning=flaw,
+                    age_seconds=age,
+                    lease_seconds=ASK_SECONDS,
+                )
+                return None
+            await tenants.end_begun(connection, attempt.tenant)
+            await held_grants.drop(connection, attempt.tenant)
             stored = await new_tokens.store_connected(
                 connection, attempt.tenant, sealed, schedule, event, age_seconds=age
             )

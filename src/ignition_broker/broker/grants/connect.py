@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from ignition_broker.broker.errors import AccountMismatch, UnknownClient
 from ignition_broker.broker.grants.code_exchange import CodeExchange
 from ignition_broker.broker.grants.connect_failures import record_failure
 from ignition_broker.broker.grants.connect_links import LinkForged, LinkSpent, link_hash
@@ -21,7 +22,8 @@ from ignition_broker.broker.grants.connect_outcomes import (
     StillConnecting,
     objection_to,
 )
-from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.grants.identification import Identification
+from ignition_broker.broker.grants.oauth_clients import OAuthClient, OAuthClients
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh_policy import RefreshPolicy
 from ignition_broker.broker.grants.repeated_callbacks import second_visit
@@ -53,41 +55,38 @@ AUTHORIZATION_LIFETIME_SECONDS = 600
 class Connector:
     """Begins sign-ins at Ignition and takes their callbacks.
 
-    ``requested_scope``: what was granted where Ignition does not say. ``expected_issuer``: what
-    ``iss`` on the callback must be (RFC 9207); None: it is not compared. ``standing``: tells
-    whether whoever began a sign-in may still connect.
+    ``standing``: tells whether whoever began a sign-in may still connect. ``identification``: finds
+    out whose account a new grant is for.
     """
 
     def __init__(
         self,
         database: Database,
         cipher: Cipher,
-        provider: Provider,
+        clients: OAuthClients,
         policy: RefreshPolicy,
         clock: Clock,
         revocations: Revocations,
         repair: ReadRepair,
         *,
-        requested_scope: str,
-        expected_issuer: str | None,
         standing: Standing,
+        identification: Identification,
     ) -> None:
         self._database = database
         self._cipher = cipher
-        self._provider = provider
+        self._clients = clients
         self._clock = clock
-        self._expected_issuer = expected_issuer or EXPECT_NO_ISSUER
         self._standing = standing
         self._exchange = CodeExchange(
             database,
             cipher,
-            provider,
+            clients,
             policy,
             clock,
             revocations,
             repair,
-            requested_scope=requested_scope,
             standing=standing,
+            identification=identification,
         )
         self.exchanges: SingleFlight[Connected] = SingleFlight()
 
@@ -109,6 +108,7 @@ class Connector:
         maker: Maker,
         link: SpentLink | None = None,
     ) -> str:
+        provider = self._clients.of(tenant).provider
         state = secrets.token_urlsafe(32)
         verifier = new_code_verifier()
         await tenants.ensure(connection, tenant)
@@ -127,7 +127,7 @@ class Connector:
         detail: dict[str, object] = {} if link is None else {"link": link.id}
         event = AuditEvent("connect", "begun", actor.name, tenant, actor.request_id, detail)
         await audit.append(connection, event)
-        return self._provider.authorization_url(state=state, verifier=verifier)
+        return provider.authorization_url(state=state, verifier=verifier)
 
     async def finish(
         self, query: Sequence[tuple[str, str]], *, browser: str | None, request_id: str | None
@@ -135,8 +135,9 @@ class Connector:
         """Takes a callback: exchanges its code and stores the grant.
 
         A callback that came before is answered with what came of it; its code is not sent again.
-        Raises `ConnectFailed` if nothing was stored, or `StillConnecting` after the provider's
-        timeout: the exchange then goes on, and what comes of it is stored.
+        Raises `ConnectFailed` if nothing was stored, `AccountMismatch` if the account is another
+        one than before, or `StillConnecting` after the provider's timeout: the exchange then goes
+        on, and what comes of it is stored.
         """
         state = state_of(query)
         if not state or not browser:
@@ -156,7 +157,7 @@ class Connector:
                 self._clock,
                 state_hash,
                 browser_hash,
-                patience_seconds=self._provider.patience_seconds,
+                patience_seconds=self._clients.patience_seconds,
             )
         actor = Actor(authorization.actor, request_id)
         attempt = ConnectAttempt(state_hash, authorization.tenant, actor)
@@ -165,7 +166,9 @@ class Connector:
                 attempt, "This sign-in took too long", "It has to end within ten minutes."
             )
         await self._check(attempt, judgement)
-        verdict = judge_callback(query, expected_issuer=self._expected_issuer)
+        client = await self._client_of(attempt)
+        expected_issuer = client.expected_issuer or EXPECT_NO_ISSUER
+        verdict = judge_callback(query, expected_issuer=expected_issuer)
         if isinstance(verdict, CallbackError):
             raise await self._failed(
                 attempt,
@@ -175,11 +178,20 @@ class Connector:
             )
         work = self._exchange.run(attempt, verdict, authorization.code_verifier)
         exchange = self.exchanges.start(attempt.tenant, work).task
-        if not await is_done_within(exchange, self._provider.timeout_seconds):
+        if not await is_done_within(exchange, self._clients.timeout_seconds):
             log.warning("exchange_late", tenant=attempt.tenant)
             exchange.add_done_callback(_log_unforeseen)
             raise StillConnecting(attempt.tenant)
         return exchange.result()
+
+    async def _client_of(self, attempt: ConnectAttempt) -> OAuthClient:
+        """Raises `ConnectFailed` if the client's settings were removed since."""
+        try:
+            return self._clients.of(attempt.tenant)
+        except UnknownClient as error:
+            raise await self._failed(
+                attempt, "This sign-in is no longer possible", error.detail
+            ) from None
 
     async def _check(self, attempt: ConnectAttempt, judgement: Judgement | None) -> None:
         """Raises `ConnectFailed` if whoever began the attempt may no longer connect."""
@@ -203,7 +215,7 @@ class Connector:
         if found is None:
             raise LinkForged("This link was never made here.")
         if not found.is_live:
-            raise LinkSpent(_LINK_OVER, tenant=found.tenant)
+            raise LinkSpent(_LINK_OVER, tenant=found.tenant, return_to=found.return_to)
         return found
 
     async def follow_link(self, token: str, *, browser: str, request_id: str | None) -> str:
@@ -211,11 +223,11 @@ class Connector:
 
         Raises `LinkForged` or `LinkSpent`.
         """
-        await self.link(token)
+        link = await self.link(token)
         async with self._database.begin() as connection:
             spent = await connect_links.spend(connection, link_hash(token), self._standing)
             if spent is None:
-                raise LinkSpent(_LINK_OVER)
+                raise LinkSpent(_LINK_OVER, return_to=link.return_to)
             actor = Actor(f"link of {spent.created_by}", request_id)
             return await self._begun(connection, spent.tenant, browser, actor, spent.maker, spent)
 
@@ -228,5 +240,5 @@ _LINK_OVER = (
 def _log_unforeseen(exchange: asyncio.Task[Connected]) -> None:
     """Nobody waits for it any more. Why an attempt failed is in the audit trail."""
     error = None if exchange.cancelled() else exchange.exception()
-    if error is not None and not isinstance(error, ConnectFailed):
+    if error is not None and not isinstance(error, ConnectFailed | AccountMismatch):
         log.error("exchange_failed", exc_info=error)

@@ -6,16 +6,21 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from ignition_broker.broker.errors import BrokerError, NotFound, UnknownTenant
+from ignition_broker.broker.grants.tenants import checked, note_description
 from ignition_broker.cipher import secret_hash
 from ignition_broker.model import Actor, AuditEvent
 from ignition_broker.storage import audit, connect_links, tenants
 from ignition_broker.storage.connect_links import ListedLink
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.makers import Maker, Standing
+from ignition_broker.storage.tenants import Description
 
 CONNECT_LINK_LIFETIME_SECONDS = 7 * 86400
+UNDESCRIBED: Final = Description()
+"""Name and labels stay as they are."""
 
 
 class LinkForged(BrokerError):
@@ -23,7 +28,16 @@ class LinkForged(BrokerError):
 
 
 class LinkSpent(BrokerError):
-    """It was used or revoked, has expired, or ended with the key or session that made it."""
+    """It was used or revoked, has expired, or ended with the key or session that made it.
+
+    ``return_to``: where its pages lead back to, if anywhere.
+    """
+
+    def __init__(
+        self, detail: str, *, tenant: str | None = None, return_to: str | None = None
+    ) -> None:
+        super().__init__(detail, tenant=tenant)
+        self.return_to = return_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +49,27 @@ class NewLink:
     expires_at: datetime
 
 
-async def create_link(database: Database, tenant: str, actor: Actor, maker: Maker) -> NewLink:
-    """Makes a link, and its tenant if that is new.
+async def create_link(
+    database: Database,
+    tenant: str,
+    actor: Actor,
+    maker: Maker,
+    description: Description = UNDESCRIBED,
+    return_to: str | None = None,
+) -> NewLink:
+    """Makes a link, and its tenant if that is new, and sets the tenant's name and labels.
 
     The link works for a week at most, until its tenant is next connected or disconnected, and
-    while ``maker`` is valid.
+    while ``maker`` is valid. ``return_to``: where its pages lead back to, as
+    `return_addresses.check_return_address` allows it. Raises `InvalidRequest` for a name or label
+    that may not be one.
     """
+    checked(description)
     token = secrets.token_urlsafe(32)
     async with database.begin() as connection:
         await tenants.ensure(connection, tenant)
+        if description.sets_name or description.sets_labels:
+            await note_description(connection, tenant, description, actor)
         link = await connect_links.create(
             connection,
             token_hash=link_hash(token),
@@ -51,6 +77,7 @@ async def create_link(database: Database, tenant: str, actor: Actor, maker: Make
             lifetime_seconds=CONNECT_LINK_LIFETIME_SECONDS,
             created_by=actor.name,
             maker=maker,
+            return_to=return_to,
         )
         event = AuditEvent(
             "connect_link_create", "done", actor.name, tenant, actor.request_id, {"link": link.id}

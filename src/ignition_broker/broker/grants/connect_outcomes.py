@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ignition_broker.broker.errors import BrokerError
-from ignition_broker.model import Actor
+from ignition_broker.model import Account, Actor
 from ignition_broker.storage.callbacks import Judgement
 
 
@@ -25,7 +25,7 @@ class Connected:
 
     ``warning``, for the page: why no token can be handed out yet. ``is_renewable``: Ignition gave a
     refresh token. ``has_known_end``: if it gave none, whether it said when the access token
-    expires, at ``expires_at``.
+    expires, at ``expires_at``. ``account``: whose it is; None: not known.
     """
 
     tenant: str
@@ -34,6 +34,7 @@ class Connected:
     warning: str | None = None
     is_renewable: bool = True
     has_known_end: bool = True
+    account: Account | None = None
 
 
 class ConnectFailed(BrokerError):

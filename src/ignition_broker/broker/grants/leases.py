@@ -19,6 +19,7 @@ from ignition_broker.broker.grants.storage_retries import PersistentWriter
 from ignition_broker.cipher import Cipher, CipherError, Misplaced
 from ignition_broker.clock import Clock
 from ignition_broker.deadlines import is_done_within
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.model import Grant, Lease, SealedLease
 from ignition_broker.storage import leases
 from ignition_broker.storage.database import Database
@@ -76,8 +77,10 @@ class Leases:
         )
         return None if sealed is None else await self.opened(sealed)
 
-    async def claim_due(self, *, limit: int, besides: Sequence[str]) -> list[SealedLease]:
-        """Leases on at most ``limit`` grants that are due, of other tenants than ``besides``.
+    async def claim_due(
+        self, *, limit: int, besides: Sequence[str], client: str = DEFAULT_CLIENT
+    ) -> list[SealedLease]:
+        """Leases on at most ``limit`` grants of an OAuth client that are due, but for ``besides``.
 
         Each is to be `opened` when its turn comes. Raises `StorageError`.
         """
@@ -91,6 +94,7 @@ class Leases:
                 use_before=use_before(asked_at),
                 limit=limit,
                 besides=besides,
+                client=client,
             )
         )
 

@@ -1,6 +1,8 @@
 """The only sender of token requests: it alone knows sent from not sent.
 
 Every try ends in one of a closed set of outcomes, so that the refresh has nothing to guess.
+
+Over 250 lines: the outcome of a request is judged where it was sent.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from functools import partial
+from typing import Protocol, assert_never
 
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
 from ignition_broker.broker.grants.ignition_client import Endpoints
@@ -30,6 +33,7 @@ from ignition_broker.oauth.answers import (
     OAuthError,
     Overloaded,
     judge_token_answer,
+    refuses_client,
 )
 from ignition_broker.oauth.requests import (
     BodyFormat,
@@ -55,14 +59,23 @@ from ignition_broker.oauth.tokens import (
     Secret,
     TokenAnswer,
 )
-from ignition_broker.outbound.errors import (
-    ExchangeError,
-)
+from ignition_broker.outbound.answers import Answer
+from ignition_broker.outbound.errors import ExchangeError
+
+
+class RequestBuilder(Protocol):
+    """Makes one request that can be authenticated by either of two secrets."""
+
+    def __call__(self, *, authenticate: ClientAuthentication) -> OAuthRequest: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How this service is known at the provider, and where the provider's endpoints are."""
+    """How this service is known at the provider, and where the provider's endpoints are.
+
+    ``authenticate`` has ``client_secret``, the newest. ``previous``, during a rotation, is the
+    secret before it and its way, which is tried where the provider does not know the newest.
+    """
 
     client_id: str
     redirect_uri: str
@@ -75,12 +88,14 @@ class Registration:
     body_format: BodyFormat
     refusal_codes: frozenset[str] = frozenset()
     """Further error codes that mean ``invalid_grant``, as `plain_code` has them."""
+    previous: tuple[ClientSecret, ClientAuthentication] | None = None
 
 
 class Provider:
     """``timeout_seconds``: how long callers wait for one request, connecting included.
     ``patience_seconds``: how long the request itself goes on, since its answer may hold the only
-    good refresh token."""
+    good refresh token. ``on_secret_refused``: called for each request whose newest client secret
+    the provider refused, and that the one before was tried for."""
 
     def __init__(
         self,
@@ -91,12 +106,14 @@ class Provider:
         *,
         timeout_seconds: float,
         patience_seconds: float,
-        observe: Callable[[str, str, float], None] = lambda _kind, _outcome, _seconds: None,
+        observe: Callable[[str, Outcome, float], None] = lambda _kind, _outcome, _seconds: None,
+        on_secret_refused: Callable[[], None] = lambda: None,
     ) -> None:
         self._endpoints = endpoints
         self._registration = registration
         self._clock = clock
         self._observe = observe
+        self._on_secret_refused = on_secret_refused
         self.timeout_seconds = timeout_seconds
         self.patience_seconds = patience_seconds
         self._breaker = breaker
@@ -114,28 +131,28 @@ class Provider:
 
     async def exchange_code(self, code: AuthorizationCode, verifier: CodeVerifier) -> Outcome:
         registration = self._registration
-        request = code_exchange_request(
+        build = partial(
+            code_exchange_request,
             registration.token_url,
             code=code,
             redirect_uri=registration.redirect_uri,
             verifier=verifier,
-            authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("authorization_code", request, None, code, verifier)
+        return await self._ask("authorization_code", build, None, code, verifier)
 
     async def refresh(
         self, refresh_token: RefreshToken, *, may_send: Callable[[], bool]
     ) -> Outcome:
         """``may_send`` is asked right before the request goes out; if not, it is `Withdrawn`."""
         registration = self._registration
-        request = refresh_request(
+        build = partial(
+            refresh_request,
             registration.token_url,
             refresh_token=refresh_token,
-            authenticate=registration.authenticate,
             body_format=registration.body_format,
         )
-        return await self._ask("refresh_token", request, may_send, refresh_token)
+        return await self._ask("refresh_token", build, may_send, refresh_token)
 
     @property
     def can_revoke(self) -> bool:
@@ -146,12 +163,8 @@ class Provider:
         registration = self._registration
         if registration.revoke_url is None:
             return RevocationUnanswered("IGNITION_REVOKE_URL is not set")
-        request = revocation_request(
-            registration.revoke_url,
-            token=token,
-            authenticate=registration.authenticate,
-        )
-        revoking = asyncio.create_task(self._endpoints.post(request))
+        build = partial(revocation_request, registration.revoke_url, token=token)
+        revoking = asyncio.create_task(self._answered(build, None))
         try:
             if not await is_done_within(revoking, self.timeout_seconds):
                 return RevocationUnanswered("no answer came in time")
@@ -165,7 +178,7 @@ class Provider:
     async def _ask(
         self,
         kind: str,
-        request: OAuthRequest,
+        build: RequestBuilder,
         may_send: Callable[[], bool] | None,
         *sent: Secret,
     ) -> Outcome:
@@ -173,8 +186,10 @@ class Provider:
         after all counts as a success."""
         started = self._clock.monotonic()
         whose = _fingerprint(sent[0])
-        secrets = (self._registration.client_secret, *sent)
-        sending = asyncio.create_task(self._send(request, may_send, secrets))
+        previous = self._registration.previous
+        kept = (self._registration.client_secret, *(previous[:1] if previous else ()))
+        secrets = (*kept, *sent)
+        sending = asyncio.create_task(self._send(build, may_send, secrets))
         try:
             is_late = not await is_done_within(sending, self.timeout_seconds)
             if is_late:
@@ -198,18 +213,18 @@ class Provider:
                 self._breaker.failed(whose)
             case _:
                 self._breaker.succeeded()
-        self._observe(kind, type(outcome).__name__, self._clock.monotonic() - started)
+        self._observe(kind, outcome, self._clock.monotonic() - started)
         return outcome
 
     async def _send(
         self,
-        request: OAuthRequest,
+        build: RequestBuilder,
         may_send: Callable[[], bool] | None,
         secrets: Sequence[Secret],
     ) -> Outcome:
         requested_at = self._clock.monotonic()
         try:
-            answer = await self._endpoints.post(request, may_send=may_send)
+            answer = await self._answered(build, may_send)
         except ExchangeError as error:
             return unanswered(error)
         verdict = judge_token_answer(
@@ -233,6 +248,25 @@ class Provider:
                 return unreadable(answer, verdict)
             case _:
                 assert_never(verdict)
+
+    async def _answered(self, build: RequestBuilder, may_send: Callable[[], bool] | None) -> Answer:
+        """The answer to the newest client secret, or to the one before where the provider refuses
+        the newest. Raises `ExchangeError`.
+
+        The second request is safe, whatever it carries: a provider authenticates the client before
+        it looks at the code, the refresh token or the token to be revoked, and ``invalid_client``
+        says that this failed (RFC 6749 sections 3.2.1 and 5.2, RFC 7009 section 2.1). So the first
+        request has spent nothing.
+        """
+        registration = self._registration
+        answer = await self._endpoints.post(
+            build(authenticate=registration.authenticate), may_send=may_send
+        )
+        if registration.previous is None or not refuses_client(answer.status, answer.body):
+            return answer
+        self._on_secret_refused()
+        _secret, authenticate = registration.previous
+        return await self._endpoints.post(build(authenticate=authenticate), may_send=may_send)
 
 
 def _fingerprint(secret: Secret) -> str:

@@ -17,11 +17,11 @@ from ignition_broker.broker.errors import (
     RenewedTooOften,
     Unavailable,
 )
-from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker, Pause, Permit
+from ignition_broker.broker.grants.circuit_breaker import Pause, Permit
 from ignition_broker.broker.grants.grant_reader import GrantReader
 from ignition_broker.broker.grants.leases import Leases
+from ignition_broker.broker.grants.oauth_clients import OAuthClients
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
-from ignition_broker.broker.grants.provider import Provider
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh_results import NothingToServe, ReadAgain, RetryNow
 from ignition_broker.broker.grants.single_flight import SingleFlight
@@ -67,8 +67,7 @@ class Refresher:
         self,
         database: Database,
         cipher: Cipher,
-        provider: Provider,
-        breaker: CircuitBreaker,
+        clients: OAuthClients,
         cache: TokenCache,
         wakeups: Wakeups,
         clock: Clock,
@@ -78,16 +77,16 @@ class Refresher:
         owner: str,
     ) -> None:
         self._database = database
-        self._timeout_seconds = provider.timeout_seconds
-        self.longest_seconds = provider.patience_seconds + STORE_SECONDS
-        self._breaker = breaker
+        self._timeout_seconds = clients.timeout_seconds
+        self.longest_seconds = clients.patience_seconds + STORE_SECONDS
+        self._clients = clients
         self._wakeups = wakeups
         self._clock = clock
         self._outcomes = outcomes
         self._repair = repair
         self._grants = GrantReader(database, cipher, cache, repair)
         self.leases = Leases(database, cipher, clock, replica=owner)
-        self.requests = TokenRequests(database, provider, outcomes, cache, clock)
+        self.requests = TokenRequests(database, clients, outcomes, cache, clock)
         self.flights: SingleFlight[IssuedToken] = SingleFlight()
 
     async def renew(self, tenant: str, want: WantedToken, actor: Actor = BROKER) -> IssuedToken:
@@ -165,13 +164,14 @@ class Refresher:
 
     def _permit(self, grant: Grant, issued: IssuedToken, want: WantedToken) -> Permit:
         """Raises `ProviderUnavailable` while Ignition must not be asked for this grant."""
+        breaker = self._clients.of(grant.tenant).breaker
         if want.is_urgent:
-            return self._breaker.permit_regardless()
+            return breaker.permit_regardless()
         now = self._clock.monotonic()
         pause = pause_between_early_renewals(grant, issued) if is_early(issued, want, now) else None
         kind = ProviderUnavailable if pause is None else RenewedTooOften
         # The breaker comes last, since its permit may be the one probe.
-        asked = pause or pause_before_asking(grant, issued, want, now) or self._breaker.permit()
+        asked = pause or pause_before_asking(grant, issued, want, now) or breaker.permit()
         if isinstance(asked, Pause):
             text = f"Ignition is not asked for a new token just now: {asked.reason}."
             raise kind(text, retry_after_seconds=asked.seconds, tenant=grant.tenant)

@@ -13,7 +13,8 @@ SWEEP_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 """For rows that could not be written, because somebody had them locked."""
 FAILED_PAUSE_SECONDS = 0.25
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 100
+"""Callers wait while an answer of the database's is compared: 0.3 ms for so many rows."""
 
 log = structlog.get_logger(__name__)
 

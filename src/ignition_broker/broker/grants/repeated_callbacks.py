@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ignition_broker.broker.errors import AccountMismatch
 from ignition_broker.broker.grants.connect_outcomes import Connected, ConnectFailed, StillConnecting
 from ignition_broker.clock import Clock
 from ignition_broker.storage import callbacks
@@ -29,7 +30,8 @@ async def second_visit(
     """What the first visit came to, if it succeeded; nothing is sent or stored.
 
     ``patience_seconds``: how long the first visit's exchange may take. Raises `ConnectFailed` if
-    it failed or its end is not known, or `StillConnecting` while it goes on.
+    it failed or its end is not known, `AccountMismatch` if an admin has to confirm the account, or
+    `StillConnecting` while it goes on.
     """
     gives_up_at = clock.monotonic() + WAIT_SECONDS
     while True:
@@ -55,12 +57,15 @@ async def second_visit(
                     past.warning,
                     is_renewable=past.is_renewable,
                     has_known_end=past.has_known_end,
+                    account=past.account,
                 )
             raise ConnectFailed(
                 "This sign-in is over",
                 "It connected the tenant, which was disconnected or connected anew since.",
                 past.tenant,
             )
+        if past.held_account is not None:
+            raise AccountMismatch(past.tenant, past.held_account)
         if past.age_seconds > patience_seconds + STORE_SECONDS:
             raise ConnectFailed(
                 "This sign-in was already used", "What came of it is not known.", past.tenant

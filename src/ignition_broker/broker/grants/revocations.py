@@ -7,7 +7,8 @@ from typing import assert_never
 
 import structlog
 
-from ignition_broker.broker.grants.provider import Provider
+from ignition_broker.broker.errors import UnknownClient
+from ignition_broker.broker.grants.oauth_clients import OAuthClients
 from ignition_broker.cipher import Cipher, CipherError
 from ignition_broker.clock import Clock
 from ignition_broker.model import Actor, AuditEvent
@@ -35,13 +36,13 @@ class Revocations:
     """Whoever adds a revocation tries it once; then any replica takes up what was not answered."""
 
     def __init__(
-        self, database: Database, cipher: Cipher, provider: Provider, clock: Clock
+        self, database: Database, cipher: Cipher, clients: OAuthClients, clock: Clock
     ) -> None:
         self._database = database
         self._cipher = cipher
-        self._provider = provider
+        self._clients = clients
         self._clock = clock
-        self._lease_seconds = provider.timeout_seconds + LEASE_MARGIN_SECONDS
+        self._lease_seconds = clients.timeout_seconds + LEASE_MARGIN_SECONDS
 
     async def add(
         self, connection: Connection, tenant: str, token: RefreshToken | AccessToken, actor: Actor
@@ -49,9 +50,10 @@ class Revocations:
         """Stores a revocation, for the caller to `attempt` after the commit.
 
         Call it in the transaction that forgets the token, so that a killed process loses nothing.
-        Returns None if Ignition has no revocation endpoint.
+        Returns None if Ignition has no revocation endpoint, or the grant's client is no longer
+        set.
         """
-        if not self._provider.can_revoke:
+        if not self._clients.can_revoke(tenant):
             return None
         return await pending_revocations.add(
             connection, self._cipher, tenant, token, actor, lease_seconds=self._lease_seconds
@@ -83,7 +85,9 @@ class Revocations:
     async def _take_up(self) -> bool:
         """Tries one revocation; whether one was due."""
         revocation = await self._database.single(
-            lambda c: pending_revocations.claim(c, lease_seconds=self._lease_seconds)
+            lambda c: pending_revocations.claim(
+                c, lease_seconds=self._lease_seconds, clients=self._clients.names
+            )
         )
         if revocation is None:
             return False
@@ -92,10 +96,11 @@ class Revocations:
 
     async def _asked(self, revocation: PendingRevocation) -> RevocationVerdict:
         try:
+            provider = self._clients.of(revocation.tenant).provider
             token = pending_revocations.opened(self._cipher, revocation)
-        except CipherError as error:
+        except (UnknownClient, CipherError) as error:
             return RevocationUnanswered(str(error))
-        return await self._provider.revoke(token)
+        return await provider.revoke(token)
 
     async def _recorded(self, revocation: PendingRevocation, verdict: RevocationVerdict) -> bool:
         match verdict:

@@ -1,25 +1,81 @@
-"""Look-ups for admins: tenants and the audit trail."""
+"""Tenants as admins see and describe them, and the audit trail."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ignition_broker.broker.errors import UnknownTenant
-from ignition_broker.model import GrantStatus, RecordedEvent, TenantSummary
-from ignition_broker.storage import audit, tenants
+from ignition_broker.broker.errors import InvalidRequest, UnknownTenant
+from ignition_broker.model import Actor, AuditEvent, GrantStatus, RecordedEvent, TenantSummary
+from ignition_broker.storage import audit, audit_search, tenants
+from ignition_broker.storage.audit_search import Criteria, Found
+from ignition_broker.storage.connection import Connection
 from ignition_broker.storage.database import Database
+from ignition_broker.storage.tenants import Description
+from ignition_broker.tenant_labels import LabelRefused, check_labels, check_name
 
 
 async def list_tenants(
-    database: Database, *, after: str = "", status: GrantStatus | None = None, limit: int
+    database: Database,
+    *,
+    after: str = "",
+    status: GrantStatus | None = None,
+    labels: Mapping[str, str] | None = None,
+    limit: int,
+    client: str | None = None,
+    beginning: str = "",
 ) -> Sequence[TenantSummary]:
-    """At most ``limit`` tenants in the order of their ids, from the one behind ``after``.
+    """At most ``limit`` grants in the order of their tenants' ids, from the one behind ``after``.
 
-    ``status``: only those; None: all.
+    ``status``, ``labels``, ``client``: only those that have it, and all of them; None: all.
+    ``beginning``: only those whose id or name begins so, in any case.
     """
     return await database.once(
-        lambda c: tenants.list_after(c, after=after, status=status, limit=limit)
+        lambda c: tenants.list_after(
+            c,
+            after=after,
+            status=status,
+            labels=labels,
+            limit=limit,
+            client=client,
+            beginning=beginning,
+        )
     )
+
+
+def checked(description: Description) -> Description:
+    """The description, if its name and labels may be ones. Raises `InvalidRequest`."""
+    try:
+        if description.name is not None:
+            check_name(description.name)
+        check_labels(description.labels or {})
+    except LabelRefused as error:
+        raise InvalidRequest(f"{error}.") from None
+    return description
+
+
+async def describe_tenant(
+    database: Database, tenant: str, description: Description, actor: Actor
+) -> None:
+    """Sets the tenant's name and labels. Raises `UnknownTenant` or `InvalidRequest`."""
+    checked(description)
+    async with database.begin() as connection:
+        await note_description(connection, tenant, description, actor)
+
+
+async def note_description(
+    connection: Connection, tenant: str, description: Description, actor: Actor
+) -> None:
+    """As `describe_tenant`, in the caller's transaction, of a description that was `checked`."""
+    if not await tenants.describe(connection, tenant, description):
+        raise UnknownTenant(tenant)
+    detail: dict[str, object] = {}
+    if description.sets_name:
+        detail["name"] = description.name
+    if description.sets_labels:
+        detail["labels"] = dict(description.labels or {})
+    if detail:
+        event = AuditEvent("tenant_describe", "done", actor.name, tenant, actor.request_id, detail)
+        await audit.append(connection, event)
 
 
 async def show_tenant(database: Database, tenant: str) -> TenantSummary:
@@ -37,8 +93,24 @@ async def is_connected(database: Database, tenant: str) -> bool:
 
 
 async def list_audit(
-    database: Database, *, tenant: str | None, before: int | None, limit: int
+    database: Database,
+    *,
+    tenant: str | None,
+    before: int | None,
+    limit: int,
+    client: str | None = None,
 ) -> Sequence[RecordedEvent]:
-    """At most ``limit`` audit events, newest first: of one tenant or of all, and only those before
-    the event with the id ``before``, if given."""
-    return await database.once(lambda c: audit.newest(c, tenant=tenant, before=before, limit=limit))
+    """At most ``limit`` audit events, newest first: of one tenant or of all, of one OAuth client or
+    of all, and only those before the event with the id ``before``, if given."""
+    return await database.once(
+        lambda c: audit.newest(c, tenant=tenant, before=before, limit=limit, client=client)
+    )
+
+
+async def search_audit(
+    database: Database, criteria: Criteria, *, before: int | None, limit: int
+) -> Found:
+    """At most ``limit`` audit events of the kind, newest first, and where to go on."""
+    return await database.once(
+        lambda c: audit_search.search(c, criteria, before=before, limit=limit)
+    )

@@ -13,8 +13,8 @@ import structlog
 
 from ignition_broker.broker.grants.circuit_breaker import Permit
 from ignition_broker.broker.grants.leases import LeaseKeeper
+from ignition_broker.broker.grants.oauth_clients import OAuthClients
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
-from ignition_broker.broker.grants.provider import Provider
 from ignition_broker.broker.grants.refresh_results import RefreshResult
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import Outcome
@@ -41,13 +41,13 @@ class TokenRequests:
     def __init__(
         self,
         database: Database,
-        provider: Provider,
+        clients: OAuthClients,
         outcomes: OutcomeRecorder,
         cache: TokenCache,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._provider = provider
+        self._clients = clients
         self._outcomes = outcomes
         self._cache = cache
         self._clock = clock
@@ -113,4 +113,5 @@ class TokenRequests:
         if not keeper.may_send():
             # Its turn came late. If the lease can still be extended, nobody has claimed it since.
             await keeper.extend()
-        return await self._provider.refresh(lease.refresh_token, may_send=keeper.may_send)
+        provider = self._clients.of(lease.tenant).provider
+        return await provider.refresh(lease.refresh_token, may_send=keeper.may_send)

@@ -17,6 +17,8 @@ from ignition_broker.storage.renewability import HAS_ENDED
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
+LAPSES_SECONDS = 10.0
+"""How often to look for refresh tokens that end soon: they are warned of long before."""
 LIMIT = 100
 
 
@@ -29,6 +31,7 @@ class UnrenewableWatcher:
         self._database = database
         self._clock = clock
         self._on_ending = on_ending
+        self._lapses_at = float("-inf")
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
@@ -52,8 +55,20 @@ class UnrenewableWatcher:
             log.warning("grant_ending_soon", tenant=grant.tenant, ends_at=grant.at.isoformat())
         if ending:
             self._on_ending(len(ending))
+        if self._clock.monotonic() >= self._lapses_at:
+            await self._warn_of_lapses()
+            self._lapses_at = self._clock.monotonic() + LAPSES_SECONDS
         for grant in await self._database.single(lambda c: renewability.end(c, limit=LIMIT)):
             log.warning("grant_ended", tenant=grant.tenant, ended_at=grant.at.isoformat())
+
+    async def _warn_of_lapses(self) -> None:
+        lapsing = await self._database.single(lambda c: renewability.warn_of_lapse(c, limit=LIMIT))
+        for grant in lapsing:
+            log.warning(
+                "refresh_token_ending_soon", tenant=grant.tenant, ends_at=grant.at.isoformat()
+            )
+        if lapsing:
+            self._on_ending(len(lapsing))
 
 
 async def not_renewable(database: Database, clock: Clock, token: IssuedToken) -> BrokerError:

@@ -11,13 +11,14 @@ from starlette.responses import JSONResponse, Response
 
 from ignition_broker.broker.callers import api_key_rotation
 from ignition_broker.broker.callers import api_keys as broker_api_keys
+from ignition_broker.broker.callers.entitlements import HEAVIEST, LARGEST_RESERVE
 from ignition_broker.model import (
     ApiKey,
     Scope,
 )
-from ignition_broker.web.admin.router import admin_router
+from ignition_broker.web.admin.router import NO_STORE, UNREADABLE_BODY, admin_router
 from ignition_broker.web.dependencies import AdminCaller, BrokerServices, actor_of
-from ignition_broker.web.openapi import NO_STORE_HEADER, problem_answer, problems
+from ignition_broker.web.openapi import NO_STORE_HEADER, problems
 
 router = admin_router()
 
@@ -32,9 +33,20 @@ Paths = Annotated[
         examples=[["GET /v1/*", "POST /v1/proposals"]],
     ),
 ]
-NO_STORE = {"Cache-Control": "no-store"}
-# In no encoding of JSON; what can be read and is malformed is 422.
-UNREADABLE_BODY = problem_answer(400, "invalid-request")
+Weight = Annotated[
+    int,
+    Field(
+        description="Its share of a tenant's calls is in proportion to that, where they are short.",
+        json_schema_extra={"minimum": 1, "maximum": HEAVIEST},
+    ),
+]
+Reserve = Annotated[
+    int,
+    Field(
+        description="So many of each tenant's calls are kept for it in each window.",
+        json_schema_extra={"minimum": 0, "maximum": LARGEST_RESERVE},
+    ),
+]
 
 
 class NewApiKey(BaseModel):
@@ -56,6 +68,8 @@ class NewApiKey(BaseModel):
     ] = []
     expires_at: AwareDatetime | None = None
     paths: Paths = None
+    allowance_weight: Weight = 1
+    allowance_reserve: Reserve = 0
 
 
 class Rotation(BaseModel):
@@ -82,6 +96,8 @@ class ApiKeyRow(BaseModel):
     last_used_at: datetime | None
     paths: Paths
     previous_works_until: datetime | None
+    allowance_weight: Weight
+    allowance_reserve: Reserve
 
 
 class CreatedApiKey(ApiKeyRow):
@@ -121,6 +137,8 @@ async def create_api_key(
         tenants=new.tenants,
         expires_at=new.expires_at,
         paths=new.paths,
+        allowance_weight=new.allowance_weight,
+        allowance_reserve=new.allowance_reserve,
         actor=actor_of(request, caller),
     )
     body = {**_api_key(api_key).model_dump(mode="json"), "key": key}

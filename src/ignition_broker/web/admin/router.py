@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ignition_broker.web.openapi import problems
+from ignition_broker.web.openapi import problem_answer, problems
+
+ANY_GRANT = problems("unknown-client", "not-found", "invalid-request")
+ONE_GRANT = problems("unknown-tenant", "unknown-client", "not-found", "invalid-request")
+NO_STORE = {"Cache-Control": "no-store"}
+# In no encoding of JSON; what can be read and is malformed is 422.
+UNREADABLE_BODY = problem_answer(400, "invalid-request")
 
 
 def admin_router() -> APIRouter:

@@ -1,158 +1,162 @@
-"""Admin routes for tenants: list, show, connect links, disconnect."""
+"""Admin routes for tenants: list, show, describe, confirm an account, disconnect."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
-from fastapi import Path, Query, Request
-from pydantic import BaseModel
-from starlette.responses import JSONResponse, Response
+from fastapi import Query, Request
 
-from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
+from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.grants.disconnect import disconnect
-from ignition_broker.broker.grants.tenants import list_tenants, show_tenant
-from ignition_broker.model import (
-    TENANT_PATTERN,
-    GrantStatus,
-    TenantSummary,
+from ignition_broker.broker.grants.tenants import describe_tenant, list_tenants, show_tenant
+from ignition_broker.model import GrantStatus, TenantSummary
+from ignition_broker.tenant_labels import LABEL_PATTERN, MOST_LABELS, LabelRefused, parse_labels
+from ignition_broker.web.admin.router import ONE_GRANT, UNREADABLE_BODY, admin_router
+from ignition_broker.web.admin.tenant_bodies import (
+    Allowance,
+    ConfirmedAccount,
+    ShownTenant,
+    Tenant,
+    TenantDescription,
+    TenantPage,
 )
-from ignition_broker.web.admin.router import admin_router
+from ignition_broker.web.cursors import CURSOR_PATTERN, cursor_at, grant_at
 from ignition_broker.web.dependencies import (
     AdminCaller,
+    AdminGrant,
     BrokerServices,
     PageLimit,
-    TenantPath,
     actor_of,
 )
-from ignition_broker.web.openapi import NO_STORE_HEADER, problems
+from ignition_broker.web.openapi import problems
 
 router = admin_router()
 
-NO_STORE = {"Cache-Control": "no-store"}
 
-
-class Tenant(BaseModel):
-    tenant: str
-    status: GrantStatus
-    scope: str | None
-    expires_at: datetime | None
-    connected_at: datetime | None
-    refreshed_at: datetime | None
-    last_error: str | None
-    renewable: bool
-    refresh_token_expires_at: datetime | None
-
-
-class TenantPage(BaseModel):
-    tenants: list[Tenant]
-    next_cursor: str | None
-
-
-class ConnectLink(BaseModel):
-    id: str
-    url: str
-    expires_at: datetime
-
-
-class ListedConnectLink(BaseModel):
-    """``used_at`` null: it still works, until ``expires_at``."""
-
-    id: str
-    expires_at: datetime
-    created_by: str
-    used_at: datetime | None
-
-
-class ConnectLinks(BaseModel):
-    connect_links: list[ListedConnectLink]
-
-
-@router.get("/tenants", responses=problems("invalid-request"))
+@router.get("/tenants", responses=problems("unknown-client", "invalid-request"))
 async def tenants(
     _caller: AdminCaller,
     services: BrokerServices,
     status: GrantStatus | None = None,
-    cursor: Annotated[str, Query(pattern=f"{TENANT_PATTERN}|^$")] = "",
+    client: Annotated[str | None, Query(description="Only of this OAuth client.")] = None,
+    label: Annotated[
+        list[str],
+        Query(
+            description="`key=value`; given more than once, a tenant must have all.",
+            json_schema_extra={
+                "maxItems": MOST_LABELS,
+                "items": {"type": "string", "pattern": f"^{LABEL_PATTERN}$"},
+            },
+        ),
+    ] = [],  # noqa: B006  # FastAPI copies it
+    cursor: Annotated[str, Query(pattern=f"{CURSOR_PATTERN}|^$")] = "",
     limit: PageLimit = 100,
 ) -> TenantPage:
-    found = await list_tenants(services.database, after=cursor, status=status, limit=limit + 1)
+    """Without ``client``, a tenant has a row for each OAuth client."""
+    if client is not None:
+        services.clients.checked(client)
+    try:
+        labels = parse_labels(label, "label")
+    except LabelRefused as error:
+        raise InvalidRequest(f"{error}.") from None
+    found = await list_tenants(
+        services.database,
+        after=grant_at(cursor),
+        status=status,
+        labels=labels,
+        limit=limit + 1,
+        client=client,
+    )
     page = found[:limit]
-    more = page[-1].tenant if len(found) > limit else None
+    more = cursor_at(page[-1].grant) if len(found) > limit else None
     return TenantPage(tenants=[_tenant(row) for row in page], next_cursor=more)
 
 
 @router.get(
-    "/tenants/{tenant}", responses=problems("unknown-tenant", "not-found", "invalid-request")
+    "/tenants/{tenant}",
+    responses=ONE_GRANT,
 )
-async def tenant(tenant: TenantPath, _caller: AdminCaller, services: BrokerServices) -> Tenant:
-    return _tenant(await show_tenant(services.database, tenant))
+async def tenant(grant: AdminGrant, services: BrokerServices) -> ShownTenant:
+    return await _shown(services, grant)
 
 
-@router.post(
-    "/tenants/{tenant}/connect-link",
-    status_code=201,
-    response_model=ConnectLink,
-    response_class=JSONResponse,
-    responses={201: {"headers": NO_STORE_HEADER}, **problems("not-found", "invalid-request")},
+@router.put(
+    "/tenants/{tenant}",
+    responses={
+        400: UNREADABLE_BODY,
+        **ONE_GRANT,
+        **problems("request-timeout", "body-too-large"),
+    },
 )
-async def connect_link(
-    request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
-) -> Response:
-    """It works once, until the tenant is next connected or disconnected, and ends with the key that
-    made it."""
-    link = await create_link(
-        services.database, tenant, actor_of(request, caller), services.makers.of(caller)
-    )
-    url = f"{services.public_origin}/connect/{link.token}"
-    body = ConnectLink(id=link.id, url=url, expires_at=link.expires_at).model_dump(mode="json")
-    return JSONResponse(body, 201, NO_STORE)
-
-
-@router.get(
-    "/tenants/{tenant}/connect-links",
-    responses=problems("unknown-tenant", "not-found", "invalid-request"),
-)
-async def connect_links(
-    tenant: TenantPath, _caller: AdminCaller, services: BrokerServices
-) -> ConnectLinks:
-    """Those that still work and those that were used, the newest first; not those that were
-    revoked or have ended unused."""
-    found = await list_links(services.database, tenant, services.makers.standing)
-    return ConnectLinks(
-        connect_links=[
-            ListedConnectLink.model_validate(link, from_attributes=True) for link in found
-        ]
-    )
-
-
-@router.delete(
-    "/tenants/{tenant}/connect-links/{id}",
-    status_code=204,
-    responses=problems("unknown-tenant", "not-found", "invalid-request"),
-)
-async def revoke_connect_link(
+async def describe(
     request: Request,
-    tenant: TenantPath,
-    link_id: Annotated[str, Path(alias="id", max_length=64)],
+    grant: AdminGrant,
+    described: TenantDescription,
     caller: AdminCaller,
     services: BrokerServices,
-) -> None:
-    """It answers 410 from now on, and the sign-in that it began connects nothing."""
-    await revoke_link(services.database, tenant, link_id, actor_of(request, caller))
+) -> ShownTenant:
+    """Sets its name, its labels or both."""
+    await describe_tenant(
+        services.database, grant, described.description(), actor_of(request, caller)
+    )
+    return await _shown(services, grant)
 
 
 @router.post(
     "/tenants/{tenant}/disconnect",
-    responses=problems("unknown-tenant", "not-found", "invalid-request"),
+    responses=ONE_GRANT,
 )
 async def disconnect_tenant(
-    request: Request, tenant: TenantPath, caller: AdminCaller, services: BrokerServices
-) -> Tenant:
+    request: Request, grant: AdminGrant, caller: AdminCaller, services: BrokerServices
+) -> ShownTenant:
     await disconnect(
-        services.database, services.cipher, services.revocations, tenant, actor_of(request, caller)
+        services.database,
+        services.cipher,
+        services.revocations,
+        services.held_grants,
+        grant,
+        actor_of(request, caller),
     )
-    return _tenant(await show_tenant(services.database, tenant))
+    return await _shown(services, grant)
+
+
+@router.post(
+    "/tenants/{tenant}/confirm-account",
+    responses={
+        400: UNREADABLE_BODY,
+        **ONE_GRANT,
+        **problems("account-mismatch", "request-timeout", "body-too-large"),
+    },
+)
+async def confirm_account(
+    request: Request,
+    grant: AdminGrant,
+    confirmed: ConfirmedAccount,
+    caller: AdminCaller,
+    services: BrokerServices,
+) -> ShownTenant:
+    """Connects the tenant to its ``pending_account``, in place of the account of before."""
+    await services.held_grants.confirm(grant, confirmed.account_id, actor_of(request, caller))
+    return await _shown(services, grant)
+
+
+@router.post(
+    "/tenants/{tenant}/discard-account",
+    responses=ONE_GRANT,
+)
+async def discard_account(
+    request: Request, grant: AdminGrant, caller: AdminCaller, services: BrokerServices
+) -> ShownTenant:
+    """Forgets the grant of the tenant's ``pending_account``. The earlier one stays."""
+    await services.held_grants.discard(grant, actor_of(request, caller))
+    return await _shown(services, grant)
+
+
+async def _shown(services: BrokerServices, grant: str) -> ShownTenant:
+    shown = _tenant(await show_tenant(services.database, grant))
+    use = None if services.allowance is None else await services.allowance.use(grant)
+    allowance = None if use is None else Allowance.model_validate(use, from_attributes=True)
+    return ShownTenant(**shown.model_dump(), allowance=allowance)
 
 
 def _tenant(row: TenantSummary) -> Tenant:

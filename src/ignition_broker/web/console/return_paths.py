@@ -6,29 +6,70 @@ import re
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
+from ignition_broker.grant_ids import CLIENT_PATTERN
 from ignition_broker.model import TENANT_PATTERN
+from ignition_broker.web.cursors import CURSOR_PATTERN
 
 HOME: Final = "/"
 CONNECT: Final = "/auth"
 CONFIRM_DISCONNECT: Final = "/disconnect"
+CONFIRM_ACCOUNT: Final = "/confirm-account"
+TENANTS: Final = "/tenants"
+TENANT: Final = "/tenant"
 API_KEYS: Final = "/api-keys"
 NEW_API_KEY: Final = "/api-keys/new"
+ROTATE_API_KEY: Final = "/api-keys/rotate"
+REVOKE_API_KEY: Final = "/api-keys/revoke"
+WEBHOOKS: Final = "/webhooks"
+NEW_WEBHOOK: Final = "/webhooks/new"
+WEBHOOK: Final = "/webhook"
+DELETE_WEBHOOK: Final = "/webhook/delete"
+AUDIT: Final = "/audit"
+SESSIONS: Final = "/sessions"
+SETTINGS: Final = "/settings"
 
 _TENANT = re.compile(TENANT_PATTERN)
+_GRANT = {"tenant": _TENANT, "client": re.compile(CLIENT_PATTERN)}
 _WORD = re.compile(r"[a-z_]{1,32}")
+_LINE = re.compile(r"[\x20-\x7e]{0,300}")
+_KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_WEBHOOK = re.compile(r"[a-z]+_[0-9a-f]{20}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _TYPED = re.compile(r"[\x20-\x7e\r\n]{0,1000}")
 # A sign-on keeps the address in a cookie, and browsers take 4 KiB of one.
 LONGEST_ADDRESS: Final = 1500
 _PAGES: Final[dict[str, dict[str, re.Pattern[str]]]] = {
-    HOME: {"after": _TENANT, "status": _WORD},
-    CONNECT: {"tenant": _TENANT},
-    CONFIRM_DISCONNECT: {"tenant": _TENANT},
+    HOME: {},
+    TENANTS: {"after": re.compile(CURSOR_PATTERN), "status": _WORD, "q": _LINE, "label": _LINE},
+    TENANT: _GRANT,
+    CONNECT: _GRANT,
+    CONFIRM_DISCONNECT: _GRANT,
+    CONFIRM_ACCOUNT: _GRANT,
     API_KEYS: {},
+    ROTATE_API_KEY: {"name": _KEY_NAME},
+    REVOKE_API_KEY: {"name": _KEY_NAME},
+    WEBHOOKS: {},
+    NEW_WEBHOOK: {"target": _LINE},
+    WEBHOOK: {"which": _WEBHOOK, "before": _NUMBER},
+    DELETE_WEBHOOK: {"which": _WEBHOOK},
+    AUDIT: dict.fromkeys(("tenant", "actor", "action", "since", "until", "before"), _LINE),
+    SESSIONS: {},
+    SETTINGS: {},
     NEW_API_KEY: dict.fromkeys(("name", "scopes", "tenants", "paths", "days"), _TYPED),
 }
-_NEED_A_FRESH_SIGN_IN: Final = frozenset({CONFIRM_DISCONNECT, NEW_API_KEY})
-# Some actions on these pages need one: replacing a grant, revoking a key.
-_MAY_NEED_ONE: Final = _NEED_A_FRESH_SIGN_IN | {CONNECT, API_KEYS}
+_NEED_A_FRESH_SIGN_IN: Final = frozenset(
+    {
+        CONFIRM_DISCONNECT,
+        CONFIRM_ACCOUNT,
+        NEW_API_KEY,
+        ROTATE_API_KEY,
+        REVOKE_API_KEY,
+        NEW_WEBHOOK,
+        DELETE_WEBHOOK,
+    }
+)
+# Some actions on these pages need one: replacing a grant, a webhook's secret.
+_MAY_NEED_ONE: Final = _NEED_A_FRESH_SIGN_IN | {CONNECT, API_KEYS, WEBHOOK}
 
 
 def own_page(return_to: str) -> str:

@@ -33,6 +33,8 @@ def stored(**changes) -> list[dict]:
         "scopes": ["token"],
         "tenants": ["acme"],
         "paths": None,
+        "allowance_weight": 1,
+        "allowance_reserve": 0,
         "seconds_left": None,
     }
     return [{**row, **changes}]

@@ -30,6 +30,9 @@ ROW = {
     "revoked_at": None,
     "last_used_at": None,
     "paths": None,
+    "allowance_weight": 1,
+    "allowance_reserve": 0,
+    "created_by": "ops",
     "previous_works_until": None,
 }
 

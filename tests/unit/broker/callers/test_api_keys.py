@@ -33,6 +33,9 @@ ROW = {
     "revoked_at": None,
     "last_used_at": None,
     "paths": None,
+    "allowance_weight": 1,
+    "allowance_reserve": 0,
+    "created_by": "ops",
     "previous_works_until": None,
 }
 
@@ -69,6 +72,8 @@ async def test_the_audit_event_says_who_gave_what_to_whom():
         "scopes": ["proxy"],
         "tenants": ["acme"],
         "paths": ["GET /v1/*"],
+        "allowance_weight": 1,
+        "allowance_reserve": 0,
     }
 
 

@@ -15,6 +15,7 @@ from tests.unit.values import NOW, ManualClock
 
 from ignition_broker.broker.change_feed import ChangeFeed
 from ignition_broker.broker.grants.circuit_breaker import CircuitBreaker
+from ignition_broker.broker.grants.oauth_clients import OAuthClient, OAuthClients
 from ignition_broker.broker.grants.outcomes import OutcomeRecorder
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.refresh import Refresher
@@ -24,6 +25,7 @@ from ignition_broker.broker.grants.row_repair import RowRepair
 from ignition_broker.broker.grants.token_cache import TokenCache
 from ignition_broker.broker.grants.token_outcomes import Outcome, Renewed, Withdrawn
 from ignition_broker.broker.grants.wakeups import Wakeups
+from ignition_broker.grant_ids import DEFAULT_CLIENT
 from ignition_broker.oauth.revocation import RevocationVerdict, Revoked
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken, TokenAnswer
 from ignition_broker.storage import audit, leases, refresh_tokens
@@ -145,7 +147,7 @@ class ScriptedProvider:
 class Stand:
     """The parts of a replica that renew grants."""
 
-    def __init__(self, *script: Answer) -> None:
+    def __init__(self, *script: Answer, issuer: str | None = None) -> None:
         self.clock = StillClock()
         self.database = TableDatabase(self.clock)
         self.provider = ScriptedProvider(*script)
@@ -156,7 +158,9 @@ class Stand:
         self.cache = TokenCache(change_feed)
         self.wakeups = Wakeups()
         self.policy = RefreshPolicy(lead_seconds=10, keepalive_seconds=600)
-        self.revocations = Revocations(self.database, self.cipher, provider, self.clock)
+        client = OAuthClient(provider, self.breaker, requested_scope="read", expected_issuer=issuer)
+        self.clients = OAuthClients({DEFAULT_CLIENT: client})
+        self.revocations = Revocations(self.database, self.cipher, self.clients, self.clock)
         rows = RowRepair(
             self.database, self.cipher, self.clock, self.revocations, lambda _outcome: None
         )
@@ -167,8 +171,7 @@ class Stand:
         self.refresher = Refresher(
             self.database,
             self.cipher,
-            provider,
-            self.breaker,
+            self.clients,
             self.cache,
             self.wakeups,
             self.clock,

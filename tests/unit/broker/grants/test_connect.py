@@ -19,6 +19,8 @@ from ignition_broker.broker.grants.connect_outcomes import (
     StillConnecting,
     objection_to,
 )
+from ignition_broker.broker.grants.held_grants import HeldGrants
+from ignition_broker.broker.grants.identification import Identification
 from ignition_broker.broker.grants.token_outcomes import (
     Misconfigured,
     Outcome,
@@ -43,6 +45,7 @@ STANDING = Standing(None, None, (), 3600, 600)
 
 def judgement(**changes):
     fields = {"expires_at": None, "is_current": True, "maker_stands": True, "link_stands": True}
+    fields["scope"] = None
     return SimpleNamespace(**{**fields, **changes})
 
 
@@ -50,18 +53,29 @@ class Callbacks(Stand):
     """A stand with a sign-in under way, whose callback may come."""
 
     def __init__(self, *script, issuer: str | None = None) -> None:
-        super().__init__(*script)
+        super().__init__(*script, issuer=issuer)
+        held = HeldGrants(
+            self.database, self.cipher, self.policy, self.clock, self.revocations, self.repair
+        )
+        identification = Identification(
+            self.database,
+            self.cipher,
+            self.clients,
+            self.clock,
+            self.revocations,
+            held,
+            standing=STANDING,
+        )
         self.connector = Connector(
             self.database,
             self.cipher,
-            self.provider,
+            self.clients,
             self.policy,
             self.clock,
             self.revocations,
             self.repair,
-            requested_scope="read",
-            expected_issuer=issuer,
             standing=STANDING,
+            identification=identification,
         )
         self.database.answers[callbacks.JUDGE] = [judgement()]
         self.begun()
@@ -246,6 +260,10 @@ async def test_a_second_visit_is_answered_by_the_first_and_sends_nothing():
             age_seconds=1.0,
             is_renewable=True,
             has_known_end=True,
+            account_id="practice_1",
+            account_name=None,
+            held_id=None,
+            held_name=None,
         )
     ]
     assert (await stand.call_back()).scope == "read"
@@ -277,7 +295,7 @@ async def test_links_that_were_never_made_and_spent_ones_are_told_apart():
     with pytest.raises(LinkForged):
         await stand.connector.link("token")
     stand.database.answers[connect_links.READ] = [
-        SimpleNamespace(tenant_id=TENANT, created_by="root", is_live=False)
+        SimpleNamespace(tenant_id=TENANT, created_by="root", is_live=False, return_to=None)
     ]
     with pytest.raises(LinkSpent):
         await stand.connector.link("token")

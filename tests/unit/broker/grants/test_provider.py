@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import httpx
@@ -109,6 +110,94 @@ async def test_a_refresh_is_one_form_with_the_client_and_its_secret(provider, wi
     }
     assert call.request.headers["accept-encoding"] == "identity"
     assert call.request.headers["user-agent"].startswith("ignition-broker/")
+
+
+OLDER = ClientSecret("client-secret-of-before")
+INVALID_CLIENT = (401, b'{"error": "invalid_client"}')
+
+
+@pytest.fixture
+def rotating(provider):
+    """The client's secret is being rotated; how often the newest was refused is counted."""
+    provider._registration = replace(
+        provider._registration, previous=(OLDER, client_secret_post("broker", OLDER))
+    )
+    provider.refused = 0
+
+    def on_secret_refused() -> None:
+        provider.refused += 1
+
+    provider._on_secret_refused = on_secret_refused
+    return provider
+
+
+def secrets_of(route) -> list[str]:
+    forms = [parse_qs(call.request.content.decode()) for call in route.calls]
+    return [form["client_secret"][0] for form in forms]
+
+
+async def test_the_newer_secret_is_tried_first_and_alone_where_it_is_known(rotating, wire):
+    route = wire.post(TOKEN_URL).mock(return_value=answered(200, TOKEN))
+    assert isinstance(await refreshed(rotating), Renewed)
+    assert secrets_of(route) == [SECRET.reveal()]
+    assert rotating.refused == 0
+
+
+async def test_where_the_newer_secret_is_refused_the_same_request_goes_out_with_the_older(
+    rotating, wire
+):
+    route = wire.post(TOKEN_URL)
+    for ask in (
+        lambda: refreshed(rotating),
+        lambda: rotating.exchange_code(AuthorizationCode("c"), CodeVerifier("v" * 43)),
+    ):
+        route.calls.clear()
+        route.side_effect = [answered(*INVALID_CLIENT), answered(200, TOKEN)]
+        assert isinstance(await ask(), Renewed)
+        assert secrets_of(route) == [SECRET.reveal(), OLDER.reveal()]
+        first, second = (parse_qs(call.request.content.decode()) for call in route.calls)
+        assert {**first, "client_secret": None} == {**second, "client_secret": None}
+    revoke = wire.post(REVOKE_URL)
+    revoke.side_effect = [answered(*INVALID_CLIENT), answered(200)]
+    assert await rotating.revoke(RefreshToken(OLD)) == Revoked()
+    assert secrets_of(revoke) == [SECRET.reveal(), OLDER.reveal()]
+    assert rotating.refused == 3
+
+
+async def test_where_both_secrets_are_refused_the_client_is_misconfigured(rotating, wire):
+    route = wire.post(TOKEN_URL)
+    said = b'{"error": "invalid_client", "error_description": "%s"}' % OLDER.reveal().encode()
+    route.side_effect = [answered(*INVALID_CLIENT), answered(401, said)]
+    outcome = await refreshed(rotating)
+    assert isinstance(outcome, Misconfigured)
+    assert OLDER.reveal() not in str(outcome), "the older secret is masked too"
+    assert len(route.calls) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, b'{"error": "invalid_grant"}'),
+        (401, b"<html>who are you?</html>"),
+        (400, b'{"error": "unauthorized_client"}'),
+        (502, b'{"error": "invalid_client"}'),
+        (429, b"{}"),
+        (401, b'{"error": "invalid_client", "refresh_token": "%s"}' % NEW.encode()),
+        (401, b'{"error": "invalid_client", "error_desc'),
+    ],
+)
+async def test_nothing_else_causes_a_second_request(rotating, wire, answer):
+    """The first may have spent the refresh token."""
+    route = wire.post(TOKEN_URL).mock(return_value=answered(*answer))
+    await refreshed(rotating)
+    assert len(route.calls) == 1
+    assert rotating.refused == 0
+
+
+async def test_without_an_older_secret_a_refusal_is_final(provider, wire):
+    route = wire.post(TOKEN_URL).mock(return_value=answered(*INVALID_CLIENT))
+    assert isinstance(await refreshed(provider), Misconfigured)
+    assert len(route.calls) == 1
 
 
 async def test_a_code_is_exchanged_with_its_verifier(provider, wire):

@@ -72,7 +72,8 @@ async def test_a_new_key_is_shown_once_and_kept_by_no_cache(stand):
     assert (answer.status, answer.json["key"]) == (201, "ibk_secret")
     assert answer.headers[b"cache-control"] == b"no-store"
     ((_name, _args, asked),) = stand.calls
-    assert asked == {**body, "expires_at": None, "actor": Actor("key", "id-1")}
+    share = {"allowance_weight": 1, "allowance_reserve": 0}
+    assert asked == {**body, **share, "expires_at": None, "actor": Actor("key", "id-1")}
 
 
 async def test_a_name_that_is_taken_is_a_conflict(stand):

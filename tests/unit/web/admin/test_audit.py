@@ -40,13 +40,14 @@ async def test_events_come_with_the_place_of_the_next_ones(asked):
         "id": 9,
         "at": "2026-01-01T00:00:00Z",
         "tenant": "acme",
+        "client": "default",
         "actor": "key",
         "action": "connect",
         "outcome": "done",
         "request_id": "id-9",
         "detail": {"a": 1},
     }
-    assert asked == [{"tenant": "acme", "before": 10, "limit": 3}]
+    assert asked == [{"tenant": "acme", "client": None, "before": 10, "limit": 3}]
 
 
 async def test_the_last_page_has_no_cursor(asked):
@@ -65,3 +66,11 @@ async def test_a_malformed_query_asks_for_nothing(asked, query):
 async def test_only_an_admin_reads_it(asked):
     assert (await get(b"", Scope.TOKEN)).code == "forbidden"
     assert asked == []
+
+
+async def test_events_are_of_one_client_only_beside_a_tenant(asked):
+    assert (await get(b"tenant=acme&client=sandbox")).status == 200
+    assert asked[-1]["client"] == "sandbox"
+    assert (await get(b"client=sandbox")).code == "invalid-request"
+    assert (await get(b"tenant=acme&client=nowhere")).code == "unknown-client"
+    assert len(asked) == 1

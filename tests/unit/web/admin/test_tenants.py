@@ -1,17 +1,20 @@
-"""What the admin routes for tenants ask for, and what they answer."""
+"""What the admin routes for tenants and connect links ask for, and what they answer."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
-from tests.unit.web.asgi import ask, http_scope
+from tests.unit.web.asgi import ask, http_scope, pieces
 from tests.unit.web.made_up import KEY, Access, admin_app
 
 from ignition_broker.broker.errors import UnknownTenant
+from ignition_broker.broker.grants.connect_links import UNDESCRIBED
 from ignition_broker.model import Actor, GrantStatus, Scope, TenantSummary
-from ignition_broker.web.admin import tenants
+from ignition_broker.web.admin import connect_links, tenants
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -30,14 +33,18 @@ class Stand:
             self.access,
             cipher="cipher",
             revocations="revocations",
+            held_grants="held grants",
+            allowance=None,
             makers=makers,
             public_origin="https://broker.example",
+            public_pages=SimpleNamespace(origins=("https://app.example.com",)),
         )
-        for name in (
-            *("list_tenants", "show_tenant", "create_link", "list_links", "revoke_link"),
-            "disconnect",
+        for module, names in (
+            (tenants, ("list_tenants", "show_tenant", "disconnect")),
+            (connect_links, ("create_link", "list_links", "revoke_link")),
         ):
-            monkeypatch.setattr(tenants, name, self._recording(name))
+            for name in names:
+                monkeypatch.setattr(module, name, self._recording(name))
 
     def _recording(self, name):
         async def call(_database, *args, **kwargs):
@@ -49,8 +56,11 @@ class Stand:
 
         return call
 
-    async def ask(self, method, path, query=b"", headers=(KEY,)):
-        return await ask(self.app, http_scope(method, f"/admin{path}", query, headers))
+    async def ask(self, method, path, query=b"", headers=(KEY,), body=b""):
+        if body:
+            headers = (*headers, (b"content-type", b"application/json"))
+        scope = http_scope(method, f"/admin{path}", query, headers)
+        return await ask(self.app, scope, pieces(body))
 
 
 @pytest.fixture
@@ -63,9 +73,70 @@ async def test_a_page_of_tenants_says_where_the_next_one_begins(stand):
     answer = await stand.ask("GET", "/tenants", b"limit=2&cursor=0&status=connected")
     assert [each["tenant"] for each in answer.json["tenants"]] == ["a", "b"]
     assert answer.json["next_cursor"] == "b"
-    assert stand.calls == [
-        ("list_tenants", ("after", "0"), ("status", GrantStatus.CONNECTED), ("limit", 3))
+    (call,) = stand.calls
+    assert call[0] == "list_tenants"
+    assert dict(call[1:]) == {
+        "after": "0",
+        "status": GrantStatus.CONNECTED,
+        "labels": {},
+        "limit": 3,
+        "client": None,
+    }
+
+
+async def test_a_page_may_end_at_another_clients_grant_and_is_of_one_client_if_asked(stand):
+    sandbox = replace(summary("a"), client="sandbox")
+    stand.answers["list_tenants"] = [summary("a"), sandbox, summary("b")]
+    answer = await stand.ask("GET", "/tenants", b"limit=2")
+    assert [(each["tenant"], each["client"]) for each in answer.json["tenants"]] == [
+        ("a", "default"),
+        ("a", "sandbox"),
     ]
+    assert answer.json["next_cursor"] == "a:sandbox"
+    await stand.ask("GET", "/tenants", b"cursor=a:sandbox&client=sandbox")
+    asked = dict(stand.calls[-1][1:])
+    assert (asked["after"], asked["client"]) == ("a@sandbox", "sandbox")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "call"),
+    [
+        ("GET", "/tenants/acme", "show_tenant"),
+        ("POST", "/tenants/acme/connect-link", "create_link"),
+        ("GET", "/tenants/acme/connect-links", "list_links"),
+        ("DELETE", "/tenants/acme/connect-links/1", "revoke_link"),
+        ("POST", "/tenants/acme/disconnect", "disconnect"),
+    ],
+)
+async def test_a_route_acts_on_the_grant_of_the_client_that_is_named(stand, method, path, call):
+    stand.answers["show_tenant"] = summary("acme")
+    stand.answers["create_link"] = SimpleNamespace(id="1", token="secret", expires_at=AT)
+    stand.answers["list_links"] = []
+    grants = {b"": "acme", b"client=default": "acme", b"client=sandbox": "acme@sandbox"}
+    for query, grant in grants.items():
+        stand.calls.clear()
+        assert (await stand.ask(method, path, query)).status < 300
+        assert {each[0] for each in stand.calls} >= {call}
+        for each in stand.calls:
+            assert grant in each, each
+            assert {"acme", "acme@sandbox"} & set(each) == {grant}
+    stand.calls.clear()
+    unknown = await stand.ask(method, path, b"client=nowhere")
+    assert (unknown.status, unknown.code) == (404, "unknown-client")
+    assert "'nowhere'" in unknown.json["detail"]
+    assert stand.calls == []
+    unshown = await stand.ask(method, path, b"client=nowhere", ())
+    assert unshown.status == 401, "the names are for whoever has a key"
+
+
+@pytest.mark.parametrize("tenant", ["acme@sandbox", "acme@", "@sandbox", "acme:sandbox"])
+async def test_the_id_of_a_grant_is_no_tenants_id(stand, tenant):
+    answer = await stand.ask("GET", f"/tenants/{tenant}")
+    assert (answer.status, answer.code) == (422, "invalid-request")
+    stand.answers["list_tenants"] = []
+    answer = await stand.ask("GET", "/tenants", f"cursor={tenant}".encode())
+    assert answer.status == (200 if tenant == "acme:sandbox" else 422)
+    assert [call[0] for call in stand.calls] in ([], ["list_tenants"])
 
 
 async def test_the_last_page_has_no_cursor(stand):
@@ -73,7 +144,15 @@ async def test_the_last_page_has_no_cursor(stand):
     assert (await stand.ask("GET", "/tenants", b"limit=1")).json["next_cursor"] is None
 
 
-@pytest.mark.parametrize("query", [b"limit=0", b"limit=1001", b"cursor=A", b"status=lost"])
+async def test_the_list_is_of_the_tenants_that_have_all_labels_asked_for(stand):
+    stand.answers["list_tenants"] = []
+    await stand.ask("GET", "/tenants", b"label=tier=gold&label=note=a%3Db")
+    assert dict(stand.calls[-1][1:])["labels"] == {"tier": "gold", "note": "a=b"}
+
+
+@pytest.mark.parametrize(
+    "query", [b"label=tier", b"label==gold", b"limit=0", b"limit=1001", b"cursor=A", b"status=lost"]
+)
 async def test_a_malformed_query_asks_for_nothing(stand, query):
     answer = await stand.ask("GET", "/tenants", query)
     assert (answer.status, answer.code) == (422, "invalid-request")
@@ -85,6 +164,7 @@ async def test_a_tenant_is_shown_without_any_token(stand):
     answer = await stand.ask("GET", "/tenants/acme")
     assert answer.json == {
         "tenant": "acme",
+        "client": "default",
         "status": "connected",
         "scope": "read",
         "expires_at": "2026-01-01T00:00:00Z",
@@ -93,6 +173,12 @@ async def test_a_tenant_is_shown_without_any_token(stand):
         "last_error": None,
         "renewable": True,
         "refresh_token_expires_at": None,
+        "name": None,
+        "labels": {},
+        "account": None,
+        "account_shared_with": [],
+        "pending_account": None,
+        "allowance": None,
     }
 
 
@@ -110,7 +196,25 @@ async def test_a_connect_link_is_shown_once_and_kept_by_no_cache(stand):
     assert answer.status == 201
     assert answer.json["url"] == "https://broker.example/connect/secret"
     assert answer.headers[b"cache-control"] == b"no-store"
-    assert stand.calls == [("create_link", "acme", Actor("key", "id-1"), "maker of key")]
+    assert stand.calls == [
+        ("create_link", "acme", Actor("key", "id-1"), "maker of key", UNDESCRIBED, None)
+    ]
+
+
+async def test_a_link_may_lead_back_to_an_origin_of_the_list_alone(stand):
+    stand.answers["create_link"] = SimpleNamespace(id="1", token="secret", expires_at=AT)
+    back = "https://app.example.com/settings"
+    body = json.dumps({"return_to": back}).encode()
+    answer = await stand.ask("POST", "/tenants/acme/connect-link", body=body)
+    assert answer.status == 201
+    assert stand.calls[-1][-1] == back
+    stand.calls.clear()
+    body = json.dumps({"return_to": "https://evil.example/"}).encode()
+    answer = await stand.ask("POST", "/tenants/acme/connect-link", body=body)
+    assert (answer.status, answer.code) == (422, "invalid-request")
+    assert answer.json["detail"].startswith("return_to: must be a URL that begins with one of")
+    assert "https://app.example.com" in answer.json["detail"]
+    assert stand.calls == []
 
 
 async def test_connect_links_are_listed_without_their_tokens(stand):

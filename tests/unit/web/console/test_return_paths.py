@@ -51,8 +51,8 @@ def test_anything_else_leads_home(elsewhere):
     "ours",
     [
         "/",
-        "/?after=acme",
-        "/?status=connected",
+        "/tenants?after=acme",
+        "/tenants?status=connected",
         "/auth?tenant=acme",
         "/disconnect?tenant=acme",
         "/api-keys",
