@@ -10,13 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from ignition_broker.broker.errors import AccountMismatch, InvalidRequest, NotFound
 from ignition_broker.broker.grants.tenants import show_tenant
 from ignition_broker.grant_ids import DEFAULT_CLIENT
-from ignition_broker.model import is_tenant_id
-from ignition_broker.web.console.return_paths import (
-    CONFIRM_ACCOUNT,
-    TENANTS,
-    address,
-    sign_in_address,
-)
+from ignition_broker.web.console.named_grant import named_grant, sign_in_to
+from ignition_broker.web.console.return_paths import CONFIRM_ACCOUNT, TENANTS
 from ignition_broker.web.console_values import tenant_page
 from ignition_broker.web.dependencies import BrokerServices, actor_of
 from ignition_broker.web.rendering import console_page, failure
@@ -36,10 +31,8 @@ async def ask(
     """Shows both accounts, and changes nothing."""
     session = await services.sessions.read(request)
     if session is None or not session.is_fresh:
-        return _sign_in_to(tenant, client)
-    if not is_tenant_id(tenant):
-        raise InvalidRequest("tenant: no tenant id.")
-    grant = services.clients.grant_at(tenant, client)
+        return sign_in_to(CONFIRM_ACCOUNT, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     summary = await show_tenant(services.database, grant)
     if summary.pending_account is None:
         return _nothing_waits(grant)
@@ -58,13 +51,11 @@ async def decide(
 ) -> Response:
     """``decision``: ``confirm`` the account of that id, or ``discard`` whichever is held."""
     session = await services.sessions.of_form(request, csrf)
-    if not is_tenant_id(tenant):
-        raise InvalidRequest("tenant: no tenant id.")
     if decision not in {"confirm", "discard"}:
         raise InvalidRequest("decision: must be confirm or discard.")
-    grant = services.clients.grant_at(tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     if not session.is_fresh:
-        return _sign_in_to(tenant, client)
+        return sign_in_to(CONFIRM_ACCOUNT, tenant, client)
     actor = actor_of(request, session.caller)
     try:
         if decision == "confirm":
@@ -84,12 +75,6 @@ async def decide(
             error="account-mismatch",
         )
     return RedirectResponse(tenant_page(grant), 303)
-
-
-def _sign_in_to(tenant: str, client: str) -> Response:
-    return RedirectResponse(
-        sign_in_address(address(CONFIRM_ACCOUNT, [("tenant", tenant), ("client", client)])), 303
-    )
 
 
 def _nothing_waits(grant: str) -> Response:

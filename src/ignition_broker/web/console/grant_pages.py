@@ -9,18 +9,12 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ignition_broker.broker.admins.sessions import AdminSession
-from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.broker.grants.disconnect import disconnect
 from ignition_broker.broker.grants.tenants import is_connected
 from ignition_broker.grant_ids import DEFAULT_CLIENT, client_of, tenant_of
 from ignition_broker.model import TENANT_ID_RULE, is_tenant_id
-from ignition_broker.web.console.return_paths import (
-    CONFIRM_DISCONNECT,
-    CONNECT,
-    TENANTS,
-    address,
-    sign_in_address,
-)
+from ignition_broker.web.console.named_grant import named_grant, naming, sign_in_to
+from ignition_broker.web.console.return_paths import CONFIRM_DISCONNECT, CONNECT, TENANTS
 from ignition_broker.web.console_values import tenant_page
 from ignition_broker.web.csrf import FormForged, check_site
 from ignition_broker.web.dependencies import BrokerServices, actor_of
@@ -44,10 +38,8 @@ async def auth(
         return elsewhere
     session = await services.sessions.read(request)
     if session is None:
-        return _sign_in_to(CONNECT, tenant, client)
-    if not is_tenant_id(tenant):
-        raise InvalidRequest(f"tenant: must be {TENANT_ID_RULE}.")
-    grant = services.clients.grant_at(tenant, client)
+        return sign_in_to(CONNECT, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     try:
         check_site(request)
     except FormForged:
@@ -77,7 +69,7 @@ async def connect(
     grant = services.clients.grant_at(tenant, client)
     if services.own_origin.is_elsewhere(request.scope):
         # The form can't be redirected. At our own origin the admin signs in and asks again.
-        return services.own_origin.redirect(CONNECT, urlencode(_named(tenant, client)))
+        return services.own_origin.redirect(CONNECT, urlencode(naming(tenant, client)))
     return await _begin(request, services, grant, session)
 
 
@@ -92,10 +84,8 @@ async def confirm_disconnect(
     nothing."""
     session = await services.sessions.read(request)
     if session is None or not session.is_fresh:
-        return _sign_in_to(CONFIRM_DISCONNECT, tenant, client)
-    if not is_tenant_id(tenant):
-        raise InvalidRequest("tenant: no tenant id.")
-    grant = services.clients.grant_at(tenant, client)
+        return sign_in_to(CONFIRM_DISCONNECT, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     return console_page("disconnect.html", session=session, here=TENANTS, grant=grant)
 
 
@@ -108,11 +98,9 @@ async def disconnect_tenant(
     csrf: FormText = "",
 ) -> Response:
     session = await services.sessions.of_form(request, csrf)
-    if not is_tenant_id(tenant):
-        raise InvalidRequest("tenant: no tenant id.")
-    grant = services.clients.grant_at(tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     if not session.is_fresh:
-        return _sign_in_to(CONFIRM_DISCONNECT, tenant, client)
+        return sign_in_to(CONFIRM_DISCONNECT, tenant, client)
     await disconnect(
         services.database,
         services.cipher,
@@ -129,7 +117,7 @@ async def _begin(
 ) -> Response:
     if not session.is_fresh and await is_connected(services.database, grant):
         # This replaces a grant that works, which can't be undone.
-        return _sign_in_to(CONNECT, tenant_of(grant), client_of(grant))
+        return sign_in_to(CONNECT, tenant_of(grant), client_of(grant))
     browser = services.sessions.browser(request) or services.sessions.new_browser()
     url = await services.connector.begin(
         grant,
@@ -140,12 +128,3 @@ async def _begin(
     answer = RedirectResponse(url, 303, {"Cache-Control": "no-store"})
     services.sessions.mark_browser(answer, browser)
     return answer
-
-
-def _sign_in_to(path: str, tenant: str, client: str) -> Response:
-    return RedirectResponse(sign_in_address(address(path, _named(tenant, client))), 303)
-
-
-def _named(tenant: str, client: str) -> list[tuple[str, str]]:
-    """The query that names a grant."""
-    return [("tenant", tenant), *([] if client == DEFAULT_CLIENT else [("client", client)])]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from ignition_broker.broker.admins.sessions import AdminSession
-from ignition_broker.broker.errors import BrokerError, InvalidRequest, NotFound
+from ignition_broker.broker.errors import BrokerError, NotFound
 from ignition_broker.broker.explanations.explain import explain
 from ignition_broker.broker.grants.connect_links import create_link, list_links, revoke_link
 from ignition_broker.broker.grants.tenants import (
@@ -18,9 +18,10 @@ from ignition_broker.broker.grants.tenants import (
     show_tenant,
 )
 from ignition_broker.grant_ids import DEFAULT_CLIENT, client_of, tenant_of
-from ignition_broker.model import TENANT_ID_RULE, GrantStatus, is_tenant_id
+from ignition_broker.model import GrantStatus
 from ignition_broker.storage.audit_search import Criteria
 from ignition_broker.tenant_labels import LabelRefused, parse_labels
+from ignition_broker.web.console.named_grant import named_grant, sign_in_to
 from ignition_broker.web.console.return_paths import TENANT, TENANTS, address, sign_in_address
 from ignition_broker.web.console.typed import typed
 from ignition_broker.web.console_values import tenant_page
@@ -100,9 +101,8 @@ async def tenant(
 ) -> Response:
     session = await services.sessions.read(request)
     if session is None:
-        named = [("tenant", tenant), ("client", client)]
-        return RedirectResponse(sign_in_address(address(TENANT, named)), 303)
-    return await _page(services, session, _grant(services, tenant, client))
+        return sign_in_to(TENANT, tenant, client)
+    return await _page(services, session, named_grant(services.clients, tenant, client))
 
 
 @router.post(f"{TENANT}/refresh")
@@ -115,7 +115,7 @@ async def refresh(
 ) -> Response:
     """Renews the token now, whatever its state."""
     session = await services.sessions.of_form(request, csrf)
-    grant = _grant(services, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     try:
         await services.issuer.renew_anyway(grant, actor_of(request, session.caller))
     except NotFound:
@@ -136,7 +136,7 @@ async def make_link(
     csrf: FormText = "",
 ) -> Response:
     session = await services.sessions.of_form(request, csrf)
-    grant = _grant(services, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     link = await create_link(
         services.database,
         grant,
@@ -160,16 +160,10 @@ async def end_link(
     csrf: FormText = "",
 ) -> Response:
     session = await services.sessions.of_form(request, csrf)
-    grant = _grant(services, tenant, client)
+    grant = named_grant(services.clients, tenant, client)
     actor = actor_of(request, session.caller)
     await revoke_link(services.database, grant, typed("link", link), actor)
     return RedirectResponse(tenant_page(grant), 303)
-
-
-def _grant(services: Services, tenant: str, client: str) -> str:
-    if not is_tenant_id(tenant):
-        raise InvalidRequest(f"tenant: must be {TENANT_ID_RULE}.")
-    return services.clients.grant_at(tenant, client)
 
 
 async def _page(
