@@ -116,8 +116,10 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 
 $(BENCH_READY): $(READY) requirements/bench.txt benchmarks/reference/express/package-lock.json
 	$(PYTHON) -m uv pip install --quiet --python $(PYTHON) --require-hashes -r requirements/bench.txt
-	command -v wrk > /dev/null && command -v npm > /dev/null || { $(AS_ROOT) apt-get update -qq && \
-	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends wrk nodejs npm > /dev/null; }
+	missing=; command -v wrk > /dev/null || missing=wrk; \
+	command -v npm > /dev/null || missing="$$missing nodejs npm"; test -z "$$missing" || { \
+	  $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends $$missing > /dev/null; }
 	cd benchmarks/reference/express && npm ci --silent --no-audit --no-fund
 	touch $(BENCH_READY)
 

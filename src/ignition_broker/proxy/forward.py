@@ -26,6 +26,7 @@ from ignition_broker.proxy.headers import (
     request_headers,
     response_headers,
 )
+from ignition_broker.proxy.paging.asked import HEADER as PAGINATE
 from ignition_broker.proxy.paging.asked import pages_asked
 from ignition_broker.proxy.paging.walk import PageStreams
 from ignition_broker.proxy.paths import PathRefused, upstream_target
@@ -101,11 +102,15 @@ class Forwarder:
         if state.get(HAS_EMPTY_QUERY):
             target += b"?"
         headers: Headers = scope["headers"]
-        length, has_body, paginate = announced(headers)
-        if paginate is not None:
-            asked = pages_asked(paginate, method, has_body=has_body)
-            await self._pages.stream(self.forward, scope, receive, send, call, asked)
-            return
+        length, has_body, wishes = announced(headers)
+        if wishes is not None:
+            if call.meter is not None and call.waiting is None:
+                await call.meter.forward_as_wished(scope, receive, send, call, wishes)
+                return
+            if PAGINATE in wishes:
+                asked = pages_asked(wishes[PAGINATE], method, has_body=has_body)
+                await self._pages.stream(self.forward, scope, receive, send, call, asked)
+                return
         # A caller without a body can only be slow in taking the answer.
         pace = CallerPace(
             self._clock.monotonic, BODY_GRACE_SECONDS if has_body else ANSWER_GRACE_SECONDS

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from ignition_broker.broker.allowance.gate import Pass
+from starlette.types import Receive, Scope, Send
+
+from ignition_broker.broker.allowance.holding import Pass
 from ignition_broker.model import Caller, IssuedToken
 from ignition_broker.outbound.exchange import Headers
 from ignition_broker.outbound.upstream import UpstreamAnswer
@@ -47,6 +49,17 @@ class CallMeter(Protocol):
     def unanswered(self, taken: Pass, error: BaseException) -> None:
         """The request ended with ``error``: it counts if it may have been sent."""
 
+    async def forward_as_wished(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        call: ForwardedCall,
+        wishes: Mapping[bytes, bytes],
+    ) -> None:
+        """Forwards a call that may wait or wants pages, once its first request is taken. Raises
+        what `Forwarder.forward` raises."""
+
 
 class WaitingCall:
     """A call that had to wait for its first request, or may wait, or asks for pages. ``ready``:
@@ -66,7 +79,8 @@ class ForwardedCall:
     ``prefix`` is the path up to the tenant, ``raw_path`` what follows it, ``caller`` the key's
     name, ``key`` the key. ``confirm`` raises where the caller's key has ended since it was checked;
     it is asked ahead of every send that comes after a wait. ``meter``: None where calls are not
-    counted; ``waiting``: None for a call that was let in at once.
+    counted; ``entered``: where there was room, what its requests are likely to be taken by;
+    ``waiting``: None for a call that was let in at once.
     """
 
     tenant: str
@@ -78,6 +92,7 @@ class ForwardedCall:
     key: Caller
     status: int = 0
     meter: CallMeter | None = None
+    entered: Pass | None = None
     waiting: WaitingCall | None = None
 
 

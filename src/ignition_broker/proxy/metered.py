@@ -7,25 +7,23 @@ after a 401, a retry, a page) takes one where the `Forwarder` sends it.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
-from operator import itemgetter
+from collections.abc import Awaitable, Mapping
 
 from starlette.types import Receive, Scope, Send
 
-from ignition_broker.broker.allowance.gate import LONGEST_WAIT_SECONDS, AllowanceGate, Pass
-from ignition_broker.broker.allowance.told_limits import TELLING, TOO_MANY_REQUESTS
+from ignition_broker.broker.allowance.gate import LONGEST_WAIT_SECONDS, AllowanceGate
+from ignition_broker.broker.allowance.holding import Pass
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.outbound.errors import NoConnectionFree, RequestWithdrawn, Unreachable
 from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.proxy.forward import Forwarder
 from ignition_broker.proxy.forwarded_call import AddedHeaders, ForwardedCall, WaitingCall
+from ignition_broker.proxy.framing import WAIT, announced
 from ignition_broker.proxy.headers import ALLOWANCE_REMAINING, ALLOWANCE_RESET
 from ignition_broker.proxy.queued_callers import QueuedCaller
 
-WAIT = b"broker-wait"
-_MAY_WAIT = frozenset({WAIT, b"broker-paginate"})
-_NAME = itemgetter(0)
 _SECONDS = re.compile(rb"[0-9]{1,4}")
+_NO_WISHES: Mapping[bytes, bytes] = {}
 
 
 class MeteredForwarder:
@@ -35,6 +33,8 @@ class MeteredForwarder:
     def __init__(self, forwarder: Forwarder, gate: AllowanceGate) -> None:
         self._forwarder = forwarder
         self._gate = gate
+        self._reset = 0
+        self._reset_header = (ALLOWANCE_RESET, b"0")
 
     def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
@@ -43,21 +43,21 @@ class MeteredForwarder:
         ``Broker-Wait``."""
         # In the common case nothing is taken yet: there is room, the first request takes its call
         # as every other one does, and no call has to be given back.
-        if self._gate.has_room(call.tenant, call.key):
-            for pair in scope["headers"]:
-                if pair[0] in _MAY_WAIT:
-                    break
-            else:
-                call.meter = self
-                return self._forwarder.forward(scope, receive, send, call)
-        return self._forward_once_entered(scope, receive, send, call)
+        call.meter = self
+        call.entered = self._gate.open_pass(call.tenant, call.key)
+        if call.entered is not None:
+            return self._forwarder.forward(scope, receive, send, call)
+        wishes = announced(scope["headers"])[2] or _NO_WISHES
+        return self.forward_as_wished(scope, receive, send, call, wishes)
 
     def try_take(self, call: ForwardedCall) -> Pass | None:
         """As `CallMeter.try_take`."""
-        waiting = call.waiting
+        entered, waiting = call.entered, call.waiting
         if waiting is not None and waiting.ready is not None:
             taken, waiting.ready = waiting.ready, None
             return taken
+        if entered is not None and self._gate.takes_by(entered):
+            return entered
         return self._gate.try_enter(call.tenant, call.key)
 
     async def take(self, call: ForwardedCall) -> Pass | None:
@@ -67,13 +67,11 @@ class MeteredForwarder:
 
     def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
         """As `CallMeter.answered`."""
-        gate, told = self._gate, answer.headers
-        if answer.status != TOO_MANY_REQUESTS and TELLING.isdisjoint(map(_NAME, told)):
-            gate.answered_plainly(taken)
-        else:
-            gate.answered(taken, answer.status, told)
-        remaining, reset = gate.left(taken)
-        return (ALLOWANCE_REMAINING, b"%d" % remaining), (ALLOWANCE_RESET, b"%d" % reset)
+        remaining, reset = self._gate.answered(taken, answer.status, answer.headers)
+        if reset != self._reset:
+            # The same for a second; most answers of a busy broker find it made.
+            self._reset, self._reset_header = reset, (ALLOWANCE_RESET, b"%d" % reset)
+        return (ALLOWANCE_REMAINING, b"%d" % remaining), self._reset_header
 
     def unanswered(self, taken: Pass, error: BaseException) -> None:
         """As `CallMeter.unanswered`."""
@@ -82,23 +80,27 @@ class MeteredForwarder:
         else:
             self._gate.give_back(taken)
 
-    async def _forward_once_entered(
-        self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
+    async def forward_as_wished(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        call: ForwardedCall,
+        wishes: Mapping[bytes, bytes],
     ) -> None:
-        wait_seconds = 0
-        for name, value in scope["headers"]:
-            if name == WAIT:
-                wait_seconds = _wait_seconds(value)
+        """As `CallMeter.forward_as_wished`."""
+        wait_seconds = _wait_seconds(wishes[WAIT]) if WAIT in wishes else 0
         gate = self._gate
         queued = QueuedCaller(receive)
         entered = await queued.unless_gone(gate.enter(call.tenant, call.key, wait_seconds))
         if queued.is_gone:
             return
         if entered is None:
+            call.meter = None
             await self._forwarder.forward(scope, queued.receive, send, call)
             return
         waiting = WaitingCall(entered, wait_seconds)
-        call.meter, call.waiting = self, waiting
+        call.waiting = waiting
         try:
             if wait_seconds:
                 await call.confirm()

@@ -23,10 +23,13 @@ def test_a_body_is_announced_by_its_length_or_by_chunks(headers, expected):
     assert announced(headers) == (*expected, None)
 
 
-def test_all_pages_are_asked_for_by_one_header_or_by_several():
-    assert announced([(b"broker-paginate", b"all")]) == (0, False, b"all")
-    several = [(b"broker-paginate", b"all"), (b"content-length", b"1"), (b"broker-paginate", b"b")]
-    assert announced(several) == (1, True, b"all,b")
+def test_a_wish_to_the_broker_comes_by_one_header_or_by_several():
+    paginate, wait = b"broker-paginate", b"broker-wait"
+    assert announced([(paginate, b"all")]) == (0, False, {paginate: b"all"})
+    several = [(paginate, b"all"), (b"content-length", b"1"), (wait, b"5"), (paginate, b"b")]
+    assert announced(several) == (1, True, {paginate: b"all,b", wait: b"5"})
+    chunked = [(wait, b"5"), (b"transfer-encoding", b"chunked"), (wait, b"6")]
+    assert announced(chunked) == (0, True, {wait: b"5,6"})
 
 
 @pytest.mark.parametrize("codings", [[b"gzip"], [b"gzip, chunked"], [b"chunked", b"chunked"]])

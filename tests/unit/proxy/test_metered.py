@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from tests.unit.broker.allowance.test_gate import Stand as GateStand
 from tests.unit.proxy.test_forward import Answer, Api
+from tests.unit.proxy.test_forward import Stand as ForwarderStand
 from tests.unit.values import make_token
 
 from ignition_broker.broker.errors import AllowanceSpent, InvalidRequest, NotConnected
@@ -195,3 +196,48 @@ async def test_a_tenant_whose_calls_are_not_counted_is_passed_through():
     stand.gate._allowance_of = lambda _tenant: None
     await stand.call()
     assert stand.sends.told == [{}]
+
+
+def metered_forwarder(*answers: Answer, calls: int = 100) -> tuple[ForwarderStand, GateStand]:
+    """The real forwarder, with a meter around it."""
+    stand, gates = ForwarderStand(*answers), GateStand(calls=calls)
+    stand.forwarder = MeteredForwarder(stand.forwarder, gates.gate)
+    return stand, gates
+
+
+async def test_the_forwarder_takes_and_tells_with_and_without_a_wish_to_wait():
+    stand, _gates = metered_forwarder(Answer(), Answer(), Answer())
+    await stand.call()
+    await stand.call()
+    call = await stand.call(headers=[(b"broker-wait", b"7")])
+    starts = [message for message in stand.messages if message["type"] == "http.response.start"]
+    left = [dict(start["headers"])[b"broker-allowance-remaining"] for start in starts]
+    assert left == [b"99", b"98", b"97"]
+    assert call.waiting.wait_seconds == 7
+    assert stand.confirmed == 1, "a caller that may have waited is checked again"
+
+
+@pytest.mark.parametrize("values", [[b"ten"], [b"1", b"2"]])
+async def test_a_malformed_wait_is_named_where_there_is_room_too(values):
+    stand, gates = metered_forwarder(Answer())
+    await stand.call()
+    with pytest.raises(InvalidRequest, match="Broker-Wait"):
+        await stand.call(headers=[(b"broker-wait", value) for value in values])
+    assert len(stand.api.sent) == 1
+    assert (await gates.gate.use("acme")).used == 1
+
+
+async def test_a_window_that_turned_since_the_caller_was_let_in_is_the_one_that_is_charged():
+    stand, gates = metered_forwarder(Answer(), Answer(), Answer())
+    await stand.call()
+    await stand.call()
+
+    async def turns(*_arguments, **_more):
+        gates.clock.at += 62
+        return TOKEN
+
+    stand.tokens.is_held = False
+    stand.tokens.issue = turns
+    await stand.call()
+    use = await gates.gate.use("acme")
+    assert (use.used, use.remaining) == (1, 99)

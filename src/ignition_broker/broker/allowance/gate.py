@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from ignition_broker.broker.allowance.holding import ALONE_SECONDS, HeldKey, Holding
+from ignition_broker.broker.allowance.holding import ALONE_SECONDS, HeldKey, Holding, Pass
 from ignition_broker.broker.allowance.overview import AllowanceUse, allowance_use
 from ignition_broker.broker.allowance.planning import planned
 from ignition_broker.broker.allowance.reports import Allowance
-from ignition_broker.broker.allowance.told_limits import ToldLimits
+from ignition_broker.broker.allowance.told_limits import TOO_MANY_REQUESTS, ToldLimits, is_telling
 from ignition_broker.broker.allowance.usage import AllowanceCounts
 from ignition_broker.broker.errors import AllowanceSpent
 from ignition_broker.clock import Clock
@@ -46,18 +46,6 @@ MOST_REPORTS_AT_ONCE = 4
 SHUTDOWN_SECONDS = 2.0
 
 
-class Pass:
-    """One call that may be made; ends by `AllowanceGate.answered` or `AllowanceGate.give_back`."""
-
-    __slots__ = ("epoch", "holding", "key", "name")
-
-    def __init__(self, holding: Holding, key: HeldKey, name: str) -> None:
-        self.holding = holding
-        self.key = key
-        self.name = name
-        self.epoch = holding.epoch
-
-
 class AllowanceGate:
     """Shares each tenant's calls among API keys, over all replicas.
 
@@ -75,6 +63,7 @@ class AllowanceGate:
     ) -> None:
         self._database = database
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._replica = replica
         self._allowance_of = allowance_of
         self._told = ToldLimits(clock)
@@ -88,24 +77,28 @@ class AllowanceGate:
     def try_enter(self, tenant: str, caller: Caller) -> Pass | None:
         """Takes one call of the tenant for the caller's key from what is held here; None where
         only `enter` can tell."""
+        entered = self.open_pass(tenant, caller)
+        return entered if entered is not None and self.takes_by(entered) else None
+
+    def open_pass(self, tenant: str, caller: Caller) -> Pass | None:
+        """What `takes_by` is likely to take a call by; None where there is no room. Takes none."""
         holding = self._holdings.get(tenant)
         if holding is None:
             return None
         key = holding.keys.get(caller.name)
-        now = self._clock.monotonic()
-        if key is None or not holding.take(key, now):
+        if key is None or holding.spare <= 0 or key.used >= key.may_use:
             return None
+        return key.pass_ or self._pass(holding, key, caller.name)
+
+    def takes_by(self, entered: Pass) -> bool:
+        """Takes a call by what `open_pass` gave; False where there is none left by it."""
+        now = self._monotonic()
+        if not entered.take(now):
+            return False
+        key = entered.key
         key.wanted += 1
         key.last_at = now
-        return Pass(holding, key, caller.name)
-
-    def has_room(self, tenant: str, caller: Caller) -> bool:
-        """Whether `try_enter` is likely to take a call; it takes none."""
-        holding = self._holdings.get(tenant)
-        if holding is None:
-            return False
-        key = holding.keys.get(caller.name)
-        return key is not None and holding.spare > 0 and key.used < key.may_use
+        return True
 
     async def enter(self, tenant: str, caller: Caller, wait_seconds: float = 0.0) -> Pass | None:
         """Takes one call of the tenant for the caller's key; None where they are not counted.
@@ -125,38 +118,39 @@ class AllowanceGate:
         key = holding.key(caller, now)
         key.wanted += 1
         key.last_at = now
-        is_taken = holding.take(key, now)
-        if not is_taken:
-            is_taken = await self._wait(holding, key, caller.name, now, wait_seconds)
-        return Pass(holding, key, caller.name) if is_taken else None
+        entered = self._pass(holding, key, caller.name)
+        if entered.take(now):
+            return entered
+        return await self._wait(holding, key, caller.name, now, wait_seconds)
 
-    def answered(self, entered: Pass, status: int, headers: Headers) -> None:
-        """The call was answered by a 429, or with a header of `TELLING`.
+    def answered(self, entered: Pass, status: int, headers: Headers) -> tuple[int, int]:
+        """The call was answered. ``headers``: names in lower case.
 
-        ``headers``: names in lower case. Of any other answer, say `answered_plainly`.
+        Returns how many calls the key has left, as far as it is known here, and in how many whole
+        seconds the window ends.
         """
-        self.counts.sent(entered.name)
-        self._told.follow(entered.holding, entered.name, entered.epoch, status, headers)
-
-    def answered_plainly(self, entered: Pass) -> None:
-        """The call was answered, without a word of Ignition's limit."""
-        self.counts.sent(entered.name)
-        entered.holding.answered(entered.name, entered.epoch)
+        entered.count.sent += 1
+        holding, key = entered.holding, entered.key
+        if status == TOO_MANY_REQUESTS or is_telling(headers):
+            self._told.follow(holding, entered.name, entered.epoch, status, headers)
+        elif entered.epoch == holding.epoch:
+            # As `Holding.answered`, without a call of its own.
+            holding.in_flight -= 1
+            holding.is_dirty = True
+        else:
+            holding.answered(entered.name, entered.epoch)
+        seconds = holding.ends_at - self._monotonic()
+        remaining = key.in_all - key.used
+        return remaining if remaining > 0 else 0, math.ceil(seconds) if seconds > 0 else 0
 
     def gone(self, entered: Pass) -> None:
         """The call was sent and has no answer; Ignition may have counted it."""
-        self.answered_plainly(entered)
+        entered.count.sent += 1
+        entered.holding.answered(entered.name, entered.epoch)
 
     def give_back(self, entered: Pass) -> None:
         """The call was not sent."""
         entered.holding.give_back(entered.name, entered.epoch)
-
-    def left(self, entered: Pass) -> tuple[int, int]:
-        """Calls that the key has left, as far as it is known here, and in how many whole seconds
-        the window ends."""
-        key, seconds = entered.key, entered.holding.ends_at - self._clock.monotonic()
-        remaining = key.in_all - key.used
-        return remaining if remaining > 0 else 0, math.ceil(seconds) if seconds > 0 else 0
 
     async def use(self, tenant: str) -> AllowanceUse | None:
         """What was used of the tenant's window, by key; None where its calls are not counted.
@@ -187,6 +181,11 @@ class AllowanceGate:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
                 await asyncio.gather(*(self._report_once(each, is_last=True) for each in held))
 
+    def _pass(self, holding: Holding, key: HeldKey, name: str) -> Pass:
+        if key.pass_ is None:
+            key.pass_ = Pass(holding, key, name, self.counts.of(name))
+        return key.pass_
+
     def _tend(self, tenant: str, holding: Holding, now: float) -> None:
         is_over = now >= holding.ends_at + holding.allowance.turn_margin_seconds
         is_quiet = not (holding.in_flight or holding.carried)
@@ -200,8 +199,8 @@ class AllowanceGate:
 
     async def _wait(
         self, holding: Holding, key: HeldKey, name: str, now: float, wait_seconds: float
-    ) -> bool:
-        """True once a call was taken; False where they are not counted after all."""
+    ) -> Pass | None:
+        """The pass by which a call was taken; None where they are not counted after all."""
         give_up_at = now + wait_seconds
         unasked_until = now + max(wait_seconds, PASSING_WAIT_SECONDS)
         key.waiting += 1
@@ -210,21 +209,23 @@ class AllowanceGate:
                 if key.closed_until <= now:
                     await self._news(holding)
                     now = self._clock.monotonic()
-                    if holding.take(key, now):
-                        return True
+                    entered = self._pass(holding, key, name)
+                    if entered.take(now):
+                        return entered
                     if not holding.is_counted:
-                        return False
+                        return None
                     if key.closed_until <= now:
                         continue  # Other callers were faster; there is more.
                 until = unasked_until if key.is_passing else give_up_at
                 if now >= until:
-                    self.counts.refuse(name)
+                    self.counts.of(name).refused += 1
                     raise self._refusal(holding, key, name, now)
                 wake_at = max(min(key.closed_until, until), now + 0.005)
                 await self._clock.sleep(wake_at - now)
                 now = self._clock.monotonic()
-                if holding.take(key, now):
-                    return True
+                entered = self._pass(holding, key, name)
+                if entered.take(now):
+                    return entered
         finally:
             key.waiting -= 1
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ignition_broker.broker.allowance.planning import NEW_KEY, Plan
 from ignition_broker.broker.allowance.reports import Allowance, Heard, KeyReport, Report, Standing
+from ignition_broker.broker.allowance.usage import KeyCount
 from ignition_broker.model import Caller
 
 ALONE_SECONDS = 1.0
@@ -39,6 +40,8 @@ class HeldKey:
     closed_until: float = _NEVER
     retry_at: float = _NEVER
     is_passing: bool = False
+    pass_: Pass | None = None
+    """What its calls of this window are taken by, once one was."""
 
     def stand(self, standing: Standing, now: float, retry_at: float) -> None:
         """Takes over how it stands."""
@@ -56,6 +59,41 @@ class HeldKey:
         self.wanted = self.waiting
         self.first_at = self.last_at = now
         self.closed_until = _NEVER
+        self.pass_ = None
+
+
+class Pass:
+    """One key's way to a tenant's calls in one window, and the proof of each that it took.
+
+    All calls of the key in the window share it. Each that was taken ends by one of
+    `AllowanceGate.answered`, `AllowanceGate.gone` and `AllowanceGate.give_back`.
+    """
+
+    __slots__ = ("count", "epoch", "holding", "key", "name")
+
+    def __init__(self, holding: Holding, key: HeldKey, name: str, count: KeyCount) -> None:
+        self.holding = holding
+        self.key = key
+        self.name = name
+        self.count = count
+        self.epoch = holding.epoch
+
+    def take(self, now: float) -> bool:
+        """Takes a call, if the window still runs and the key may make one without a report."""
+        holding, key = self.holding, self.key
+        if (
+            holding.spare <= 0
+            or key.used >= key.may_use
+            or now >= holding.usable_until
+            or self.epoch != holding.epoch
+        ):
+            return False
+        holding.spare -= 1
+        key.used += 1
+        holding.in_flight += 1
+        holding.used_at = now
+        holding.is_dirty = True
+        return True
 
 
 class Holding:
@@ -105,17 +143,6 @@ class Holding:
         else:
             key.weight, key.reserve = caller.allowance_weight, caller.allowance_reserve
         return key
-
-    def take(self, key: HeldKey, now: float) -> bool:
-        """Takes a call for the key, if it may make one without a report."""
-        if self.spare <= 0 or key.used >= key.may_use or now >= self.usable_until:
-            return False
-        self.spare -= 1
-        key.used += 1
-        self.in_flight += 1
-        self.used_at = now
-        self.is_dirty = True
-        return True
 
     def give_back(self, name: str, epoch: int) -> None:
         """A call that was taken was not sent."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from tests.unit.values import ManualClock
 
 from ignition_broker.broker.allowance.gate import IDLE_SECONDS
-from ignition_broker.broker.allowance.holding import Holding
+from ignition_broker.broker.allowance.holding import HeldKey, Holding, Pass
 from ignition_broker.broker.allowance.planning import Plan, planned
 from ignition_broker.broker.allowance.reports import Allowance
 from ignition_broker.broker.allowance.told_limits import ToldLimits
+from ignition_broker.broker.allowance.usage import KeyCount
 from ignition_broker.model import Caller
 from ignition_broker.storage.allowance import Book, Lease, ReservingKey, Use
 
@@ -111,14 +112,17 @@ class Replica:
         key = self.holding.key(caller, now)
         key.wanted += 1
         key.last_at = now
-        if self.holding.take(key, now):
+        if self._takes(key, now):
             return True
         if key.closed_until > now:
             return False
         key.waiting += 1
         self.report()
         key.waiting -= 1
-        return self.holding.take(key, now)
+        return self._takes(key, now)
+
+    def _takes(self, key: HeldKey, now: float) -> bool:
+        return Pass(self.holding, key, "", KeyCount()).take(now)
 
     def answer(self, caller: Caller, epoch: int, status: int, headers) -> None:
         self.told.follow(self.holding, caller.name, epoch, status, headers)
