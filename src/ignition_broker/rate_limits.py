@@ -21,6 +21,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 3600.0
+LIMIT_HEADERS = frozenset(
+    f"{prefix}-{what}".encode()
+    for prefix in ("ratelimit", "x-ratelimit", "x-rate-limit")
+    for what in ("limit", "remaining", "reset", "policy")
+) | {b"ratelimit"}
+"""The headers that describe a rate limit, in lower case."""
 SHORTEST_WINDOW_SECONDS = 1.0
 """A window that has ended already, by our clock: it ends in this second, or the clocks differ."""
 _TOO_MANY_REQUESTS = 429

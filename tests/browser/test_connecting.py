@@ -26,7 +26,7 @@ def test_an_admin_signs_in_connects_a_tenant_and_disconnects_it(chromium, broker
     expect(page.locator("#account")).to_contain_text("can't be known here")
     page.screenshot(path=screenshots / "3-connected.png")
     page.goto(broker.url)
-    expect(page.locator(".status.connected")).to_have_text("connected")
+    expect(page.locator("tbody .status")).to_have_text("connected")
     expect(page.locator("#unasked")).to_contain_text("can't be known here")
     page.screenshot(path=screenshots / "4-console.png")
     with broker.client() as admin:

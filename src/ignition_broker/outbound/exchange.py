@@ -51,6 +51,7 @@ class Exchange:
         "is_bodiless",
         "is_whole",
         "status",
+        "tells_limit",
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class Exchange:
     ) -> None:
         self.status = 0
         self.headers: Headers = []
+        self.tells_limit = False
         self.has_answered = False
         self.is_whole = False
         self.is_bodiless = is_bodiless
@@ -116,9 +118,11 @@ class Exchange:
         if not self.is_over and self._line is not None:
             self.fail(Unreachable("The answer was given up."))
 
-    def begin_answer(self, status: int, headers: Headers) -> None:
+    def begin_answer(self, status: int, headers: Headers, *, tells_limit: bool = False) -> None:
+        """``tells_limit``: whether a header is one of `LIMIT_HEADERS`."""
         self.status = status
         self.headers = headers
+        self.tells_limit = tells_limit
         self.has_answered = True
         self._wake()
 

@@ -23,11 +23,14 @@ from ignition_broker.outbound.connection_reuse import (
 )
 from ignition_broker.outbound.errors import BodyBrokeOff, Unreachable
 from ignition_broker.outbound.exchange import NEVER, Exchange, Headers
+from ignition_broker.rate_limits import LIMIT_HEADERS
 
 # What nginx takes by default is far less.
 HEAD_BYTES = 1 << 16
 MOST_HEADERS = 1000
 SWITCHING_PROTOCOLS = 101
+# One look-up a header, as every answer pays for it.
+_NOTED = LIMIT_HEADERS | {b"content-length", b"transfer-encoding"}
 RESET_AT_ONCE = struct.pack("ii", 1, 0)  # For SO_LINGER.
 
 
@@ -214,15 +217,17 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._is_head_whole = False
         self._ends_with_connection = True
+        self._tells_limit = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_head_whole:
             return  # A trailer, dropped (RFC 9110 section 6.5.1).
         name = name.lower()
-        if name == b"content-length" or (
-            name == b"transfer-encoding" and value.lower().rstrip().endswith(b"chunked")
-        ):
-            self._ends_with_connection = False
+        if name in _NOTED:
+            if name in LIMIT_HEADERS:
+                self._tells_limit = True
+            elif name == b"content-length" or value.lower().rstrip().endswith(b"chunked"):
+                self._ends_with_connection = False
         self._headers.append((name, value))
         if len(self._headers) > MOST_HEADERS:
             raise _Refused(f"more than {MOST_HEADERS} headers")
@@ -245,7 +250,7 @@ class Connection(asyncio.Protocol):
         self._is_head_whole = True
         if status in BODILESS_STATUSES:
             exchange.is_bodiless = True
-        exchange.begin_answer(status, self._headers)
+        exchange.begin_answer(status, self._headers, tells_limit=self._tells_limit)
         if exchange.is_bodiless:
             # llhttp does not know of the method, and may wait for what a length announces.
             is_kept = self._parser.get_http_version() == "1.1" and not asks_to_close(self._headers)

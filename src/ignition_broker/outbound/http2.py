@@ -34,6 +34,7 @@ from ignition_broker.outbound.http1_pool import Pool
 from ignition_broker.outbound.http2_connecting import ChoseHttp1, Http2Alone
 from ignition_broker.outbound.limits import Limits
 from ignition_broker.outbound.upstream import UpstreamAnswer
+from ignition_broker.rate_limits import LIMIT_HEADERS
 from ignition_broker.system_errors import shortage_or_name
 
 KEEP_ALIVE_SECONDS = 4.0
@@ -49,6 +50,7 @@ class Http2Answer:
     def __init__(self, response: httpcore.Response) -> None:
         self.status = response.status
         self.headers = _sound(response.headers)
+        self.tells_limit = any(name in LIMIT_HEADERS for name, _value in self.headers)
         self.is_whole = False
         self._response = response
         self._pieces = response.aiter_stream()

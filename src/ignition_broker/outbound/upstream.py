@@ -13,6 +13,8 @@ class UpstreamAnswer(Protocol):
 
     status: int
     headers: Headers
+    tells_limit: bool
+    """Whether one of the headers describes a rate limit (`rate_limits.LIMIT_HEADERS`)."""
 
     @property
     def is_whole(self) -> bool:

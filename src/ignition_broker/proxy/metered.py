@@ -33,6 +33,7 @@ class MeteredForwarder:
     def __init__(self, forwarder: Forwarder, gate: AllowanceGate) -> None:
         self._forwarder = forwarder
         self._gate = gate
+        self._monotonic = gate.monotonic
         self._reset = 0
         self._reset_header = (ALLOWANCE_RESET, b"0")
 
@@ -43,10 +44,13 @@ class MeteredForwarder:
         ``Broker-Wait``."""
         # In the common case nothing is taken yet: there is room, the first request takes its call
         # as every other one does, and no call has to be given back.
-        call.meter = self
         call.entered = self._gate.open_pass(call.tenant, call.key)
         if call.entered is not None:
+            call.meter = self
             return self._forwarder.forward(scope, receive, send, call)
+        if not self._gate.is_counted(call.tenant):
+            return self._forwarder.forward(scope, receive, send, call)
+        call.meter = self
         wishes = announced(scope["headers"])[2] or _NO_WISHES
         return self.forward_as_wished(scope, receive, send, call, wishes)
 
@@ -56,7 +60,7 @@ class MeteredForwarder:
         if waiting is not None and waiting.ready is not None:
             taken, waiting.ready = waiting.ready, None
             return taken
-        if entered is not None and self._gate.takes_by(entered):
+        if entered is not None and entered.take(self._monotonic()):
             return entered
         return self._gate.try_enter(call.tenant, call.key)
 
@@ -67,7 +71,9 @@ class MeteredForwarder:
 
     def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
         """As `CallMeter.answered`."""
-        remaining, reset = self._gate.answered(taken, answer.status, answer.headers)
+        remaining, reset = self._gate.answered(
+            taken, answer.status, answer.headers, tells_limit=answer.tells_limit
+        )
         if reset != self._reset:
             # The same for a second; most answers of a busy broker find it made.
             self._reset, self._reset_header = reset, (ALLOWANCE_RESET, b"%d" % reset)

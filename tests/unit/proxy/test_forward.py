@@ -15,6 +15,7 @@ from ignition_broker.proxy.forward import LARGE_BODY_MIN_TTL_SECONDS, MIN_TTL_SE
 from ignition_broker.proxy.forwarded_call import ForwardedCall
 from ignition_broker.proxy.paging.walk import PageStreams
 from ignition_broker.proxy.paths import PathRefused
+from ignition_broker.rate_limits import LIMIT_HEADERS
 from ignition_broker.server.http_protocol import HAS_EMPTY_QUERY
 from ignition_broker.server.request_order import OFFERED_PROTOCOLS
 from ignition_broker.server.stop_state import Stopping
@@ -30,6 +31,10 @@ class Answer:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     pieces: list[bytes] = field(default_factory=list)
     closed: int = 0
+
+    @property
+    def tells_limit(self) -> bool:
+        return any(name in LIMIT_HEADERS for name, _value in self.headers)
 
     @property
     def is_whole(self) -> bool:

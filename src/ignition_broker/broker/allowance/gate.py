@@ -20,7 +20,7 @@ from ignition_broker.broker.allowance.holding import ALONE_SECONDS, HeldKey, Hol
 from ignition_broker.broker.allowance.overview import AllowanceUse, allowance_use
 from ignition_broker.broker.allowance.planning import planned
 from ignition_broker.broker.allowance.reports import Allowance
-from ignition_broker.broker.allowance.told_limits import TOO_MANY_REQUESTS, ToldLimits, is_telling
+from ignition_broker.broker.allowance.told_limits import TOO_MANY_REQUESTS, ToldLimits
 from ignition_broker.broker.allowance.usage import AllowanceCounts
 from ignition_broker.broker.errors import AllowanceSpent
 from ignition_broker.clock import Clock
@@ -63,7 +63,7 @@ class AllowanceGate:
     ) -> None:
         self._database = database
         self._clock = clock
-        self._monotonic = clock.monotonic
+        self.monotonic = clock.monotonic
         self._replica = replica
         self._allowance_of = allowance_of
         self._told = ToldLimits(clock)
@@ -78,10 +78,10 @@ class AllowanceGate:
         """Takes one call of the tenant for the caller's key from what is held here; None where
         only `enter` can tell."""
         entered = self.open_pass(tenant, caller)
-        return entered if entered is not None and self.takes_by(entered) else None
+        return entered if entered is not None and entered.take(self.monotonic()) else None
 
     def open_pass(self, tenant: str, caller: Caller) -> Pass | None:
-        """What `takes_by` is likely to take a call by; None where there is no room. Takes none."""
+        """What is likely to take a call, by `Pass.take`; None where there is no room."""
         holding = self._holdings.get(tenant)
         if holding is None:
             return None
@@ -90,15 +90,9 @@ class AllowanceGate:
             return None
         return key.pass_ or self._pass(holding, key, caller.name)
 
-    def takes_by(self, entered: Pass) -> bool:
-        """Takes a call by what `open_pass` gave; False where there is none left by it."""
-        now = self._monotonic()
-        if not entered.take(now):
-            return False
-        key = entered.key
-        key.wanted += 1
-        key.last_at = now
-        return True
+    def is_counted(self, tenant: str) -> bool:
+        """Whether the tenant's calls are counted, if it has a grant."""
+        return self._allowance_of(tenant) is not None
 
     async def enter(self, tenant: str, caller: Caller, wait_seconds: float = 0.0) -> Pass | None:
         """Takes one call of the tenant for the caller's key; None where they are not counted.
@@ -116,22 +110,24 @@ class AllowanceGate:
             name = f"{self._replica}.{self._made}"
             holding = self._holdings[tenant] = Holding(tenant, allowance, name, now)
         key = holding.key(caller, now)
-        key.wanted += 1
-        key.last_at = now
         entered = self._pass(holding, key, caller.name)
         if entered.take(now):
             return entered
+        key.wants(now)
         return await self._wait(holding, key, caller.name, now, wait_seconds)
 
-    def answered(self, entered: Pass, status: int, headers: Headers) -> tuple[int, int]:
-        """The call was answered. ``headers``: names in lower case.
+    def answered(
+        self, entered: Pass, status: int, headers: Headers, *, tells_limit: bool
+    ) -> tuple[int, int]:
+        """The call was answered. ``headers``: names in lower case; ``tells_limit``: whether one is
+        of `LIMIT_HEADERS`.
 
         Returns how many calls the key has left, as far as it is known here, and in how many whole
         seconds the window ends.
         """
         entered.count.sent += 1
         holding, key = entered.holding, entered.key
-        if status == TOO_MANY_REQUESTS or is_telling(headers):
+        if tells_limit or status == TOO_MANY_REQUESTS:
             self._told.follow(holding, entered.name, entered.epoch, status, headers)
         elif entered.epoch == holding.epoch:
             # As `Holding.answered`, without a call of its own.
@@ -139,7 +135,7 @@ class AllowanceGate:
             holding.is_dirty = True
         else:
             holding.answered(entered.name, entered.epoch)
-        seconds = holding.ends_at - self._monotonic()
+        seconds = holding.ends_at - self.monotonic()
         remaining = key.in_all - key.used
         return remaining if remaining > 0 else 0, math.ceil(seconds) if seconds > 0 else 0
 
@@ -210,7 +206,7 @@ class AllowanceGate:
                     await self._news(holding)
                     now = self._clock.monotonic()
                     entered = self._pass(holding, key, name)
-                    if entered.take(now):
+                    if entered.take(now, is_wanted=True):
                         return entered
                     if not holding.is_counted:
                         return None
@@ -224,7 +220,7 @@ class AllowanceGate:
                 await self._clock.sleep(wake_at - now)
                 now = self._clock.monotonic()
                 entered = self._pass(holding, key, name)
-                if entered.take(now):
+                if entered.take(now, is_wanted=True):
                     return entered
         finally:
             key.waiting -= 1

@@ -52,6 +52,11 @@ class HeldKey:
         if not standing.here:
             self.closed_until = min(retry_at, now + _CLOSED_SECONDS)
 
+    def wants(self, now: float) -> None:
+        """A call is wanted that can't be taken now."""
+        self.wanted += 1
+        self.last_at = now
+
     def begin_window(self, now: float) -> None:
         """Its calls of the window before no longer count; its waiting callers want calls of this
         one."""
@@ -78,8 +83,11 @@ class Pass:
         self.count = count
         self.epoch = holding.epoch
 
-    def take(self, now: float) -> bool:
-        """Takes a call, if the window still runs and the key may make one without a report."""
+    def take(self, now: float, *, is_wanted: bool = False) -> bool:
+        """Takes a call, if the window still runs and the key may make one without a report.
+
+        ``is_wanted``: it is one that `HeldKey.wants` was told of.
+        """
         holding, key = self.holding, self.key
         if (
             holding.spare <= 0
@@ -88,6 +96,9 @@ class Pass:
             or self.epoch != holding.epoch
         ):
             return False
+        if not is_wanted:
+            key.wanted += 1
+            key.last_at = now
         holding.spare -= 1
         key.used += 1
         holding.in_flight += 1

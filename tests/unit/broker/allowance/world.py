@@ -110,8 +110,7 @@ class Replica:
     def enter(self, caller: Caller) -> bool:
         now = self.clock.at
         key = self.holding.key(caller, now)
-        key.wanted += 1
-        key.last_at = now
+        key.wants(now)
         if self._takes(key, now):
             return True
         if key.closed_until > now:
@@ -122,7 +121,7 @@ class Replica:
         return self._takes(key, now)
 
     def _takes(self, key: HeldKey, now: float) -> bool:
-        return Pass(self.holding, key, "", KeyCount()).take(now)
+        return Pass(self.holding, key, "", KeyCount()).take(now, is_wanted=True)
 
     def answer(self, caller: Caller, epoch: int, status: int, headers) -> None:
         self.told.follow(self.holding, caller.name, epoch, status, headers)
