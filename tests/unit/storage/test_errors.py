@@ -8,6 +8,10 @@ import ssl
 
 import asyncpg
 import pytest
+
+# These two define errors of their own, which `errors_of` has to find whatever else was imported.
+import sqlalchemy.ext.asyncio
+import sqlalchemy.orm  # noqa: F401
 from sqlalchemy import exc
 
 from ignition_broker.storage.condition_names import CLASSES, condition
