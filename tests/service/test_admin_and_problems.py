@@ -240,6 +240,28 @@ def test_tenants_are_paged_and_filtered(broker):
         assert {row["status"] for row in filtered} == {"disconnected"}
 
 
+def test_the_disconnected_are_those_that_were_and_those_that_never_were_connected(broker):
+    """In one order, whichever they are."""
+    of_all = [f"apart-{number}" for number in range(6)]
+    with broker.client() as admin:
+        for tenant in of_all:
+            assert admin.post(f"/admin/tenants/{tenant}/connect-link").status_code == 201
+        for tenant in of_all[1::2]:
+            broker.connect(tenant)
+        for tenant in (of_all[1], of_all[5]):
+            admin.post(f"/admin/tenants/{tenant}/disconnect").raise_for_status()
+        found, cursor = [], ""
+        while cursor is not None:
+            asked = {"status": "disconnected", "limit": 2, "cursor": cursor}
+            page = admin.get("/admin/tenants", params=asked).json()
+            found += [row["tenant"] for row in page["tenants"]]
+            cursor = page["next_cursor"]
+        assert [tenant for tenant in found if tenant in of_all] == [
+            tenant for tenant in of_all if tenant != of_all[3]
+        ]
+        assert len(found) == len(set(found))
+
+
 def test_the_audit_trail_is_newest_first_and_paged(broker):
     with broker.client() as admin:
         admin.post("/admin/tenants/audited/connect-link", headers={"X-Request-ID": "my-id-1"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import text
@@ -22,12 +23,14 @@ from ignition_broker.storage import (
     connect_links,
     grants,
     leases,
+    restoring,
     rotation,
     sessions,
 )
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageUnavailable
 from ignition_broker.storage.key_notes import SealedRow
+from ignition_broker.storage.sealed_tokens import Schedule, SealedTokens
 
 LOCK = "SELECT FROM {table} WHERE {column} = {value} FOR UPDATE"
 TENANTS = [f"t{number}" for number in range(4)]
@@ -156,6 +159,41 @@ async def test_a_store_gives_its_connection_back_while_its_row_is_locked(
     # The short timeout applied to that statement only.
     timeout = text("SELECT current_setting('lock_timeout')")
     assert await database.single(lambda c: c.scalar(timeout)) == "2s"
+
+
+@pytest.mark.parametrize("is_news", [True, False])
+async def test_tokens_stored_again_keep_out_of_the_way_of_a_connect(
+    database, postgres, filled_url, is_news
+):
+    """Both insert the grant of a tenant that a restored database knows without one. The connect has
+    locked the tenant, and must not find a grant that waits for that."""
+    sql(postgres, filled_url, "INSERT INTO tenants (id) VALUES ('new')")
+    sealed = SealedTokens(b"access-ciphertext", b"refresh-ciphertext", "Bearer", "read", 600.0, "k")
+
+    def restored():
+        return database.single(
+            lambda c: restoring.restore(
+                c,
+                "new",
+                sealed,
+                Schedule(60.0, 60.0),
+                AuditEvent("database_went_back", "restored", "test", "new"),
+                version=7,
+                connected_at=datetime.now(UTC),
+                age_seconds=1.0,
+                issued_at=None if is_news else datetime.now(UTC),
+            )
+        )
+
+    with locked(postgres, filled_url, "SELECT FROM tenants WHERE id = 'new' FOR NO KEY UPDATE"):
+        if is_news:
+            with pytest.raises(StorageUnavailable):
+                await quick(restored())
+        else:
+            assert await quick(restored()) is None
+    stored = await restored()
+    assert stored.found_version == 0
+    assert sql(postgres, filled_url, "SELECT has_grant FROM tenants WHERE id = 'new'") == "t"
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,32 @@ def test_a_replica_is_ready_once_the_schema_is_its_own_or_newer(idle_broker, pos
     assert log.read_text().count('"schema_newer"') == 1
 
 
+def test_each_tenant_says_whether_it_has_a_grant_whichever_release_adds_it(postgres):
+    name = "broker_before_the_mark"
+    postgres.create_database(name)
+    url = postgres.url(name)
+    migrate_to("0019", url)
+    sql(postgres, url, "INSERT INTO tenants (id) VALUES ('with'), ('without')")
+    grant = "INSERT INTO grants (tenant_id, status, version) VALUES ('{}', 'connected', 1)"
+    sql(postgres, url, grant.format("with"))
+    migrate_to("head", url)
+
+    def marked() -> str:
+        return sql(
+            postgres, url, "SELECT string_agg(id, ' ' ORDER BY id) FROM tenants WHERE has_grant"
+        )
+
+    assert marked() == "with"
+    sql(postgres, url, "INSERT INTO tenants (id) VALUES ('later')")
+    assert marked() == "with"
+    again = " ON CONFLICT (tenant_id) DO UPDATE SET version = grants.version + 1"
+    for tenant in ("later", "without", "later", "with"):
+        sql(postgres, url, grant.format(tenant) + again)
+    assert marked() == "later with without"
+    sql(postgres, url, "DELETE FROM grants WHERE tenant_id <> 'later'")
+    assert marked() == "later"
+
+
 def test_a_migration_that_finds_a_table_locked_says_so(idle_broker, postgres):
     """By the name and number that Postgres' documentation has for it."""
     postgres.create_database("broker_that_is_locked")

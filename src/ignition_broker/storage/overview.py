@@ -10,11 +10,12 @@ from sqlalchemy import text
 
 from ignition_broker.storage.connection import Connection
 
-# To count, all have to be read, in a table or in an index: some ten milliseconds for 100,000.
+# Each is counted in a partial index of its own: some ten milliseconds for 100,000.
 COUNT = text("""
-    SELECT (SELECT count(*) FROM tenants) AS every,
-        (SELECT count(*) FROM grants WHERE status = 'connected') AS connected,
+    SELECT (SELECT count(*) FROM grants WHERE status = 'connected') AS connected,
         (SELECT count(*) FROM grants WHERE status = 'reauthorization_required') AS ended,
+        (SELECT count(*) FROM grants WHERE status = 'disconnected') AS disconnected,
+        (SELECT count(*) FROM tenants WHERE NOT has_grant) AS without_grant,
         (SELECT count(*) FROM held_grants
          WHERE account_id IS NOT NULL AND expires_at > now()) AS held
 """)
@@ -41,17 +42,18 @@ CONDITIONS = text("SELECT subject, changed_at FROM conditions WHERE is_met ORDER
 
 @dataclass(frozen=True, slots=True)
 class TenantCounts:
-    """``ended``: those that an admin has to connect again. ``held``: whose reconnect was for
-    another account, which waits to be confirmed."""
+    """``ended``: those that an admin has to connect again. ``disconnected``: also those that were
+    never connected. ``held``: whose reconnect was for another account, which waits to be
+    confirmed."""
 
-    every: int
     connected: int
     ended: int
+    disconnected: int
     held: int
 
     @property
-    def disconnected(self) -> int:
-        return max(self.every - self.connected - self.ended, 0)
+    def every(self) -> int:
+        return self.connected + self.ended + self.disconnected
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class MetCondition:
 async def count(connection: Connection) -> TenantCounts:
     """How many tenants there are, by how they are; one with two OAuth clients counts twice."""
     row = (await connection.execute(COUNT, {})).one()
-    return TenantCounts(row.every, row.connected, row.ended, row.held)
+    return TenantCounts(row.connected, row.ended, row.disconnected + row.without_grant, row.held)
 
 
 async def endings(connection: Connection, *, limit: int) -> Sequence[Ending]:

@@ -50,7 +50,9 @@ _COLUMNS = """
 
 # A newer connect replaces an older one, unless the tenant was disconnected after it: a disconnect
 # counts, whatever a replica remembers. Only tenants that have a row in `tenants` are stored, so
-# that nothing is put into a database that was emptied on purpose.
+# that nothing is put into a database that was emptied on purpose. That row is locked before the
+# grant is inserted, in the order in which a connect takes the two: inserting changes it
+# (migrations/versions/0020_expand_disconnected.py).
 _RESTORE = """
     WITH behind AS (
         SELECT tenant_id, version AS found FROM grants
@@ -92,8 +94,9 @@ _RESTORE = """
             'the database went back to before this tenant was connected; version '
                 || CAST(:version AS bigint) || ' was stored again',
             now() + make_interval(secs => :renew_in)
-        FROM tenants WHERE id = :tenant
+        FROM tenants WHERE id = :tenant AND {briefly}
           AND NOT EXISTS (SELECT FROM grants WHERE tenant_id = :tenant)
+        FOR NO KEY UPDATE {lock}
         ON CONFLICT DO NOTHING
         RETURNING {returned}, grants.status, CAST(0 AS bigint) AS found
     ), changed AS (

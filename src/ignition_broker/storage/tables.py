@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     func,
     text,
 )
@@ -55,6 +56,14 @@ tenants = Table(
     Column("account_id", Text),
     Column("account_name", Text),
     Column("account_connected_at", _moment),
+    # Kept true by triggers on grants.
+    Column("has_grant", Boolean, nullable=False, server_default=false()),
+)
+Index(
+    "tenants_without_grant",
+    tenants.c.tenant,
+    tenants.c.client,
+    postgresql_where=~tenants.c.has_grant,
 )
 Index(
     "tenants_labels",
@@ -124,6 +133,11 @@ Index(
     "grants_ended",
     grants.c.tenant_id,
     postgresql_where=text("status = 'reauthorization_required'"),
+)
+Index(
+    "grants_disconnected",
+    grants.c.tenant_id,
+    postgresql_where=grants.c.status == "disconnected",
 )
 Index("grants_due", grants.c.next_refresh_at, postgresql_where=grants.c.status == "connected")
 # Without it, the search for what is due of another client than the default would pass over all that
