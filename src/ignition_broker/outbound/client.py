@@ -141,9 +141,30 @@ class PoolTransport(httpx.AsyncBaseTransport):
         return pool
 
 
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keeps none. To look for some takes as long as all else that httpx does."""
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _Client(httpx.AsyncClient):
+    """Requests of all tenants go through one client: a cookie that one's answer set would be sent
+    with another's request."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, _cookies: object) -> None:
+        raise NotImplementedError("This client sends no cookies.")
+
+
 def http_client(transport: httpx.AsyncBaseTransport) -> httpx.AsyncClient:
-    """A client that reads nothing from the environment and follows no redirect."""
-    return httpx.AsyncClient(
+    """A client that reads nothing from the environment, follows no redirect and keeps no cookie."""
+    return _Client(
         transport=transport,
         headers={
             "User-Agent": f"ignition-broker/{__version__}",

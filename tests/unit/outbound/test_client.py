@@ -97,3 +97,13 @@ async def test_the_environment_names_no_proxy_and_no_password(monkeypatch, tmp_p
         )
     assert answer.status == 302
     assert "authorization" not in route.calls.last.request.headers
+
+
+async def test_no_answer_leaves_a_cookie_for_the_next_request(http):
+    """The next may be another tenant's."""
+    with respx.mock(using="httpx") as wire:
+        route = wire.get("https://a.test/").respond(200, headers={"Set-Cookie": "who=acme; Path=/"})
+        for _ in range(2):
+            await whole_answer(http, http.build_request("GET", "https://a.test/"), limit_bytes=9)
+    assert "cookie" not in route.calls.last.request.headers
+    assert not http.cookies
