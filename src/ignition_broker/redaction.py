@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 
 MASK = "…"
@@ -145,7 +146,11 @@ class Redactor:
 
 
 def _authenticates(name: object) -> bool:
-    text = name.decode("latin-1") if isinstance(name, bytes) else str(name)
+    return _is_secrets_name(name.decode("latin-1") if isinstance(name, bytes) else str(name))
+
+
+@lru_cache(maxsize=1024)  # There are few names of fields, and one more look at each for each line.
+def _is_secrets_name(text: str) -> bool:
     return any(_AUTHENTICATES.fullmatch(each) for each in (text, text.replace("_", "-")))
 
 

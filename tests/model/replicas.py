@@ -141,7 +141,11 @@ class Replica:
         )
         self.schedule = BackgroundRefresher(
             self.database,
-            [DueRenewals(self.breaker, self.refresher, self.clock, rate=50)],
+            [
+                DueRenewals(
+                    self.breaker, self.refresher, self.clock, rate=50, cpu_seconds=lambda: 0.0
+                )
+            ],
             self.issuer,
             cast(Access, NobodyCalls()),
             self.clock,

@@ -34,10 +34,21 @@ class LateClock:
 
 
 async def turns_in(
-    seconds: float, clock: LateClock, rate: float, *, idle_before: float = 0.0
+    seconds: float,
+    clock: LateClock,
+    rate: float,
+    *,
+    idle_before: float = 0.0,
+    share_of_core: float = 0.5,
 ) -> int:
     nobody: Any = None
-    background = DueRenewals(nobody, nobody, clock, rate=rate)  # type: ignore[arg-type]
+    background = DueRenewals(
+        nobody,
+        nobody,
+        clock,  # type: ignore[arg-type]
+        rate=rate,
+        cpu_seconds=lambda: clock.elapsed * share_of_core,
+    )
     await background._next_turn()
     clock.elapsed += idle_before
     ends_at = clock.elapsed + seconds
@@ -57,6 +68,12 @@ async def test_a_process_that_is_busy_with_callers_renews_less_and_never_stops()
     assert 30 <= await turns_in(1.0, LateClock(0.005), 400) <= 60
     assert 10 <= await turns_in(1.0, LateClock(0.02), 400) <= 20
     assert 3 <= await turns_in(1.0, LateClock(2 * CATCH_UP_SECONDS), 400) <= 10
+
+
+async def test_a_process_that_uses_its_whole_core_renews_two_thirds_of_what_it_may():
+    assert 260 <= await turns_in(1.0, LateClock(0.0), 400, share_of_core=1.0) <= 275
+    assert 260 <= await turns_in(1.0, LateClock(0.002), 400, share_of_core=0.8) <= 275
+    assert 395 <= await turns_in(1.0, LateClock(0.0), 400, share_of_core=0.7) <= 401
 
 
 async def test_what_was_not_asked_while_nothing_was_due_is_not_made_up_for():
