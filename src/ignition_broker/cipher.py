@@ -87,7 +87,7 @@ class Cipher:
         except InvalidToken:
             text = f"no configured key decrypts {column} of tenant {quoted(tenant)}"
             raise Unreadable(text, tenant=tenant, column=column, ciphertext=ciphertext) from None
-        written_for, written_in, value = json.loads(payload)
+        written_for, written_in, value = json.loads(payload.decode())
         if (written_for, written_in) != (tenant, column):
             text = f"the ciphertext in {column} of tenant {quoted(tenant)} belongs elsewhere"
             raise Misplaced(text, tenant=tenant, column=column, ciphertext=ciphertext)

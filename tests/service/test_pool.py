@@ -46,6 +46,22 @@ async def test_a_refused_statement_leaves_the_connection_as_good_as_before(datab
     assert await database.single(lambda c: c.scalar(PID)) == before
 
 
+async def test_a_column_is_an_attribute_of_its_own_rows_alone(database):
+    """Also once other rows had a column of that name, at another place."""
+    for asked, found in (
+        (text("SELECT 1 AS one_column, 2 AS another"), (1, 2)),
+        (text("SELECT 3 AS another, 4 AS one_column"), (4, 3)),
+    ):
+        row = (await database.single(lambda c, asked=asked: c.execute(asked))).one()
+        assert [(row.one_column, row.another) for _ in range(2)] == [found, found]
+        with pytest.raises(AttributeError, match="no_column"):
+            row.no_column  # noqa: B018
+    row = (await database.single(lambda c: c.execute(text("SELECT 5 AS another")))).one()
+    assert row.another == 5
+    with pytest.raises(KeyError, match="one_column"):
+        row.one_column  # noqa: B018
+
+
 async def test_a_statement_that_was_given_up_takes_its_connection_with_it(database):
     given_up = asyncio.create_task(database.single(lambda c: c.execute(SLEEP, {"seconds": 60.0})))
     await asyncio.sleep(0.3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -30,10 +31,15 @@ class Row(asyncpg.Record):  # type: ignore[misc]
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
+        """The first time that any row is asked for a column of this name. From then on a property
+        answers: Python 3.11 makes an `AttributeError` before it calls this method, which takes five
+        times as long."""
         try:
-            return self[name]
+            value = self[name]
         except KeyError:
             raise AttributeError(name) from None
+        setattr(Row, name, property(itemgetter(name)))
+        return value
 
 
 class Rows:

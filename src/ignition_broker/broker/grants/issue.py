@@ -102,14 +102,13 @@ class Issuer:
     async def _read(self, tenant: str, at_worst_seconds: float) -> IssuedToken:
         """The stored token; if Postgres can't be asked, an older one from memory that will do."""
         held = self._cache.get_stale(tenant)
-        if held is not None and not self._will_do(held, at_worst_seconds):
-            held = None
+        if held is None or not self._will_do(held, at_worst_seconds):
+            _grant, token = await self._refresher.read(tenant)
+            return token
         try:
-            async with asyncio.timeout(None if held is None else PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 _grant, token = await self._refresher.read(tenant)
         except (Unavailable, TimeoutError):
-            if held is None:
-                raise
             return held
         return token
 
