@@ -27,13 +27,15 @@ def carry_out(table: GrantRows, statement: TextClause, given: Given, now: float)
 
 
 def read(table: GrantRows, given: Given, now: float) -> Found:
-    if given["tenant"] not in table.tenants:
-        return []
-    row = table.rows.get(given["tenant"])
+    return [_seen(table, tenant, now) for tenant in given["tenants"] if tenant in table.tenants]
+
+
+def _seen(table: GrantRows, tenant: str, now: float) -> SimpleNamespace:
+    row = table.rows.get(tenant)
     if row is None:
-        return [SimpleNamespace(status=None)]
+        return SimpleNamespace(known=tenant, status=None)
     expires_at, held_until = row.expires_at, row.lease_until
-    seen = SimpleNamespace(**vars(row))
+    seen = SimpleNamespace(known=tenant, **vars(row))
     if expires_at is not None and row.issued_at is not None:
         seen.lifetime_seconds = expires_at - row.issued_at
         seen.seconds_left = expires_at - now
@@ -46,7 +48,7 @@ def read(table: GrantRows, given: Given, now: float) -> Found:
     due = row.next_refresh_at
     seen.refreshed_seconds_ago = None if row.refreshed_at is None else now - row.refreshed_at
     seen.retry_in_seconds = 0.0 if due is None else max(0.0, due - now)
-    return [seen]
+    return seen
 
 
 def claim(table: GrantRows, given: Given, now: float) -> Found:

@@ -14,7 +14,7 @@ from tests.conftest import sql, wait_until
 from tests.service.test_pages_and_callback import hidden, sign_in
 
 from ignition_broker.model import GrantStatus
-from ignition_broker.storage import audit_search, overview, refresh_hours, tenants
+from ignition_broker.storage import audit_search, grants, overview, refresh_hours, tenants
 
 SECRET = "hunter2-hunter2-hunter2"
 
@@ -219,6 +219,11 @@ def test_among_a_hundred_thousand_tenants_each_page_is_quick_and_read_by_index(
         for (status, by_labels, by_beginning), listing in tenants.LISTINGS.items()
     } | {
         "counts": planned(postgres, database_url, overview.COUNT),
+        "rows of grants": sql(
+            postgres,
+            database_url,
+            f"EXPLAIN {grants.READ}".replace(":tenants", "'{crowd-1,crowd-5}'"),
+        ),
         "endings": planned(postgres, database_url, overview.ENDINGS, limit=10),
         "hours": planned(postgres, database_url, refresh_hours.LIST),
     }

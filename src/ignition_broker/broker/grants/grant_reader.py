@@ -10,10 +10,11 @@ from ignition_broker.broker.errors import (
     Unavailable,
     UnknownTenant,
 )
+from ignition_broker.broker.grants.batched_reads import BatchedReads
 from ignition_broker.broker.grants.read_repair import ReadRepair
 from ignition_broker.broker.grants.single_flight import SingleFlight
 from ignition_broker.broker.grants.token_cache import TokenCache
-from ignition_broker.cipher import Cipher
+from ignition_broker.cipher import Cipher, Misplaced
 from ignition_broker.model import Grant, GrantStatus, IssuedToken
 from ignition_broker.storage import grants
 from ignition_broker.storage.database import Database
@@ -30,6 +31,7 @@ class GrantReader:
         self._cipher = cipher
         self._cache = cache
         self._repair = repair
+        self._rows = BatchedReads(database)
         self._reads: SingleFlight[tuple[Grant, IssuedToken]] = SingleFlight()
 
     async def read(self, tenant: str) -> tuple[Grant, IssuedToken]:
@@ -42,15 +44,11 @@ class GrantReader:
         return await asyncio.shield(read.task)
 
     async def read_alone(self, tenant: str) -> tuple[Grant, IssuedToken]:
-        """As `read`, by a statement of its own: it sees all that was committed before the call."""
+        """As `read`, by a statement that has not begun yet: it sees all that was committed before
+        the call."""
         mark = self._cache.mark()
         try:
-            grant = await self._repair.read(
-                tenant,
-                lambda asked_at: self._database.once(
-                    lambda c: grants.read(c, self._cipher, tenant, asked_at=asked_at)
-                ),
-            )
+            grant = await self._repair.read(tenant, lambda asked_at: self._stored(tenant, asked_at))
         except StorageError as error:
             raise Unavailable("The database can't be used just now.", tenant=tenant) from error
         if self._cache.was_dropped(tenant, mark):
@@ -65,3 +63,13 @@ class GrantReader:
         if grant.status is GrantStatus.REAUTHORIZATION_REQUIRED:
             raise ReauthorizationRequired(tenant, grant.last_error)
         raise NotConnected(tenant)
+
+    async def _stored(self, tenant: str, asked_at: float) -> Grant | None:
+        row = await self._rows.row(tenant)
+        if row is None:
+            return None
+        try:
+            return grants.grant_of(self._cipher, row, tenant, asked_at)
+        except Misplaced as error:
+            await self._database.record_move(error)
+            raise
