@@ -227,7 +227,6 @@ def test_among_a_hundred_thousand_tenants_each_page_is_quick_and_read_by_index(
         "endings": planned(postgres, database_url, overview.ENDINGS, limit=10),
         "hours": planned(postgres, database_url, refresh_hours.LIST),
     }
-    print(*sorted(plans), sep=", ")
     read_whole = {
         name: plan
         for name, plan in plans.items()

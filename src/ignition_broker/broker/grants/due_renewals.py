@@ -31,8 +31,8 @@ BUSY_SHARE = 0.75
 MEASURE_SECONDS = 0.02
 """For how long at least that is measured."""
 BUSY_STRETCH = 1.5
-"""So much longer a busy process waits for the next turn: what 10,000 renewals take in addition, 27
-and 40 s at the default rate, callers get back in latency."""
+"""So much longer a busy process waits for the next turn. A renewal that comes later costs nobody
+anything, since it is due well before the token expires; its callers would wait for it."""
 BUSY_SECONDS = 0.003
 """A sleep that lasts longer than it should, by this: the event loop has more to do than it can."""
 YIELD = 2.5
