@@ -21,6 +21,8 @@ from ignition_broker.proxy.caller_pace import ANSWER_GRACE_SECONDS, BODY_GRACE_S
 from ignition_broker.proxy.forwarded_call import ApiRequest, ForwardedCall, Tokens
 from ignition_broker.proxy.framing import announced
 from ignition_broker.proxy.headers import (
+    ALLOWANCE_REMAINING,
+    ALLOWANCE_RESET,
     ApiLinks,
     blames_token,
     request_headers,
@@ -209,11 +211,14 @@ class Forwarder:
         Raises `ExchangeError`, and `AllowanceSpent` where no call is left for it.
         """
         headers = request_headers(request.headers, token.access_token.reveal(), call.request_id)
-        meter, taken = call.meter, None
+        meter, entered, taken = call.meter, call.entered, None
         for is_last in (False, True):
             body = request.body.chunks() if request.has_body else None
             if meter is not None:
-                taken = meter.try_take(call) or await meter.take(call)
+                if entered is not None and entered.take(self._clock.monotonic()):
+                    taken = entered
+                else:
+                    taken = meter.try_take(call) or await meter.take(call)
             try:
                 answer = await self._upstream.send(
                     call.tenant, request.method, request.target, headers, body
@@ -235,7 +240,7 @@ class Forwarder:
                     raise
             else:
                 if meter is not None and taken is not None:
-                    request.allowance = meter.answered(taken, answer)
+                    request.left = meter.answered(taken, answer)
                 return answer
         raise AssertionError("the last try returns or raises")
 
@@ -248,7 +253,10 @@ class Forwarder:
             raise Unreachable(f"The API's answer has no HTTP status: {answer.status}.")
         headers = response_headers(answer.headers, self._links, call.prefix)
         headers += request.added
-        headers += request.allowance
+        if request.left is not None:
+            remaining, reset = request.left
+            headers.append((ALLOWANCE_REMAINING, b"%d" % remaining))
+            headers.append((ALLOWANCE_RESET, b"%d" % reset))
         headers.append((b"x-request-id", call.request_id.encode("ascii")))
         has_body = request.method != "HEAD" and answer.status not in BODILESS_STATUSES
         if not has_body and request.method != "HEAD":

@@ -43,8 +43,9 @@ class CallMeter(Protocol):
     async def take(self, call: ForwardedCall) -> Pass | None:
         """Takes one; None where the tenant's calls are not counted. Raises `AllowanceSpent`."""
 
-    def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
-        """The request was answered; returns the headers that say what is left."""
+    def answered(self, taken: Pass, answer: UpstreamAnswer) -> tuple[int, int]:
+        """The request was answered. Returns how many calls the key has left, and in how many
+        seconds the window ends."""
 
     def unanswered(self, taken: Pass, error: BaseException) -> None:
         """The request ended with ``error``: it counts if it may have been sent."""
@@ -98,8 +99,8 @@ class ForwardedCall:
 
 @dataclass(slots=True)
 class ApiRequest:
-    """The request to the API without its token. ``added``, ``allowance``: headers of ours for the
-    answer."""
+    """The request to the API without its token. ``added``: headers of ours for the answer;
+    ``left``: what `CallMeter.answered` told, which becomes two more."""
 
     method: str
     target: bytes
@@ -107,4 +108,4 @@ class ApiRequest:
     body: RequestBody
     has_body: bool
     added: AddedHeaders = ()
-    allowance: AddedHeaders = ()
+    left: tuple[int, int] | None = None

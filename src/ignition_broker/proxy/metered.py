@@ -15,11 +15,9 @@ from ignition_broker.broker.allowance.gate import LONGEST_WAIT_SECONDS, Allowanc
 from ignition_broker.broker.allowance.holding import Pass
 from ignition_broker.broker.errors import InvalidRequest
 from ignition_broker.outbound.errors import NoConnectionFree, RequestWithdrawn, Unreachable
-from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.proxy.forward import Forwarder
-from ignition_broker.proxy.forwarded_call import AddedHeaders, ForwardedCall, WaitingCall
+from ignition_broker.proxy.forwarded_call import ForwardedCall, WaitingCall
 from ignition_broker.proxy.framing import WAIT, announced
-from ignition_broker.proxy.headers import ALLOWANCE_REMAINING, ALLOWANCE_RESET
 from ignition_broker.proxy.queued_callers import QueuedCaller
 
 _SECONDS = re.compile(rb"[0-9]{1,4}")
@@ -33,9 +31,8 @@ class MeteredForwarder:
     def __init__(self, forwarder: Forwarder, gate: AllowanceGate) -> None:
         self._forwarder = forwarder
         self._gate = gate
-        self._monotonic = gate.monotonic
-        self._reset = 0
-        self._reset_header = (ALLOWANCE_RESET, b"0")
+        self.answered = gate.answered
+        """As `CallMeter.answered`."""
 
     def forward(
         self, scope: Scope, receive: Receive, send: Send, call: ForwardedCall
@@ -56,28 +53,16 @@ class MeteredForwarder:
 
     def try_take(self, call: ForwardedCall) -> Pass | None:
         """As `CallMeter.try_take`."""
-        entered, waiting = call.entered, call.waiting
+        waiting = call.waiting
         if waiting is not None and waiting.ready is not None:
             taken, waiting.ready = waiting.ready, None
             return taken
-        if entered is not None and entered.take(self._monotonic()):
-            return entered
         return self._gate.try_enter(call.tenant, call.key)
 
     async def take(self, call: ForwardedCall) -> Pass | None:
         """As `CallMeter.take`."""
         wait_seconds = 0.0 if call.waiting is None else call.waiting.wait_seconds
         return await self._gate.enter(call.tenant, call.key, wait_seconds)
-
-    def answered(self, taken: Pass, answer: UpstreamAnswer) -> AddedHeaders:
-        """As `CallMeter.answered`."""
-        remaining, reset = self._gate.answered(
-            taken, answer.status, answer.headers, tells_limit=answer.tells_limit
-        )
-        if reset != self._reset:
-            # The same for a second; most answers of a busy broker find it made.
-            self._reset, self._reset_header = reset, (ALLOWANCE_RESET, b"%d" % reset)
-        return (ALLOWANCE_REMAINING, b"%d" % remaining), self._reset_header
 
     def unanswered(self, taken: Pass, error: BaseException) -> None:
         """As `CallMeter.unanswered`."""
@@ -106,7 +91,7 @@ class MeteredForwarder:
             await self._forwarder.forward(scope, queued.receive, send, call)
             return
         waiting = WaitingCall(entered, wait_seconds)
-        call.waiting = waiting
+        call.waiting, call.entered = waiting, None
         try:
             if wait_seconds:
                 await call.confirm()

@@ -107,9 +107,14 @@ class AuditRecorder:
 class Stand:
     """A forwarder between a caller and an API that are both made up."""
 
-    def __init__(self, *answers: Answer | Exception, tenant_concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        *answers: Answer | Exception,
+        tenant_concurrency: int = 8,
+        clock: ManualClock | None = None,
+    ) -> None:
         self.api, self.tokens, self.audit_recorder = Api(*answers), Tokens(), AuditRecorder()
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.messages: list[dict] = []
         self.confirmed = 0
         self.key_has_ended = False

@@ -26,7 +26,7 @@ from ignition_broker.broker.errors import AllowanceSpent
 from ignition_broker.clock import Clock
 from ignition_broker.grant_ids import quoted, tenant_of
 from ignition_broker.model import Caller
-from ignition_broker.outbound.exchange import Headers
+from ignition_broker.outbound.upstream import UpstreamAnswer
 from ignition_broker.storage import allowance as storage
 from ignition_broker.storage.database import Database
 from ignition_broker.storage.errors import StorageError
@@ -116,19 +116,16 @@ class AllowanceGate:
         key.wants(now)
         return await self._wait(holding, key, caller.name, now, wait_seconds)
 
-    def answered(
-        self, entered: Pass, status: int, headers: Headers, *, tells_limit: bool
-    ) -> tuple[int, int]:
-        """The call was answered. ``headers``: names in lower case; ``tells_limit``: whether one is
-        of `LIMIT_HEADERS`.
+    def answered(self, entered: Pass, answer: UpstreamAnswer) -> tuple[int, int]:
+        """The call was answered.
 
         Returns how many calls the key has left, as far as it is known here, and in how many whole
         seconds the window ends.
         """
         entered.count.sent += 1
         holding, key = entered.holding, entered.key
-        if tells_limit or status == TOO_MANY_REQUESTS:
-            self._told.follow(holding, entered.name, entered.epoch, status, headers)
+        if answer.tells_limit or answer.status == TOO_MANY_REQUESTS:
+            self._told.follow(holding, entered.name, entered.epoch, answer.status, answer.headers)
         elif entered.epoch == holding.epoch:
             # As `Holding.answered`, without a call of its own.
             holding.in_flight -= 1

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 from tests.unit.broker.allowance.books import BookDatabase
 from tests.unit.broker.allowance.world import caller
+from tests.unit.proxy.test_forward import Answer
 from tests.unit.values import ManualClock
 
 from ignition_broker.broker.allowance.gate import AllowanceGate
 from ignition_broker.broker.allowance.reports import Allowance
 from ignition_broker.broker.errors import AllowanceSpent
-from ignition_broker.rate_limits import LIMIT_HEADERS
 
 START = 1_700_000_000.0
 NO_HEADERS: list = []
@@ -43,8 +43,7 @@ class Stand:
         who = caller(name)
         entered = gate.try_enter("acme", who) or await gate.enter("acme", who, wait)
         assert entered is not None
-        told = any(name in LIMIT_HEADERS for name, _value in headers)
-        gate.answered(entered, status, headers, tells_limit=told)
+        gate.answered(entered, Answer(status, list(headers)))
         return entered
 
     async def use(self, number: int, name="key", **more) -> None:
