@@ -17,13 +17,13 @@ from ignition_broker.clock import Clock
 from ignition_broker.model import GrantStatus
 from ignition_broker.server.stop_state import Stopping
 from ignition_broker.settings import Settings
-from ignition_broker.storage.listen import Listener
-from ignition_broker.storage.notifications import (
+from ignition_broker.storage.change_notices import (
     API_KEYS_CHANNEL,
     REVOKED_KEYS_CHANNEL,
     GrantChange,
     KeyRevocation,
 )
+from ignition_broker.storage.listen import Listener
 from ignition_broker.telemetry import Metrics
 from ignition_broker.wiring import Parts
 from ignition_broker.wiring_notifications import deliverer

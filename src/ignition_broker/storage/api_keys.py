@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from ignition_broker.model import ApiKey, AuditEvent, Caller, Scope
 from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.change_notices import NOTIFY_KEY_CHANGED, NOTIFY_KEY_REVOKED
 from ignition_broker.storage.connection import Connection, Row
-from ignition_broker.storage.notifications import NOTIFY_KEY_CHANGED, NOTIFY_KEY_REVOKED
 
 _SHOWN = (
     "name, scopes, tenants, created_at, expires_at, revoked_at, last_used_at, paths, "

@@ -20,8 +20,8 @@ from ignition_broker.cipher import Cipher, Unreadable
 from ignition_broker.model import LONG_AGO, AuditEvent, Grant, GrantStatus, IssuedToken
 from ignition_broker.oauth.tokens import AccessToken, RefreshToken
 from ignition_broker.storage.audit import AUDIT_CHANGED, audit_parameters
+from ignition_broker.storage.change_notices import NOTIFY_CHANGED
 from ignition_broker.storage.connection import Connection, Row
-from ignition_broker.storage.notifications import NOTIFY_CHANGED
 from ignition_broker.storage.renewability import IS_RENEWABLE
 
 log = structlog.get_logger(__name__)

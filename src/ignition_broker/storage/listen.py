@@ -13,14 +13,14 @@ import structlog
 from sqlalchemy import text
 
 from ignition_broker.clock import Clock
-from ignition_broker.storage.connection import Connection
-from ignition_broker.storage.database import Database
-from ignition_broker.storage.errors import SessionsNotKept, StorageError, translated
-from ignition_broker.storage.notifications import (
+from ignition_broker.storage.change_notices import (
     API_KEYS_CHANNEL,
     GRANTS_CHANNEL,
     REVOKED_KEYS_CHANNEL,
 )
+from ignition_broker.storage.connection import Connection
+from ignition_broker.storage.database import Database
+from ignition_broker.storage.errors import SessionsNotKept, StorageError, translated
 
 APPLICATION_NAME = "ignition-broker listen"
 HEARTBEAT_SECONDS = 0.3

@@ -9,8 +9,8 @@ from sqlalchemy import TextClause, text
 
 from ignition_broker.model import AuditEvent, Lease
 from ignition_broker.storage.audit import AUDIT_CHANGED, audit_parameters
+from ignition_broker.storage.change_notices import NOTIFY_CHANGED
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
-from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
 RECORD_REFUSAL = text(f"""
     WITH changed AS (

@@ -8,9 +8,9 @@ from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Lease
 from ignition_broker.storage.audit import AUDIT_CHANGED, audit_parameters
+from ignition_broker.storage.change_notices import NOTIFY_CHANGED
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 from ignition_broker.storage.key_notes import ciphertext_end
-from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
 # As in `new_tokens.STORE_REFRESHED`, only the version is checked. The access token is encrypted and
 # stored again, because `keys rotate` sees by its ciphertext that a row has changed.

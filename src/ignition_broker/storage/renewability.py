@@ -17,9 +17,9 @@ from sqlalchemy import text
 
 from ignition_broker.model import Lease
 from ignition_broker.oauth.tokens import ENDLESS_LIFETIME_SECONDS
+from ignition_broker.storage.change_notices import NOTIFY_CHANGED
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 from ignition_broker.storage.grant_columns import CLIENT_DETAIL, TENANT
-from ignition_broker.storage.notifications import NOTIFY_CHANGED
 
 REFRESH_TOKEN_END: Final = "substring(refresh_token FROM length(refresh_token) - 7)"
 IS_RENEWABLE: Final = f"(empty_refresh_token IS DISTINCT FROM {REFRESH_TOKEN_END})"

@@ -16,9 +16,9 @@ from sqlalchemy import text
 
 from ignition_broker.model import AuditEvent, Grant, GrantStatus
 from ignition_broker.storage.audit import audit_parameters
+from ignition_broker.storage.change_notices import NOTIFY_CHANGED
 from ignition_broker.storage.connection import LOCK_BRIEFLY, Connection
 from ignition_broker.storage.grant_columns import TENANT
-from ignition_broker.storage.notifications import NOTIFY_CHANGED
 from ignition_broker.storage.sealed_tokens import (
     AGE,
     RETURNED,

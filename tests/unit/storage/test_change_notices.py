@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ignition_broker.model import GrantStatus
-from ignition_broker.storage.notifications import GrantChange, KeyRevocation
+from ignition_broker.storage.change_notices import GrantChange, KeyRevocation
 
 
 def test_a_changed_grant_names_its_tenant_version_and_status():
