@@ -35,8 +35,8 @@ def wrk(
     script: Path | None = None,
     is_first: bool = False,
 ) -> Measured:
-    """``is_first``: wrk never waits for its core (needs root); what it waits for one is in its
-    figures."""
+    """``is_first``: wrk gets its core whenever it wants it (needs root). Without it, the time that
+    wrk waits for its core counts as the server's."""
     command = [
         *(FIRST_IN_LINE if is_first else ()),
         "wrk",
